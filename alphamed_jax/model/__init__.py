@@ -1,0 +1,1 @@
+"""The network, its weights and where they live. Knows nothing of rewards."""

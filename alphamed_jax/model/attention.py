@@ -1,0 +1,62 @@
+"""Dense attention: causal over one sequence, and shared between a prompt and its responses.
+
+Letters: B rows, P prompts, G rollouts per prompt, T queries, S keys, K key/value heads,
+Q queries per key/value head (N = K·Q), H head width. Scores and softmax are float32.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+# A large negative score instead of -inf: a row that sees no key stays finite.
+MASKED = -1e30
+
+
+def causal(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B K S H"],
+    v: Float[Array, "B K S H"],
+    mask: Bool[Array, "B T S"],
+) -> Float[Array, "B T N H"]:
+    """Grouped-query attention under `mask` (True: the query sees the key)."""
+    batch, queries, heads, width = q.shape
+    q = q.reshape(batch, queries, k.shape[1], -1, width)
+    scores = jnp.einsum("btkqh,bksh->bkqts", q, k, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask[:, None, None], scores * width**-0.5, MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("bkqts,bksh->btkqh", weights, v).reshape(batch, queries, heads, width)
+
+
+def shared(
+    q: Float[Array, "P G T N H"],
+    prompt_k: Float[Array, "P K S0 H"],
+    prompt_v: Float[Array, "P K S0 H"],
+    prompt_mask: Bool[Array, "P S0"],
+    own_k: Float[Array, "P G K S1 H"],
+    own_v: Float[Array, "P G K S1 H"],
+    own_mask: Bool[Array, "#P #G T S1"],
+) -> Float[Array, "P G T N H"]:
+    """Attention of a group's responses over their common prompt and their own tokens.
+
+    One softmax over both key sets. The prompt's keys exist once per group, so decoding reads
+    them once per group, and in training their gradient is the sum over the group.
+    """
+    prompts, group, queries, heads, width = q.shape
+    q = (q * jnp.asarray(width**-0.5, q.dtype)).reshape(
+        prompts, group, queries, prompt_k.shape[1], -1, width
+    )
+    f32 = jnp.float32
+    to_prompt = jnp.einsum("pgtkqh,pksh->pkqgts", q, prompt_k, preferred_element_type=f32)
+    to_prompt = jnp.where(prompt_mask[:, None, None, None, None], to_prompt, MASKED)
+    to_own = jnp.einsum("pgtkqh,pgksh->pgkqts", q, own_k, preferred_element_type=f32)
+    to_own = jnp.where(own_mask[:, :, None, None], to_own, MASKED)
+    to_own = jnp.moveaxis(to_own, 1, 3)  # p k q g t s
+    top = jnp.maximum(to_prompt.max(-1), to_own.max(-1))[..., None]
+    top = jax.lax.stop_gradient(top)
+    to_prompt, to_own = jnp.exp(to_prompt - top), jnp.exp(to_own - top)
+    total = to_prompt.sum(-1) + to_own.sum(-1)
+    mixed = jnp.einsum("pkqgts,pksh->pgtkqh", to_prompt.astype(q.dtype), prompt_v) + jnp.einsum(
+        "pkqgts,pgksh->pgtkqh", to_own.astype(q.dtype), own_v
+    )
+    total = jnp.moveaxis(total, (3, 4), (1, 2))[..., None].astype(q.dtype)  # p g t k q 1
+    return (mixed / total).reshape(prompts, group, queries, heads, width)

@@ -1,0 +1,301 @@
+"""Llama and Qwen2 in Flax NNX: the layer, its weights, and the ways to run the stack.
+
+Parameters are one plain pytree. `init` or `hf.load` makes it; the hot functions are pure:
+
+    embed [V D] · norm [D] · head [D V] (absent when tied)
+    layers: attention_norm [L D] · q [L D N H] · k, v [L D K H] · o [L N H D]
+            q_bias [L N H] · k_bias, v_bias [L K H] (Qwen2) · mlp_norm [L D]
+            gate, up [L D F] · down [L F D]
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from alphamed_jax.model import attention
+from alphamed_jax.model.mesh import constrain
+
+Params = dict[str, Any]
+Remat = str  # "none" | "layer" | "dots"
+# (q [.. T N H], k [.. T K H], v [.. T K H]) -> [.. T N H]
+Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """The `llama3` frequency scaling of Llama 3.1 and later."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """What config.json says of the network (`hf.read_config` reads it)."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    tie_embeddings: bool = False
+    qkv_bias: bool = False
+    max_position_embeddings: int = 4096
+    dtype: str = "float32"
+    """Precision of the stored weights, kept for export."""
+
+
+def layer_weights(config: LlamaConfig) -> dict[str, tuple[tuple[int, ...], tuple[str | None, ...]]]:
+    """Shape and logical axes of each weight of one layer."""
+    d, f = config.hidden_size, config.intermediate_size
+    n, k, h = config.num_heads, config.num_kv_heads, config.head_dim
+    weights = {
+        "attention_norm": ((d,), (None,)),
+        "q": ((d, n, h), ("embed", "heads", "head")),
+        "k": ((d, k, h), ("embed", "kv_heads", "head")),
+        "v": ((d, k, h), ("embed", "kv_heads", "head")),
+        "o": ((n, h, d), ("heads", "head", "embed")),
+        "mlp_norm": ((d,), (None,)),
+        "gate": ((d, f), ("embed", "mlp")),
+        "up": ((d, f), ("embed", "mlp")),
+        "down": ((f, d), ("mlp", "embed")),
+    }
+    if config.qkv_bias:
+        weights |= {
+            "q_bias": ((n, h), ("heads", "head")),
+            "k_bias": ((k, h), ("kv_heads", "head")),
+            "v_bias": ((k, h), ("kv_heads", "head")),
+        }
+    return weights
+
+
+def weights(config: LlamaConfig) -> Params:
+    """The whole parameter tree with (shape, logical axes) pairs as leaves."""
+    v, d = config.vocab_size, config.hidden_size
+    tree: Params = {
+        "embed": ((v, d), ("vocab", "embed")),
+        "layers": {
+            name: ((config.num_layers, *shape), ("layers", *axes))
+            for name, (shape, axes) in layer_weights(config).items()
+        },
+        "norm": ((d,), (None,)),
+    }
+    if not config.tie_embeddings:
+        tree["head"] = ((d, v), ("embed", "vocab"))
+    return tree
+
+
+def map_weights(function: Callable[[tuple[int, ...], tuple[str | None, ...]], Any], tree: Params):
+    """Apply `function(shape, axes)` to each leaf of a tree made by `weights`."""
+    return jax.tree.map(
+        lambda leaf: function(*leaf), tree, is_leaf=lambda leaf: isinstance(leaf, tuple)
+    )
+
+
+def count_parameters(config: LlamaConfig) -> int:
+    """Number of parameters; a tied head counts once."""
+    return sum(jax.tree.leaves(map_weights(lambda shape, _: math.prod(shape), weights(config))))
+
+
+def rope_frequencies(config: LlamaConfig) -> Float[np.ndarray, "half"]:
+    """Rotary frequencies in radians per position, with the `llama3` scaling where configured.
+
+    Source: Llama 3.1 reference code. Wavelengths longer than the original context divided by
+    `low_freq_factor` are stretched by `factor`, short ones kept, those between interpolated.
+    """
+    half = np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim
+    frequencies = 1.0 / config.rope_theta**half
+    scaling = config.rope_scaling
+    if scaling is not None:
+        turns = scaling.original_max_position_embeddings * frequencies / (2 * math.pi)
+        low, high = scaling.low_freq_factor, scaling.high_freq_factor
+        smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        frequencies = frequencies * (smooth + (1 - smooth) / scaling.factor)
+    return frequencies.astype(np.float32)
+
+
+def rope_table(
+    config: LlamaConfig, positions: Int[Array, "*B T"]
+) -> tuple[Float[Array, "*B T half"], Float[Array, "*B T half"]]:
+    """Cosine and sine of the rotary angles at `positions`, float32."""
+    angles = positions[..., None].astype(jnp.float32) * rope_frequencies(config)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x: Float[Array, "*B T heads H"], rope: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Rotary embedding, halves split as Hugging Face stores them."""
+    cos, sin = rope[0][..., None, :], rope[1][..., None, :]
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x.dtype)
+
+
+def rms_norm(x: Float[Array, "*B D"], scale: Float[Array, "D"], eps: float) -> jax.Array:
+    """Root-mean-square norm in float32, scaled in the dtype of `x`."""
+    wide = x.astype(jnp.float32)
+    wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
+    return wide.astype(x.dtype) * scale.astype(x.dtype)
+
+
+class Layer(nnx.Module):
+    """One transformer block: attention and gated feed-forward, each with its residual."""
+
+    def __init__(self, config: LlamaConfig, rngs: nnx.Rngs):
+        self.config = config
+        out_scale = 0.02 / math.sqrt(2 * config.num_layers)
+        for name, (shape, _) in layer_weights(config).items():
+            if name.endswith("norm"):
+                value = jnp.ones(shape)
+            elif name.endswith("bias"):
+                value = jnp.zeros(shape)
+            else:
+                scale = out_scale if name in ("o", "down") else 0.02
+                value = scale * jax.random.normal(rngs.params(), shape)
+            setattr(self, name, nnx.Param(value))
+
+    def __call__(
+        self, x: Float[Array, "*B T D"], rope: tuple[jax.Array, jax.Array], attend: Attend
+    ) -> tuple[Float[Array, "*B T D"], tuple[jax.Array, jax.Array]]:
+        """Return the block's output and its rotated keys and values [.. T K H]."""
+        eps = self.config.rms_norm_eps
+        h = rms_norm(x, self.attention_norm[...], eps)
+        q = jnp.einsum("...td,dnh->...tnh", h, self.q[...])
+        k = jnp.einsum("...td,dkh->...tkh", h, self.k[...])
+        v = jnp.einsum("...td,dkh->...tkh", h, self.v[...])
+        if self.config.qkv_bias:
+            q, k, v = q + self.q_bias[...], k + self.k_bias[...], v + self.v_bias[...]
+        q, k = rotate(q, rope), rotate(k, rope)
+        x = x + jnp.einsum("...tnh,nhd->...td", attend(q, k, v), self.o[...])
+        h = rms_norm(x, self.mlp_norm[...], eps)
+        gate = jax.nn.silu(jnp.einsum("...td,df->...tf", h, self.gate[...]))
+        up = jnp.einsum("...td,df->...tf", h, self.up[...])
+        return x + jnp.einsum("...tf,fd->...td", gate * up, self.down[...]), (k, v)
+
+
+@functools.cache
+def _layer_definition(config: LlamaConfig) -> nnx.GraphDef:
+    return nnx.split(nnx.eval_shape(lambda: Layer(config, nnx.Rngs(0))))[0]
+
+
+def layer(config: LlamaConfig, layer_params: Params) -> Layer:
+    """The NNX module over one layer's arrays."""
+    state = nnx.State({name: nnx.Param(value) for name, value in layer_params.items()})
+    return nnx.merge(_layer_definition(config), state)
+
+
+def init(config: LlamaConfig, key: jax.Array) -> Params:
+    """Random float32 parameters: normal 0.02, residual outputs scaled by 1 / sqrt(2 L)."""
+    embed_key, head_key, layers_key = jax.random.split(key, 3)
+
+    def one(layer_key):
+        module = Layer(config, nnx.Rngs(params=layer_key))
+        return nnx.to_pure_dict(nnx.state(module, nnx.Param))
+
+    params: Params = {
+        "embed": 0.02 * jax.random.normal(embed_key, (config.vocab_size, config.hidden_size)),
+        "layers": jax.vmap(one)(jax.random.split(layers_key, config.num_layers)),
+        "norm": jnp.ones(config.hidden_size),
+    }
+    if not config.tie_embeddings:
+        shape = (config.hidden_size, config.vocab_size)
+        params["head"] = 0.02 * jax.random.normal(head_key, shape)
+    return params
+
+
+def gathered(config: LlamaConfig, layer_params: Params, dtype: Any) -> Params:
+    """One layer's weights cast to `dtype` and gathered over `fsdp`, still split over `tensor`."""
+    return {
+        name: constrain(
+            layer_params[name].astype(dtype), *(None if a == "embed" else a for a in axes)
+        )
+        for name, (_, axes) in layer_weights(config).items()
+    }
+
+
+def embed(config: LlamaConfig, params: Params, tokens: Int[Array, "*B T"], dtype: Any) -> jax.Array:
+    """Token embeddings [.. T D]."""
+    return params["embed"].astype(dtype)[tokens]
+
+
+def run_layers(
+    config: LlamaConfig,
+    params: Params,
+    x: Float[Array, "B T D"],
+    positions: Int[Array, "B T"],
+    attend: Attend,
+    *,
+    remat: Remat = "none",
+    keep_kv: bool = False,
+) -> tuple[Float[Array, "B T D"], tuple[jax.Array, jax.Array] | None]:
+    """Scan the stack of layers, then the final norm.
+
+    With `keep_kv` also return all keys and values, each [L B T K H].
+    """
+    rope = rope_table(config, positions)
+    dtype = x.dtype
+
+    def body(x, layer_params):
+        x = constrain(x, "batch", None, None)
+        x, kv = layer(config, gathered(config, layer_params, dtype))(x, rope, attend)
+        return x, kv if keep_kv else None
+
+    if remat == "layer":
+        body = jax.checkpoint(body, prevent_cse=False)
+    elif remat == "dots":
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        body = jax.checkpoint(body, policy=policy, prevent_cse=False)
+    x, kv = jax.lax.scan(body, x, params["layers"])
+    return rms_norm(x, params["norm"], config.rms_norm_eps), kv
+
+
+def unembed(
+    config: LlamaConfig, params: Params, x: Float[Array, "*B D"]
+) -> Float[Array, "*B V"]:
+    """Logits in float32."""
+    if config.tie_embeddings:
+        head, equation = params["embed"], "...d,vd->...v"
+    else:
+        head, equation = params["head"], "...d,dv->...v"
+    return jnp.einsum(equation, x, head.astype(x.dtype), preferred_element_type=jnp.float32)
+
+
+def logits(
+    config: LlamaConfig,
+    params: Params,
+    tokens: Int[Array, "B T"],
+    positions: Int[Array, "B T"] | None = None,
+    segment_ids: Int[Array, "B T"] | None = None,
+) -> Float[Array, "B T V"]:
+    """Logits of whole sequences, for parity checks and pretraining of small models.
+
+    A token sees the tokens before it with the same segment id. Computed in the dtype of the
+    parameters. Reinforcement learning never calls it: no [B T V] array exists there.
+    """
+    rows, length = tokens.shape
+    if positions is None:
+        positions = jnp.broadcast_to(jnp.arange(length), (rows, length))
+    mask = jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (rows, length, length))
+    if segment_ids is not None:
+        mask &= segment_ids[:, :, None] == segment_ids[:, None, :]
+
+    def attend(q, k, v):
+        return attention.causal(q, jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), mask)
+
+    x = embed(config, params, tokens, params["embed"].dtype)
+    x, _ = run_layers(config, params, x, positions, attend)
+    return unembed(config, params, x)

@@ -1,0 +1,133 @@
+"""Where arrays live: the device mesh and the one table of partition rules."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from alphamed_jax.errors import UserError
+
+AXES = ("replica", "fsdp", "tensor")
+
+# Logical axis -> mesh axes. Activations are split over rows, weights over both mesh axes:
+# `fsdp` shards are gathered when used, `tensor` shards are used as they are.
+RULES: dict[str | None, tuple[str, ...]] = {
+    "batch": ("replica", "fsdp"),
+    "embed": ("fsdp",),
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "mlp": ("tensor",),
+    "vocab": ("tensor",),
+    "layers": (),
+    "head": (),
+    None: (),
+}
+
+
+def parse_mesh(text: str, devices: int | None = None) -> tuple[int, int, int]:
+    """Read `--mesh` into (replica, fsdp, tensor); `auto` puts all `devices` on fsdp.
+
+    Raises:
+      UserError: the text is not `auto` nor two or three positive numbers joined by `x`.
+    """
+    if text == "auto":
+        return (1, devices or 1, 1)
+    parts = text.lower().split("x")
+    if len(parts) not in (2, 3) or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise UserError(
+            f"--mesh {text!r}: expected auto, FSDPxTENSOR (8x8) or REPLICAxFSDPxTENSOR (2x8x8)."
+        )
+    sizes = [int(part) for part in parts]
+    return (1, *sizes) if len(sizes) == 2 else tuple(sizes)  # type: ignore[return-value]
+
+
+def make_mesh(text: str) -> Mesh:
+    """Build the mesh over all devices of all processes.
+
+    Raises:
+      UserError: the product of the sizes is not the number of devices.
+    """
+    devices = jax.devices()
+    sizes = parse_mesh(text, len(devices))
+    if math.prod(sizes) != len(devices):
+        raise UserError(
+            f"--mesh {text} needs {math.prod(sizes)} devices, but there are {len(devices)} "
+            f"({devices[0].platform}). Use --mesh auto or sizes whose product is {len(devices)}."
+        )
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def single_device_mesh() -> Mesh:
+    """A 1x1x1 mesh over the first local device."""
+    return Mesh(
+        np.array(jax.local_devices()[:1]).reshape(1, 1, 1), AXES, axis_types=(AxisType.Auto,) * 3
+    )
+
+
+def data_rows(mesh: Any) -> int:
+    """Number of shards of the batch axis."""
+    return mesh.shape["replica"] * mesh.shape["fsdp"]
+
+
+def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Any) -> P:
+    """Partition spec of an array with these logical axes.
+
+    An axis whose length the mesh does not divide stays whole (a vocabulary of 32,001, say);
+    heads are checked beforehand by `check_heads`, so only key/value heads fewer than the
+    tensor axis and odd widths ever do.
+    """
+    entries = []
+    for axis, length in zip(axes, shape, strict=True):
+        names = tuple(name for name in RULES[axis] if mesh.shape[name] > 1)
+        ways = math.prod(mesh.shape[name] for name in names)
+        if not names or length % ways:
+            entries.append(None)
+        else:
+            entries.append(names if len(names) > 1 else names[0])
+    return P(*entries)
+
+
+def sharding(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """Named sharding of an array with these logical axes."""
+    return NamedSharding(mesh, spec(axes, shape, mesh))
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Pin an intermediate array to its logical axes; without a mesh in context, do nothing."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec(axes, x.shape, mesh))
+
+
+def mesh_of(tree: Any) -> Mesh:
+    """The mesh that a pytree of arrays lives on (a 1x1x1 mesh for single-device arrays)."""
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(getattr(leaf, "sharding", None), NamedSharding):
+            return leaf.sharding.mesh
+    return single_device_mesh()
+
+
+def check_heads(num_heads: int, num_kv_heads: int, mesh: Mesh) -> None:
+    """Refuse a tensor axis that would cut a head in two.
+
+    Key/value heads may be fewer than the axis: then they are kept whole on each shard.
+
+    Raises:
+      UserError: the tensor axis does not divide the query heads, or neither divides nor is a
+        multiple of the key/value heads.
+    """
+    tensor = mesh.shape["tensor"]
+    if num_heads % tensor or (num_kv_heads % tensor and tensor % num_kv_heads):
+        fits = [
+            t
+            for t in range(1, num_heads + 1)
+            if num_heads % t == 0 and (num_kv_heads % t == 0 or t % num_kv_heads == 0)
+        ]
+        raise UserError(
+            f"--mesh: the tensor axis ({tensor}) does not fit {num_heads} query and "
+            f"{num_kv_heads} key/value heads; sizes that do: {', '.join(map(str, fits))}."
+        )
