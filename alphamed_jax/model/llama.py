@@ -227,6 +227,13 @@ def gathered(config: LlamaConfig, layer_params: Params, dtype: Any) -> Params:
     }
 
 
+def gathered_head(config: LlamaConfig, params: Params, dtype: Any) -> Params:
+    """What `unembed` needs, cast to `dtype` and gathered over `fsdp`, still split over `tensor`."""
+    if config.tie_embeddings:
+        return {"embed": constrain(params["embed"].astype(dtype), "vocab", None)}
+    return {"head": constrain(params["head"].astype(dtype), None, "vocab")}
+
+
 def embed(config: LlamaConfig, params: Params, tokens: Int[Array, "*B T"], dtype: Any) -> jax.Array:
     """Token embeddings [.. T D]."""
     return params["embed"].astype(dtype)[tokens]
@@ -263,9 +270,7 @@ def run_layers(
     return rms_norm(x, params["norm"], config.rms_norm_eps), kv
 
 
-def unembed(
-    config: LlamaConfig, params: Params, x: Float[Array, "*B D"]
-) -> Float[Array, "*B V"]:
+def unembed(config: LlamaConfig, params: Params, x: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
     """Logits in float32."""
     if config.tie_embeddings:
         head, equation = params["embed"], "...d,vd->...v"

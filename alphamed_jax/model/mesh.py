@@ -1,5 +1,6 @@
 """Where arrays live: the device mesh and the one table of partition rules."""
 
+import functools
 import math
 from typing import Any
 
@@ -72,6 +73,12 @@ def data_rows(mesh: Any) -> int:
     return mesh.shape["replica"] * mesh.shape["fsdp"]
 
 
+def context_data_rows() -> int:
+    """`data_rows` of the mesh in context while tracing; 1 without one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else data_rows(mesh)
+
+
 def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Any) -> P:
     """Partition spec of an array with these logical axes.
 
@@ -109,6 +116,24 @@ def mesh_of(tree: Any) -> Mesh:
         if isinstance(getattr(leaf, "sharding", None), NamedSharding):
             return leaf.sharding.mesh
     return single_device_mesh()
+
+
+def place(array: np.ndarray, axes: tuple[str | None, ...], mesh: Mesh) -> jax.Array:
+    """Put a host array, the same in every process, on the mesh."""
+    layout = sharding(axes, array.shape, mesh)
+    return jax.make_array_from_callback(array.shape, layout, lambda index: array[index])
+
+
+def to_host(tree: Any, mesh: Mesh) -> Any:
+    """Copy a pytree of arrays to NumPy in every process, whichever process holds them."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), _replicate(mesh)(tree))
+
+
+@functools.cache
+def _replicate(mesh: Mesh) -> Any:
+    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, P()))
 
 
 def check_heads(num_heads: int, num_kv_heads: int, mesh: Mesh) -> None:

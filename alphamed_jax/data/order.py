@@ -1,0 +1,100 @@
+"""Which questions a step sees, and which are kept apart: pure functions of a seed.
+
+Nothing here knows of processes or devices: every process computes the same global order, and a
+run that resumes needs one integer, the number of questions drawn so far (the cursor).
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from alphamed_jax.data.questions import Question
+from alphamed_jax.errors import UserError
+
+_UINT64 = 2**64 - 1
+
+
+def epoch_order(seed: int, epoch: int, size: int) -> Int[np.ndarray, " N"]:
+    """Return the order in which the `size` questions are visited in an epoch (from 0).
+
+    Sorting the raw stream of a counter-based generator, and not `Generator.permutation`, keeps
+    the order the same for every NumPy version (NEP 19 fixes the bit streams alone).
+    """
+    key = np.array([seed & _UINT64, epoch], dtype=np.uint64)
+    noise = np.random.Philox(key=key).random_raw(size)
+    return np.argsort(noise, kind="stable")
+
+
+def batch_indices(seed: int, size: int, cursor: int, count: int) -> list[int]:
+    """Return the indices of the next `count` questions after `cursor` have been drawn.
+
+    Each epoch visits each of the `size` questions once, in its own order; a batch may cross the
+    border. Any way of cutting the sequence into batches gives the same sequence.
+
+    Raises:
+        ValueError: no questions, or a negative cursor or count.
+    """
+    if size < 1 or cursor < 0 or count < 0:
+        raise ValueError(f"size {size} >= 1, cursor {cursor} >= 0, count {count} >= 0 expected")
+    indices: list[int] = []
+    while len(indices) < count:
+        epoch, position = divmod(cursor + len(indices), size)
+        order = epoch_order(seed, epoch, size)
+        indices += order[position : position + count - len(indices)].tolist()
+    return indices
+
+
+def plain_text(question: Question) -> str:
+    """Return the question's text, in which duplicates agree: neither case nor spacing counts."""
+    return " ".join(question.question.casefold().split())
+
+
+def choose(questions: Sequence[Question], count: int, seed: int) -> tuple[Question, ...]:
+    """Return `count` questions, or all where there are fewer, drawn as by lot.
+
+    The lot falls on the content: reordering a file changes neither the choice nor its order.
+    """
+    return tuple(sorted(questions, key=lambda question: _lot(question, seed))[:count])
+
+
+def hold_out(
+    questions: Sequence[Question], count: int, seed: int
+) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
+    """Split questions into (train in the given order, held out in the order of the lot).
+
+    Questions with the same text stay on one side, so up to `count` are held out: a group that is
+    larger than what is still wanted stays in training. The choice depends on seed and content, so
+    reordering the file does not change it. The caller checks that enough are left to train on.
+
+    Raises:
+        UserError: `count` leaves nothing to train on, or nothing can be held out.
+    """
+    if count <= 0:
+        return tuple(questions), ()
+    advice = "lower eval.questions (0 holds out none) or give more questions"
+    if count >= len(questions):
+        raise UserError(f"cannot hold out {count} of {len(questions)} questions; {advice}")
+    groups: dict[str, list[Question]] = {}
+    for question in choose(questions, len(questions), seed):
+        groups.setdefault(plain_text(question), []).append(question)
+    heldout: list[Question] = []
+    texts = set()
+    for text, group in groups.items():
+        if len(heldout) + len(group) <= count:
+            heldout += group
+            texts.add(text)
+    if not heldout:
+        raise UserError(
+            f"cannot hold out {count} of {len(questions)} questions: each text belongs to more "
+            f"than {count} of them, and a text may not be on both sides; {advice}"
+        )
+    train = tuple(question for question in questions if plain_text(question) not in texts)
+    return train, tuple(heldout)
+
+
+def _lot(question: Question, seed: int) -> tuple[bytes, str]:
+    # By text first: the questions of one text are neighbours, so that a group is drawn as a whole.
+    text = hashlib.sha256(f"{seed}\n{plain_text(question)}".encode()).digest()
+    return text, hashlib.sha256(f"{seed}\n{question.id}".encode()).hexdigest()

@@ -1,0 +1,133 @@
+"""The tokenizer of a model folder: loading it, its stop ids, and the bytes of its tokens."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from alphamed_jax.errors import UserError
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+
+
+def load_tokenizer(folder_or_hub_id: str | Path) -> Any:
+    """Load the tokenizer of a Hugging Face folder or hub id; code from the hub is never run.
+
+    Raises:
+      UserError: there is no tokenizer there, or transformers cannot read it.
+    """
+    source, folder = str(folder_or_hub_id), Path(folder_or_hub_id)
+    if folder.is_dir() and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise UserError(
+            f"{source}: no tokenizer there; expected tokenizer.json or tokenizer.model. "
+            "Copy it from the model it belongs to."
+        )
+    try:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # the backends raise bare exceptions for a file they cannot parse
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"{source}: the tokenizer cannot be loaded ({reason}). Expected a Hugging Face folder "
+            "or hub id with tokenizer.json or tokenizer.model, without code of its own."
+        ) from error
+
+
+def stop_ids(folder_or_hub_id_dir: Path, tokenizer: Any) -> tuple[int, ...]:
+    """Ids that end a response, in the order given: Llama-3.1-Instruct has three.
+
+    Taken from generation_config.json, else config.json, else the tokenizer.
+
+    Raises:
+      UserError: none of the three names one, or a file holds something else than ids.
+    """
+    for name in ("generation_config.json", "config.json"):
+        file = folder_or_hub_id_dir / name
+        if not file.is_file():
+            continue
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{file}: not valid JSON ({error}); copy the file again.") from error
+        found = content.get("eos_token_id") if isinstance(content, dict) else None
+        if found is None:
+            continue
+        ids = found if isinstance(found, list) else [found]
+        if not ids or not all(type(token) is int and token >= 0 for token in ids):
+            raise UserError(
+                f"{file}: eos_token_id is {found!r}; expected a token id or a list of token ids."
+            )
+        return tuple(dict.fromkeys(ids))
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"{folder_or_hub_id_dir}: no token ends a response; give eos_token_id in "
+            "generation_config.json."
+        )
+    return (tokenizer.eos_token_id,)
+
+
+def token_bytes(tokenizer: Any) -> list[bytes]:
+    """Bytes that each token id adds to a text; index is token id.
+
+    Special tokens (begin, end, padding, ids without a token) add nothing. Other added tokens,
+    such as a `<think>` that is not special, are text. A token may hold part of a character.
+
+    Raises:
+      UserError: the tokenizer is neither byte-level BPE (Llama 3, Qwen, SmolLM) nor of the
+        SentencePiece kind (Llama 2, TinyLlama).
+    """
+    kind = _kind(tokenizer)
+    if kind is None:
+        raise UserError(
+            f"tokenizer {tokenizer.name_or_path or type(tokenizer).__name__!r}: how its tokens "
+            "become text is not known; expected byte-level BPE (Llama 3, Qwen2) or "
+            "SentencePiece (Llama 2)."
+        )
+    decode = _byte_level if kind == "byte_level" else _sentencepiece
+    added = tokenizer.added_tokens_decoder
+    special = {token for token, entry in added.items() if entry.special}
+    special.update(tokenizer.all_special_ids)
+    vocabulary = {token: text for text, token in tokenizer.get_vocab().items()}
+    result = [b""] * (1 + max((*vocabulary, *added), default=-1))
+    for token, text in vocabulary.items():
+        if token not in special:
+            result[token] = text.encode() if token in added else decode(text)
+    return result
+
+
+def _kind(tokenizer: Any) -> str | None:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return "sentencepiece" if hasattr(tokenizer, "sp_model") else None
+    decoder = json.loads(backend.to_str())["decoder"] or {}
+    steps = {step["type"] for step in decoder.get("decoders", [decoder]) if step}
+    if "ByteLevel" in steps:
+        return "byte_level"
+    return "sentencepiece" if steps & {"ByteFallback", "Metaspace"} else None
+
+
+def _printable_bytes() -> dict[str, int]:
+    """The characters by which byte-level BPE writes the 256 bytes (Radford et al. 2019, GPT-2).
+
+    Printable Latin-1 stands for itself; the other bytes take the characters from U+0100 on.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printable]
+    table = {chr(byte): byte for byte in printable}
+    return table | {chr(0x100 + index): byte for index, byte in enumerate(others)}
+
+
+_PRINTABLE = _printable_bytes()
+
+
+def _byte_level(text: str) -> bytes:
+    try:
+        return bytes(_PRINTABLE[char] for char in text)
+    except KeyError:  # not written in this alphabet, so the text itself, as the decoder has it
+        return text.encode()
+
+
+def _sentencepiece(text: str) -> bytes:
+    byte = re.fullmatch("<0x([0-9A-Fa-f]{2})>", text)
+    return bytes([int(byte[1], 16)]) if byte else text.replace("\u2581", " ").encode()

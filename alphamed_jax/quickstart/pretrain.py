@@ -1,0 +1,198 @@
+"""Pretraining of the quickstart model: next-token loss on drills first, then on both habits.
+
+Small batches and many steps: finding an option's letter from its text is a circuit of two
+attention layers that emerges late, and never did with large batches. It is helped by drills and
+by an initialisation in which the upper layers' queries resemble their keys, so that equal
+contents attend to each other from the start.
+"""
+
+import functools
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from alphamed_jax.config import PromptConfig
+from alphamed_jax.model import attention, llama
+from alphamed_jax.quickstart import corpus
+
+CHUNK = 100
+"""Steps per call of the compiled loop."""
+RESPONSE = 18
+"""Tokens of the longest response, its end included."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How long and how fast; every number is our choice."""
+
+    steps: int = 20000
+    drill_steps: int = 3000
+    """Steps of the first stage, which is drills alone."""
+    drill_share: float = 0.2
+    """Drills among the examples of the second stage."""
+    batch: int = 8
+    length: int = 56
+    """Tokens per row; longer examples are an error."""
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    report_every: int = 1000
+
+
+def model_config(vocab_size: int) -> llama.LlamaConfig:
+    """Three layers of width 128. Eight heads, so that the pod's `--mesh 8x8` works on it too."""
+    return llama.LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=128,
+        intermediate_size=256,
+        num_layers=3,
+        num_heads=8,
+        num_kv_heads=8,
+        head_dim=16,
+        tie_embeddings=True,
+        max_position_embeddings=512,
+    )
+
+
+def init(config: llama.LlamaConfig, key: jax.Array) -> llama.Params:
+    """Random weights of a width this small: normal, 1 / sqrt(D), upper queries close to keys."""
+    params = llama.init(config, key)
+    wide = config.hidden_size**-0.5 / 0.02
+    params = jax.tree.map(lambda x: x * wide if x.ndim > 2 else x, params)
+    layers = params["layers"]
+    ratio = config.num_heads // config.num_kv_heads
+    keys = jnp.repeat(layers["k"], ratio, axis=2)
+    upper = (jnp.arange(config.num_layers) > 0)[:, None, None, None]
+    layers["q"] = jnp.where(upper, keys + 0.1 * layers["q"], layers["q"])
+    return params
+
+
+def encode(
+    tokenizer: Any, examples: list[corpus.Example], length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids [B length] and the weight of each as a target [B length].
+
+    Raises:
+        ValueError: an example has more than `length` tokens.
+    """
+    letters = {tokenizer.convert_tokens_to_ids(letter) for letter in corpus.LETTERS}
+    prompts = tokenizer([e.prompt for e in examples])["input_ids"]
+    responses = tokenizer([e.response for e in examples], add_special_tokens=False)["input_ids"]
+    tokens = np.full((len(examples), length), tokenizer.pad_token_id, np.int32)
+    weights = np.zeros((len(examples), length), np.float32)
+    for row, (example, head, tail) in enumerate(zip(examples, prompts, responses, strict=True)):
+        tail = [*tail, tokenizer.eos_token_id]
+        end = len(head) + len(tail)
+        if end > length:
+            raise ValueError(f"{end} tokens, more than {length}: {example.prompt!r}")
+        tokens[row, :end] = head + tail
+        weights[row, len(head) : end] = (
+            [token in letters for token in tail] if example.letters_only else 1.0
+        )
+    return tokens, weights
+
+
+def loss(
+    config: llama.LlamaConfig,
+    params: llama.Params,
+    tokens: Int[Array, "B T"],
+    weights: Float[Array, "B T"],
+) -> Float[Array, ""]:
+    """Weighted mean of the next-token cross-entropy, nats."""
+    rows, length = tokens.shape
+    positions = jnp.broadcast_to(jnp.arange(length), (rows, length))
+    mask = jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (rows, length, length))
+
+    def attend(q, k, v):
+        return attention.causal(q, jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), mask)
+
+    x = llama.embed(config, params, tokens, jnp.float32)
+    x, _ = llama.run_layers(config, params, x, positions, attend)
+    # Only responses are learnt: their window alone goes through the large vocabulary product.
+    first = jnp.argmax(weights > 0, axis=1)
+    places = first[:, None] + jnp.arange(RESPONSE)
+    targets = jnp.take_along_axis(tokens, places, axis=1, mode="fill", fill_value=0)
+    weights = jnp.take_along_axis(weights, places, axis=1, mode="fill", fill_value=0.0)
+    x = jnp.take_along_axis(x, (places - 1)[..., None], axis=1, mode="clip")
+    logits = llama.unembed(config, params, x)
+    each = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    return jnp.sum(each * weights) / jnp.maximum(jnp.sum(weights), 1.0)
+
+
+def optimizer(settings: PretrainConfig) -> optax.GradientTransformation:
+    """AdamW with warm-up and a cosine to zero: the annealing makes stepwise answers sharp."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, settings.learning_rate, settings.warmup, settings.steps
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=0.01)
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
+def run_chunk(config, settings, params, opt_state, tokens, weights):
+    """`tokens` [S B T]: S optimiser steps; returns the new state and the losses [S]."""
+    transform = optimizer(settings)
+
+    def step(carry, batch):
+        params, opt_state = carry
+        value, grads = jax.value_and_grad(functools.partial(loss, config))(params, *batch)
+        updates, opt_state = transform.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), value
+
+    (params, opt_state), losses = jax.lax.scan(step, (params, opt_state), (tokens, weights))
+    return params, opt_state, losses
+
+
+def examples_of_step(
+    rng: random.Random, prompt: PromptConfig, settings: PretrainConfig, step: int
+) -> list[corpus.Example]:
+    """The batch of one step; the habits alternate, so their parts are equal."""
+    share = 1.0 if step < settings.drill_steps else settings.drill_share
+    return [
+        corpus.drill(rng, prompt)
+        if rng.random() < share
+        else corpus.qa(rng, prompt, in_steps=rng.random() < 0.5)
+        for _ in range(settings.batch)
+    ]
+
+
+def pretrain(
+    tokenizer: Any,
+    config: llama.LlamaConfig,
+    prompt: PromptConfig,
+    settings: PretrainConfig,
+    seed: int,
+    report: Callable[[int, float, float, llama.Params], None],
+) -> llama.Params:
+    """Train from scratch; calls `report(step, loss, seconds left, params)` now and then."""
+    params = init(config, jax.random.key(seed))
+    opt_state = optimizer(settings).init(params)
+    rng = random.Random(f"pretrain {seed}")
+    start, since = time.monotonic(), []
+    for first in range(0, settings.steps, CHUNK):
+        count = min(CHUNK, settings.steps - first)
+        rows = [
+            example
+            for step in range(first, first + count)
+            for example in examples_of_step(rng, prompt, settings, step)
+        ]
+        tokens, weights = encode(tokenizer, rows, settings.length)
+        shape = (count, settings.batch, settings.length)
+        params, opt_state, losses = run_chunk(
+            config, settings, params, opt_state, tokens.reshape(shape), weights.reshape(shape)
+        )
+        since.append(float(jnp.mean(losses)))
+        done = first + count
+        if done % settings.report_every < CHUNK or done == settings.steps:
+            left = (time.monotonic() - start) * (settings.steps - done) / done
+            report(done, float(np.mean(since)), left, params)
+            since = []
+    return params

@@ -1,0 +1,48 @@
+"""`python -m alphamed_jax.report DIR`: one self-contained page about a training run.
+
+The page needs no network and runs no script: charts are inline SVG, colours follow the reader's
+light or dark setting, and it prints. It is made from the files of the output folder alone, so it
+can be written again at any time, also while the run goes on.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from alphamed_jax.errors import command
+from alphamed_jax.run.metrics import write_atomically
+from alphamed_jax.run.page.files import read_run
+from alphamed_jax.run.page.render import render
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into the output folder of a run and return its path.
+
+    Raises:
+        UserError: the folder is not that of a run, or one of its files cannot be read.
+    """
+    run = read_run(Path(folder))
+    path = Path(folder) / "report.html"
+    write_atomically(path, render(run))
+    return path
+
+
+@command
+def main() -> None:
+    def report(folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]) -> None:
+        """Write DIR/report.html: curves, evaluations, sample responses and configuration of a run.
+
+        The page is one file without scripts or links; open it in any browser or send it by mail.
+        Works on finished, interrupted and running trainings alike.
+
+        Args:
+            folder: output folder of `python -m alphamed_jax.train`, as runs/quickstart
+        """
+        print(write_report(folder))
+
+    tyro.cli(report, prog="python -m alphamed_jax.report")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Group relative policy optimisation: rollouts, the rule-based reward, advantages, loss, update."""

@@ -1,0 +1,150 @@
+"""The sampled distribution: temperature, top-k, top-p; its log-probabilities and draws from it.
+
+Sampler and trainer both use this file, so that they speak of the same distribution.
+"""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+# A dropped token's logit. Finite, so that gradients of rows without signal stay finite.
+DROPPED = -1e30
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. Temperature 0 is greedy; top_k 0 and top_p 1 keep everything."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    @property
+    def filtered(self) -> bool:
+        """Whether any token can be dropped."""
+        return self.top_k > 0 or self.top_p < 1.0
+
+
+def _largest_threshold(keys: jax.Array, enough) -> jax.Array:
+    """The largest int32 `t` per row for which `enough(keys >= t)`; `enough` shrinks as t grows.
+
+    Bisection over 31 bits costs 31 passes over a row and no sort, and works on a row that is
+    split over devices.
+    """
+
+    def halve(i, low):
+        candidate = low + (jnp.int32(1) << (30 - i))
+        return jnp.where(enough(keys >= candidate), candidate, low)
+
+    start = jnp.zeros_like(keys[..., :1])
+    return jax.lax.fori_loop(0, 31, halve, start)
+
+
+def kept_tokens(logits: Float[Array, "*B V"], sampling: Sampling) -> Bool[Array, "*B V"]:
+    """Which tokens top-k, then top-p of what is left, keep. Ties at the border are all kept.
+
+    Top-p keeps the smallest set of most likely tokens whose mass reaches top_p
+    (Holtzman et al. 2020).
+    """
+    probabilities = jax.nn.softmax(logits, axis=-1)
+    # Non-negative floats are ordered as their bit patterns.
+    keys = jax.lax.bitcast_convert_type(probabilities, jnp.int32)
+    kept = jnp.ones_like(logits, bool)
+    if 0 < sampling.top_k < logits.shape[-1]:
+        threshold = _largest_threshold(
+            keys, lambda above: above.sum(-1, keepdims=True) >= sampling.top_k
+        )
+        kept = keys >= threshold
+    if sampling.top_p < 1.0:
+        left = jnp.where(kept, probabilities, 0.0)
+        wanted = sampling.top_p * left.sum(-1, keepdims=True)
+        keys = jnp.where(kept, keys, 0)
+        threshold = _largest_threshold(
+            keys, lambda above: jnp.where(above, left, 0.0).sum(-1, keepdims=True) >= wanted
+        )
+        kept &= keys >= threshold
+    return kept
+
+
+def shape_logits(
+    logits: Float[Array, "*B V"],
+    sampling: Sampling,
+    always: Bool[Array, "*B V"] | None = None,
+) -> Float[Array, "*B V"]:
+    """Logits of the sampled distribution: divided by the temperature, dropped tokens at -1e30.
+
+    `always` marks tokens that stay whatever the filters say: the trainer keeps the token that
+    was sampled, which a rounding difference could otherwise drop at the border.
+    """
+    logits = logits / sampling.temperature
+    if not sampling.filtered:
+        return logits
+    kept = kept_tokens(jax.lax.stop_gradient(logits), sampling)
+    if always is not None:
+        kept |= always
+    return jnp.where(kept, logits, DROPPED)
+
+
+def logprobs_and_entropy(
+    logits: Float[Array, "*B V"], tokens: Int[Array, "*B"], sampling: Sampling
+) -> tuple[Float[Array, "*B"], Float[Array, "*B"]]:
+    """Log-probability of `tokens` under the sampled distribution, and its entropy, in nats.
+
+    The token's logit is picked by a masked sum, which fuses with the reductions and needs no
+    gather over a vocabulary that is split over devices. The entropy carries no gradient.
+    """
+    chosen = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) == tokens[..., None]
+    logits = shape_logits(logits, sampling, always=chosen)
+    normaliser = jax.nn.logsumexp(logits, axis=-1)
+    logprobs = jnp.where(chosen, logits, 0.0).sum(-1) - normaliser
+    fixed, fixed_normaliser = jax.lax.stop_gradient((logits, normaliser))
+    probabilities = jnp.exp(fixed - fixed_normaliser[..., None])
+    # A dropped token has probability 0 and logit -1e30; 0 x -1e30 is 0, as its limit.
+    entropy = fixed_normaliser - (probabilities * fixed).sum(-1)
+    return logprobs, entropy
+
+
+def block_width(vocabulary: int) -> int:
+    """Width of the blocks `draw` cuts the vocabulary into: about sqrt(V).
+
+    Depends on V alone, so that a draw is the same on every mesh. Where 64 divides V the number
+    of blocks is a multiple of 64, so that a tensor axis cuts between blocks.
+    """
+    whole = vocabulary // 64 if vocabulary % 64 == 0 else vocabulary
+    divisors = [d for d in range(1, whole + 1) if whole % d == 0]
+    return min(divisors, key=lambda d: abs(math.log(d / math.sqrt(vocabulary))))
+
+
+def _pick(weights: Float[Array, "B n"], uniform: Float[Array, "B"]) -> Int[Array, "B"]:
+    """Index drawn in proportion to non-negative `weights`; never one of weight 0."""
+    edges = jnp.where(weights > 0, jnp.cumsum(weights, axis=-1), -1.0)
+    target = uniform * edges.max(-1)
+    return jnp.argmax(edges > target[:, None], axis=-1)
+
+
+def draw(
+    keys: Key[Array, "B"], logits: Float[Array, "B V"], sampling: Sampling
+) -> tuple[Int[Array, "B"], Float[Array, "B"]]:
+    """Draw a token per row, and its log-probability under the sampled distribution.
+
+    Two-level inversion: first a block of the vocabulary, then a token within it. It takes two
+    uniform numbers per row where the Gumbel trick takes V, and each level adds about sqrt(V)
+    numbers, so that rounding moves few borders. Greedy draws have log-probability 0.
+    """
+    if sampling.temperature == 0:
+        return jnp.argmax(logits, axis=-1), jnp.zeros(logits.shape[0])
+    logits = shape_logits(logits, sampling)
+    rows, vocabulary = logits.shape
+    width = block_width(vocabulary)
+    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
+    blocks = weights.reshape(rows, vocabulary // width, width)
+    mass = blocks.sum(-1)
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
+    block = _pick(mass, uniform[:, 0])
+    inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
+    place = _pick(inside, uniform[:, 1])
+    weight = jnp.take_along_axis(inside, place[:, None], axis=1)[:, 0]
+    return block * width + place, jnp.log(weight / mass.sum(-1))

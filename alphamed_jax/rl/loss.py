@@ -1,0 +1,132 @@
+"""The GRPO objective on log-probabilities: clipping, aggregation, KL. Closed forms, no model."""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+Ratio = Literal["token", "sequence"]
+Aggregation = Literal["token_mean", "sequence_mean", "constant"]
+KLEstimator = Literal["k1", "k2", "k3"]
+
+
+class Totals(NamedTuple):
+    """Size of the whole batch that a loss is a mean over, whatever part of it is at hand."""
+
+    tokens: Float[Array, ""]
+    sequences: Float[Array, ""]
+
+
+def totals_of(mask: Bool[Array, "B T"]) -> Totals:
+    """Totals of a batch that is all at hand; a row without tokens still counts as a sequence."""
+    return Totals(mask.sum().astype(jnp.float32), jnp.float32(mask.shape[0]))
+
+
+def sequence_weights(
+    mask: Bool[Array, "B T"],
+    totals: Totals,
+    aggregation: Aggregation,
+    constant_length: int | None,
+) -> Float[Array, "B"]:
+    """Weight of each token of a row in the loss, so that the loss is a plain weighted sum.
+
+    token_mean: 1 / tokens (DAPO, Yu et al. 2025); sequence_mean: 1 / (sequences x own length)
+    (GRPO, Shao et al. 2024); constant: 1 / (sequences x constant_length) (Dr. GRPO, Liu et
+    al. 2025).
+    """
+    ones = jnp.ones(mask.shape[0])
+    if aggregation == "token_mean":
+        return ones / jnp.maximum(totals.tokens, 1.0)
+    if aggregation == "sequence_mean":
+        return ones / (totals.sequences * jnp.maximum(mask.sum(-1), 1))
+    if constant_length is None:
+        raise ValueError("aggregation 'constant' needs constant_length.")
+    return ones / (totals.sequences * constant_length)
+
+
+def kl_estimate(
+    logprobs: Float[Array, "B T"], reference_logprobs: Float[Array, "B T"], estimator: KLEstimator
+) -> Float[Array, "B T"]:
+    """Per-token estimate of KL(policy || reference) from samples of the policy, in nats.
+
+    With d = log reference - log policy: k1 = -d, k2 = d² / 2, k3 = exp(d) - d - 1
+    (Schulman, "Approximating KL divergence", 2020). The value of k1 is unbiased but its
+    gradient has mean zero; k2 and k3 also pull the policy to the reference.
+    """
+    d = reference_logprobs - logprobs
+    if estimator == "k1":
+        return -d
+    if estimator == "k2":
+        return 0.5 * d * d
+    return jnp.exp(d) - d - 1.0
+
+
+def policy_loss(
+    logprobs: Float[Array, "B T"],
+    old_logprobs: Float[Array, "B T"],
+    advantages: Float[Array, "B"],
+    mask: Bool[Array, "B T"],
+    *,
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    dual_clip: float | None = None,
+    ratio: Ratio = "token",
+    aggregation: Aggregation = "token_mean",
+    constant_length: int | None = None,
+    reference_logprobs: Float[Array, "B T"] | None = None,
+    kl_coef: float = 0.0,
+    kl_estimator: KLEstimator = "k3",
+    totals: Totals | None = None,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """Clipped surrogate loss to be minimised, and its metrics.
+
+    Args:
+      logprobs: log-probabilities of the sampled tokens under the policy being trained (nats).
+      old_logprobs: the same under the policy that sampled.
+      advantages: one per response.
+      mask: True on response tokens, the first stop id included.
+      dual_clip: bound c > 1 on the loss of negative advantages, c·|A| (Ye et al. 2020).
+      ratio: importance ratio per token, or one per response, exp of the mean log-ratio
+        (GSPO, Zheng et al. 2025).
+      totals: size of the whole batch. Losses and metrics of its parts then add up to the
+        loss and metrics of the whole, exactly; None: the rows given are the whole.
+
+    Returns:
+      The loss, and `loss/policy`, `loss/kl` and, as means over `totals.tokens`, `clip/low`,
+      `clip/high` (share of tokens whose gradient the clip removes) and `ratio/mean`.
+      Whatever stands where `mask` is False, NaN included, changes nothing.
+    """
+    if totals is None:
+        totals = totals_of(mask)
+    weight = sequence_weights(mask, totals, aggregation, constant_length)[:, None]
+    logprobs = jnp.where(mask, logprobs, 0.0)
+    log_ratio = logprobs - jnp.where(mask, old_logprobs, 0.0)
+    if ratio == "sequence":
+        mean = log_ratio.sum(-1, keepdims=True) / jnp.maximum(mask.sum(-1, keepdims=True), 1)
+        log_ratio = jnp.broadcast_to(mean, mask.shape)
+    ratios = jnp.exp(log_ratio)
+    gain = advantages[:, None]
+    plain = -gain * ratios
+    clipped = -gain * jnp.clip(ratios, 1.0 - clip_low, 1.0 + clip_high)
+    loss = jnp.maximum(plain, clipped)
+    if dual_clip is not None:
+        loss = jnp.where(gain < 0, jnp.minimum(loss, -gain * dual_clip), loss)
+    policy = jnp.where(mask, weight * loss, 0.0).sum()
+    kl = jnp.float32(0.0)
+    if reference_logprobs is not None:
+        reference_logprobs = jnp.where(mask, reference_logprobs, logprobs)
+        estimate = kl_estimate(logprobs, reference_logprobs, kl_estimator)
+        kl = jnp.where(mask, weight * estimate, 0.0).sum()
+
+    def share(x):
+        return jnp.where(mask, x, 0.0).sum() / jnp.maximum(totals.tokens, 1.0)
+
+    metrics = {
+        "loss/policy": policy,
+        "loss/kl": kl,
+        "clip/low": share((ratios < 1.0 - clip_low) & (gain < 0)),
+        "clip/high": share((ratios > 1.0 + clip_high) & (gain > 0)),
+        "ratio/mean": share(ratios),
+    }
+    return policy + kl_coef * kl, jax.lax.stop_gradient(metrics)

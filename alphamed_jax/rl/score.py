@@ -1,0 +1,95 @@
+"""Log-probabilities of given responses under the policy, differentiable: the trainer's forward.
+
+A row is a prompt followed by its responses. The prompt is forwarded once; each response sees
+the prompt's keys and its own, never its neighbour's. Logits exist for one chunk of response
+tokens at a time: no array of size B x T x V is made, forward or backward.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from alphamed_jax.model import attention, llama
+from alphamed_jax.model.llama import LlamaConfig, Params
+from alphamed_jax.model.mesh import constrain, context_data_rows
+from alphamed_jax.rl.distribution import Sampling, logprobs_and_entropy
+
+
+class Compute(NamedTuple):
+    """How the forward pass is computed; changes memory and speed, not the result."""
+
+    dtype: Any = jnp.float32
+    remat: llama.Remat = "none"
+    logits_chunk: int = 2048
+    """Tokens per data row of the mesh whose logits exist at once."""
+
+
+def chunk_length(tokens_per_position: int, length: int, limit: int) -> int:
+    """The longest divisor of `length` that keeps a chunk within `limit` tokens (at least 1)."""
+    divisors = [d for d in range(1, length + 1) if length % d == 0]
+    return max(d for d in divisors if d == 1 or d * tokens_per_position <= limit)
+
+
+def response_logprobs(
+    config: LlamaConfig,
+    params: Params,
+    prompt_tokens: Int[Array, "P Tp"],
+    prompt_lengths: Int[Array, "P"],
+    tokens: Int[Array, "P G T"],
+    sampling: Sampling,
+    compute: Compute,
+) -> tuple[Float[Array, "P G T"], Float[Array, "P G T"]]:
+    """Log-probability and entropy (nats) at each response token; padding holds arbitrary values."""
+    prompts, prompt_width = prompt_tokens.shape
+    _, group, length = tokens.shape
+    row = jnp.concatenate([prompt_tokens, tokens.reshape(prompts, -1)], axis=1)
+    prompt_positions = jnp.broadcast_to(jnp.arange(prompt_width), (prompts, prompt_width))
+    own_positions = prompt_lengths[:, None, None] + jnp.arange(length)
+    own_positions = jnp.broadcast_to(own_positions, tokens.shape).reshape(prompts, -1)
+    positions = jnp.concatenate([prompt_positions, own_positions], axis=1)
+
+    visible = prompt_positions < prompt_lengths[:, None]
+    causal = jnp.tril(jnp.ones((prompt_width, prompt_width), bool))
+    prompt_mask = causal & visible[:, None, :]
+    own_mask = jnp.tril(jnp.ones((length, length), bool))[None, None]
+
+    def attend(q, k, v):
+        heads, width = q.shape[-2:]
+        prompt_k, prompt_v = (jnp.swapaxes(x[:, :prompt_width], 1, 2) for x in (k, v))
+        own_k, own_v = (
+            jnp.swapaxes(x[:, prompt_width:].reshape(prompts, group, length, -1, width), 2, 3)
+            for x in (k, v)
+        )
+        own_q = q[:, prompt_width:].reshape(prompts, group, length, heads, width)
+        to_prompt = attention.causal(q[:, :prompt_width], prompt_k, prompt_v, prompt_mask)
+        to_own = attention.shared(own_q, prompt_k, prompt_v, visible, own_k, own_v, own_mask)
+        return jnp.concatenate([to_prompt, to_own.reshape(prompts, -1, heads, width)], axis=1)
+
+    x = llama.embed(config, params, row, compute.dtype)
+    x, _ = llama.run_layers(config, params, x, positions, attend, remat=compute.remat)
+
+    # The token before predicts: the prompt's last for the first of each response.
+    last = jnp.take_along_axis(x, (prompt_lengths - 1)[:, None, None], axis=1)[:, :, None]
+    own = x[:, prompt_width:].reshape(prompts, group, length, -1)
+    first = jnp.broadcast_to(last, (prompts, group, 1, x.shape[-1]))
+    predictors = jnp.concatenate([first, own[:, :, :-1]], axis=2)
+
+    head = llama.gathered_head(config, params, compute.dtype)
+    here = -(-prompts // context_data_rows())
+    chunk = chunk_length(here * group, length, compute.logits_chunk)
+
+    @jax.checkpoint
+    def one_chunk(_, inputs):
+        hidden, targets = inputs
+        logits = constrain(llama.unembed(config, head, hidden), "batch", None, None, "vocab")
+        return None, logprobs_and_entropy(logits, targets, sampling)
+
+    def split(x):
+        parts = x.reshape(prompts, group, length // chunk, chunk, *x.shape[3:])
+        return jnp.moveaxis(parts, 2, 0)
+
+    _, pairs = jax.lax.scan(one_chunk, None, (split(predictors), split(tokens)))
+    logprobs, entropy = (jnp.moveaxis(x, 0, 2).reshape(tokens.shape) for x in pairs)
+    return logprobs, entropy

@@ -1,0 +1,243 @@
+"""One GRPO step: sample, reward, compare within the group, update."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from alphamed_jax.config import Config
+from alphamed_jax.data.prompts import EncodedQuestion
+from alphamed_jax.model.llama import LlamaConfig, Params
+from alphamed_jax.model.mesh import data_rows, mesh_of, place, to_host
+from alphamed_jax.rl.advantages import group_advantages
+from alphamed_jax.rl.batch import GroupBatch, Plan, gather, plan
+from alphamed_jax.rl.distribution import Sampling
+from alphamed_jax.rl.loss import Totals
+from alphamed_jax.rl.reward import AnswerAutomaton
+from alphamed_jax.rl.rollout import Trajectories, generate
+from alphamed_jax.rl.score import Compute
+from alphamed_jax.rl.update import Settings, TrainState, score, update
+
+Metrics = dict[str, float | int | None]
+
+
+class Learner(NamedTuple):
+    """What stays the same from step to step."""
+
+    config: Config
+    settings: Settings
+    automaton: AnswerAutomaton
+    stop_ids: tuple[int, ...]
+    key: Key[Array, ""]
+
+
+class Outcome(NamedTuple):
+    """What one step sampled, on the host; row p·G + g is response g of question p."""
+
+    tokens: Int[np.ndarray, "B T"]
+    lengths: Int[np.ndarray, "B"]
+    finished: np.ndarray
+    letters: Int[np.ndarray, "B"]
+    """Index of the answered option, -1 for none."""
+    rewards: Float[np.ndarray, "B"]
+    advantages: Float[np.ndarray, "B"]
+
+
+def make_settings(config: Config, model: LlamaConfig, platform: str) -> Settings:
+    """Gather what the compiled programs depend on; `platform` decides the automatic dtype."""
+    name = config.update.compute_dtype
+    if name == "auto":
+        name = "float32" if platform == "cpu" else "bfloat16"
+    rollout = config.rollout
+    return Settings(
+        model=model,
+        sampling=Sampling(rollout.temperature, rollout.top_p, rollout.top_k),
+        loss=config.loss,
+        optimizer=config.optimizer,
+        compute=Compute(jnp.dtype(name), config.update.remat, config.update.logits_chunk),
+        total_updates=config.steps * config.updates_per_step,
+        constant_length=config.loss.constant_length or rollout.max_new_tokens,
+    )
+
+
+def grpo_step(
+    learner: Learner,
+    state: TrainState,
+    reference: Params | None,
+    questions: Sequence[EncodedQuestion],
+    step: int,
+) -> tuple[TrainState, Metrics, Outcome]:
+    """Take step number `step` (the first is 1) on these questions.
+
+    `reference` holds the reference policy's weights where loss.kl_coef is above 0.
+    """
+    started = time.perf_counter()
+    trajectories = sample(learner, state.params, questions, step)
+    outcome = judge(learner, trajectories, questions)
+    sampled = time.perf_counter()
+    state, learned = learn(learner, state, reference, trajectories, outcome)
+    jax.block_until_ready(state)
+    ended = time.perf_counter()
+
+    metrics = describe(outcome, learner.config.rollout.group_size) | learned
+    rollout_seconds, update_seconds = sampled - started, ended - sampled
+    metrics |= {
+        "time/rollout": rollout_seconds,
+        "time/update": update_seconds,
+        "time/step": ended - started,
+        "throughput/generated_per_second": metrics["tokens/generated"] / rollout_seconds,
+        "throughput/trained_per_second": metrics["tokens/trained"] / update_seconds,
+    }
+    return state, metrics, outcome
+
+
+def sample(
+    learner: Learner, params: Params, questions: Sequence[EncodedQuestion], step: int
+) -> Trajectories:
+    """Roll out a group for each question. Sequence ids run on from step to step."""
+    rollout = learner.config.rollout
+    return generate(
+        learner.settings.model,
+        params,
+        [question.tokens for question in questions],
+        group_size=rollout.group_size,
+        max_new_tokens=rollout.max_new_tokens,
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        top_k=rollout.top_k,
+        stop_ids=learner.stop_ids,
+        key=learner.key,
+        first_sequence=(step - 1) * len(questions) * rollout.group_size,
+        dtype=learner.settings.compute.dtype,
+    )
+
+
+def judge(
+    learner: Learner, trajectories: Trajectories, questions: Sequence[EncodedQuestion]
+) -> Outcome:
+    """Reward every response by the answer rule, on the devices, and compare within groups."""
+    group_size, mesh = learner.config.rollout.group_size, mesh_of(trajectories)
+    answers, options = (
+        np.repeat(np.array(column, np.int32), group_size)
+        for column in zip(
+            *((q.question.answer_index, len(q.question.options)) for q in questions), strict=True
+        )
+    )
+    with jax.set_mesh(mesh):
+        tokens, lengths = trajectories.tokens, trajectories.lengths
+        letters = learner.automaton.extract(tokens, lengths)
+        rewards = learner.automaton.reward(
+            tokens, lengths, place(answers, (None,), mesh), place(options, (None,), mesh)
+        )
+        advantages = group_advantages(rewards, group_size, learner.config.loss.advantage)
+        outcome = Outcome(tokens, lengths, trajectories.finished, letters, rewards, advantages)
+        outcome = to_host(outcome, mesh)
+    return outcome._replace(letters=np.where(outcome.letters < options, outcome.letters, -1))
+
+
+def learn(
+    learner: Learner,
+    state: TrainState,
+    reference: Params | None,
+    trajectories: Trajectories,
+    outcome: Outcome,
+) -> tuple[TrainState, Metrics]:
+    """Update on the batch: one pass, or several over mini-batches."""
+    config, settings = learner.config, learner.settings
+    mesh = mesh_of(state.params)
+    prompts = len(outcome.rewards) // config.rollout.group_size
+    size = prompts // config.update.mini_batches
+    with jax.set_mesh(mesh):
+        batches = []
+        for start in range(0, prompts, size):
+            batch, layout = mini_batch(learner, trajectories, outcome, slice(start, start + size))
+            if config.updates_per_step > 1:
+                # Later updates leave the sampling policy: keep its log-probabilities.
+                old = score(state.params, batch, layout.count, settings=settings)
+                batch = batch._replace(old_logprobs=old)
+            if reference is not None:
+                against = score(reference, batch, layout.count, settings=settings)
+                batch = batch._replace(reference_logprobs=against)
+            batches.append((batch, layout))
+        reports = []
+        for _ in range(config.update.epochs):
+            for batch, layout in batches:
+                totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
+                state, report = update(state, batch, layout.count, totals, settings=settings)
+                reports.append(report)
+        reports, skipped = to_host((reports, state.skipped), mesh)
+    return state, combine(reports) | {"updates/skipped": int(skipped)}
+
+
+def mini_batch(
+    learner: Learner, trajectories: Trajectories, outcome: Outcome, rows: slice
+) -> tuple[GroupBatch, Plan]:
+    """Plan and gather the micro-batches of the prompts `rows`."""
+    config = learner.config
+    group = config.rollout.group_size
+    mesh = mesh_of(trajectories)
+    lengths = outcome.lengths.reshape(-1, group)[rows]
+    advantages = outcome.advantages.reshape(-1, group)[rows]
+    prompt_lengths = to_host(trajectories.prompt_lengths, mesh)[rows]
+    layout = plan(
+        prompt_lengths,
+        lengths,
+        advantages,
+        micro_batch=config.update.micro_batch,
+        rows=data_rows(mesh),
+        skip_constant=config.update.skip_constant_groups and config.loss.kl_coef == 0,
+    )
+    per_row = slice(rows.start * group, rows.stop * group)
+    part = Trajectories(
+        trajectories.prompt_tokens[rows],
+        trajectories.prompt_lengths[rows],
+        *(x[per_row] for x in trajectories[2:]),
+    )
+    return gather(part, advantages, layout), layout
+
+
+def combine(reports: Sequence[dict[str, Any]]) -> Metrics:
+    """Metrics of a step from those of its updates.
+
+    Means over the updates, but: tokens add up, maxima stay maxima, and the gap between sampler
+    and trainer is the first update's, as later ones have moved away from the sampling policy.
+    A mean over no trained token is None.
+    """
+    merged: Metrics = {}
+    for name in reports[0]:
+        values = np.array([report[name] for report in reports], np.float64)
+        if name == "tokens/trained":
+            merged[name] = int(values.sum())
+        elif name.startswith("sampler_gap"):
+            merged[name] = float(values[0])
+        elif name == "learning_rate":
+            merged[name] = float(values[-1])
+        else:
+            known = values[~np.isnan(values)]
+            merged[name] = float(known.mean() if name != "grad_norm" and len(known) else values.max())
+    return {
+        name: None if name != "grad_norm" and value != value else value
+        for name, value in merged.items()
+    }
+
+
+def describe(outcome: Outcome, group_size: int) -> Metrics:
+    """Metrics of what was sampled, before any update."""
+    groups = outcome.rewards.reshape(-1, group_size)
+    all_right, all_wrong = (groups == 1).all(1).mean(), (groups == 0).all(1).mean()
+    return {
+        "reward/mean": float(outcome.rewards.mean()),
+        "reward/std": float(outcome.rewards.std(ddof=1)),
+        "reward/no_answer": float((outcome.letters < 0).mean()),
+        "groups/effective": float((groups.max(1) != groups.min(1)).mean()),
+        "groups/all_right": float(all_right),
+        "groups/all_wrong": float(all_wrong),
+        "response_length/mean": float(outcome.lengths.mean()),
+        "response_length/max": int(outcome.lengths.max()),
+        "response_length/truncated": float((~outcome.finished).mean()),
+        "tokens/generated": int(outcome.lengths.sum()),
+    }

@@ -1,0 +1,240 @@
+"""The GRPO update: from a batch of trajectories and advantages to new weights.
+
+One jitted, donated step accumulates the gradient over as many micro-batches as the batch
+needs and applies it. Sums are accumulated, never means; the divisors are those of the whole
+batch, so that micro-batches of any size give the same gradient.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from alphamed_jax.config import LossConfig, OptimizerConfig
+from alphamed_jax.model.llama import LlamaConfig, Params
+from alphamed_jax.model.mesh import mesh_of
+from alphamed_jax.rl.batch import GroupBatch
+from alphamed_jax.rl.distribution import Sampling
+from alphamed_jax.rl.loss import Totals, policy_loss
+from alphamed_jax.rl.score import Compute, response_logprobs
+
+
+class TrainState(NamedTuple):
+    """Everything that learning changes."""
+
+    params: Params
+    """float32 master weights."""
+    opt_state: optax.OptState
+    updates: Int[Array, ""]
+    """Updates applied."""
+    skipped: Int[Array, ""]
+    """Updates left out because their gradient was not finite."""
+
+
+class Settings(NamedTuple):
+    """What the compiled step depends on, all of it hashable."""
+
+    model: LlamaConfig
+    sampling: Sampling
+    loss: LossConfig
+    optimizer: OptimizerConfig
+    compute: Compute
+    total_updates: int
+    constant_length: int
+
+
+def learning_rate(config: OptimizerConfig, total_updates: int) -> optax.Schedule:
+    """Linear warm-up to the peak, then constant, linear or cosine decay to zero."""
+    peak, warmup = config.learning_rate, config.warmup_updates
+    rest = max(total_updates - warmup, 1)
+    after = {
+        "constant": optax.constant_schedule(peak),
+        "linear": optax.linear_schedule(peak, 0.0, rest),
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+    }[config.schedule]
+    if warmup == 0:
+        return after
+    # The first update already learns: count from 1 / warmup.
+    ramp = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
+    return optax.join_schedules([ramp, after], [warmup])
+
+
+def optimizer(config: OptimizerConfig, total_updates: int) -> optax.GradientTransformation:
+    """AdamW after clipping by the global norm."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm),
+        optax.adamw(
+            learning_rate(config, total_updates),
+            b1=config.b1,
+            b2=config.b2,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+        ),
+    )
+
+
+def state_shardings(abstract_params: Any, settings: Settings) -> TrainState:
+    """Shardings of the train state: the optimiser's moments lie where their weights lie."""
+    whole = NamedSharding(mesh_of(abstract_params), PartitionSpec())
+    layout = jax.tree.map(
+        lambda x: x.sharding if isinstance(x.sharding, NamedSharding) else whole, abstract_params
+    )
+    tx = optimizer(settings.optimizer, settings.total_updates)
+    opt_state = optax.tree_utils.tree_map_params(
+        tx,
+        lambda _, where: where,
+        jax.eval_shape(tx.init, abstract_params),
+        layout,
+        transform_non_params=lambda _: whole,
+    )
+    return TrainState(layout, opt_state, whole, whole)
+
+
+def init_state(settings: Settings, params: Params) -> TrainState:
+    """Fresh optimiser state beside `params`, which it takes over."""
+
+    def fresh(params):
+        opt_state = optimizer(settings.optimizer, settings.total_updates).init(params)
+        return opt_state, jnp.int32(0), jnp.int32(0)
+
+    where = state_shardings(params, settings)
+    opt_state, updates, skipped = jax.jit(fresh, out_shardings=where[1:])(params)
+    return TrainState(params, opt_state, updates, skipped)
+
+
+def micro_batch_loss(
+    params: Params, micro: GroupBatch, totals: Totals, settings: Settings
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Part of the loss that one micro-batch contributes, and the sums its metrics are made of."""
+    logprobs, entropy = response_logprobs(
+        settings.model,
+        params,
+        micro.prompt_tokens,
+        micro.prompt_lengths,
+        micro.tokens,
+        settings.sampling,
+        settings.compute,
+    )
+    rows = micro.tokens.shape[-1]
+    logprobs, entropy = logprobs.reshape(-1, rows), entropy.reshape(-1, rows)
+    mask = jnp.arange(rows) < micro.lengths.reshape(-1, 1)
+    # With one update per rollout the policy is the one that sampled: the ratio is 1.
+    old = micro.old_logprobs
+    old = jax.lax.stop_gradient(logprobs) if old is None else old.reshape(-1, rows)
+    reference = micro.reference_logprobs
+    loss, metrics = policy_loss(
+        logprobs,
+        old,
+        micro.advantages.reshape(-1),
+        mask,
+        clip_low=settings.loss.clip_low,
+        clip_high=settings.loss.clip_high,
+        dual_clip=settings.loss.dual_clip,
+        ratio=settings.loss.ratio,
+        aggregation=settings.loss.aggregation,
+        constant_length=settings.constant_length,
+        reference_logprobs=None if reference is None else reference.reshape(-1, rows),
+        kl_coef=settings.loss.kl_coef,
+        kl_estimator=settings.loss.kl_estimator,
+        totals=totals,
+    )
+    gap = jnp.where(mask, jnp.abs(logprobs - micro.sampler_logprobs.reshape(-1, rows)), 0.0)
+    metrics |= {
+        "entropy": jnp.where(mask, entropy, 0.0).sum(),
+        "sampler_gap/mean": gap.sum(),
+        "sampler_gap/max": gap.max(initial=0.0),
+        "tokens/trained": mask.sum(),
+    }
+    return loss, jax.lax.stop_gradient(metrics)
+
+
+def batch_gradient(
+    params: Params, batch: GroupBatch, count: Int[Array, ""], totals: Totals, settings: Settings
+) -> tuple[Params, dict[str, Array]]:
+    """Gradient of the whole batch, from its first `count` micro-batches, and metric sums."""
+    one = functools.partial(micro_batch_loss, totals=totals, settings=settings)
+
+    def add(i, carry):
+        grads, sums = carry
+        micro = jax.tree.map(lambda x: x[i], batch)
+        new_grads, new = jax.grad(one, has_aux=True)(params, micro)
+        summed = {name: sums[name] + value for name, value in new.items()}
+        summed["sampler_gap/max"] = jnp.maximum(sums["sampler_gap/max"], new["sampler_gap/max"])
+        return jax.tree.map(jnp.add, grads, new_grads), summed
+
+    first = jax.tree.map(lambda x: x[0], batch)
+    shapes = jax.eval_shape(one, params, first)[1]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (params, shapes))
+    return jax.lax.fori_loop(0, count, add, zeros)
+
+
+@functools.partial(jax.jit, static_argnames="settings", donate_argnames="state")
+def update(
+    state: TrainState,
+    batch: GroupBatch,
+    count: Int[Array, ""],
+    totals: Totals,
+    *,
+    settings: Settings,
+) -> tuple[TrainState, dict[str, Array]]:
+    """One optimiser update.
+
+    Args:
+      batch: micro-batches [M P G ..], of which the first `count` are used.
+      totals: tokens and sequences of the batch, those without signal included.
+
+    Returns:
+      The new state, and metrics; means over trained tokens, nan where there are none.
+      A gradient that is not finite changes nothing but `skipped`.
+    """
+    grads, metrics = batch_gradient(state.params, batch, count, totals, settings)
+    norm = optax.global_norm(grads)
+    tx = optimizer(settings.optimizer, settings.total_updates)
+    changes, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, changes)
+    finite = jnp.isfinite(norm)
+
+    def choose(new, old):
+        return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+    new_state = TrainState(
+        choose(params, state.params),
+        choose(opt_state, state.opt_state),
+        state.updates + finite,
+        state.skipped + ~finite,
+    )
+    trained = metrics["tokens/trained"].astype(jnp.float32)
+    for name in ("entropy", "sampler_gap/mean"):
+        metrics[name] = metrics[name] / trained
+    for name in ("clip/low", "clip/high", "ratio/mean"):  # shares of totals.tokens
+        metrics[name] = metrics[name] * totals.tokens / trained
+    metrics["sampler_gap/max"] = jnp.where(trained > 0, metrics["sampler_gap/max"], jnp.nan)
+    schedule = learning_rate(settings.optimizer, settings.total_updates)
+    metrics |= {"grad_norm": norm, "learning_rate": schedule(state.updates)}
+    return new_state, metrics
+
+
+@functools.partial(jax.jit, static_argnames="settings")
+def score(
+    params: Params, batch: GroupBatch, count: Int[Array, ""], *, settings: Settings
+) -> Float[Array, "M P G T"]:
+    """Log-probabilities of the batch under `params`: the old or the reference policy's."""
+
+    def one(i, logprobs):
+        micro = jax.tree.map(lambda x: x[i], batch)
+        new, _ = response_logprobs(
+            settings.model,
+            params,
+            micro.prompt_tokens,
+            micro.prompt_lengths,
+            micro.tokens,
+            settings.sampling,
+            settings.compute,
+        )
+        return logprobs.at[i].set(new)
+
+    return jax.lax.fori_loop(0, count, one, jnp.zeros(batch.tokens.shape))

@@ -1,0 +1,1 @@
+"""What surrounds training: the output folder, the terminal, checkpoints and processes."""

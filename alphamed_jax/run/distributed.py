@@ -1,0 +1,87 @@
+"""Processes and devices: before the first touch of a backend, and agreement between hosts."""
+
+import math
+import os
+import signal
+from types import FrameType
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from alphamed_jax.errors import UserError
+
+
+def _launched_together() -> bool:
+    """Whether a TPU pod or Slurm started several processes that find each other."""
+    return (
+        int(os.environ.get("SLURM_NTASKS", "1")) > 1
+        or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+        or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ
+    )
+
+
+def start(
+    devices: int | None,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> None:
+    """Join the other processes; on a CPU machine simulate `devices` devices over all of them.
+
+    Must run before JAX touches a backend; TPUs and GPUs ignore the simulated devices.
+
+    Raises:
+      UserError: only some of the three flags are given, or the processes do not divide the
+        devices.
+    """
+    flags = (coordinator, num_processes, process_id)
+    if any(flag is not None for flag in flags) and None in flags:
+        raise UserError("--coordinator, --num-processes and --process-id go together.")
+    processes = num_processes or 1
+    if devices is not None:
+        if devices % processes:
+            raise UserError(
+                f"--mesh has {devices} devices, which {processes} processes can't share."
+            )
+        jax.config.update("jax_num_cpu_devices", devices // processes)
+    if coordinator is not None:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    elif _launched_together():
+        jax.distributed.initialize()
+
+
+def is_main() -> bool:
+    """Whether this is the process that prints and writes."""
+    return jax.process_index() == 0
+
+
+class StopRequest:
+    """Turns SIGTERM and SIGINT into a request that is honoured at the next step border."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before = {
+            number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        # A second signal ends the process at once.
+        signal.signal(number, self._before[number])
+
+    def asked(self) -> bool:
+        """Whether any process was asked to stop; the same answer in every process."""
+        if jax.process_count() == 1:
+            return self._asked
+        return bool(multihost_utils.process_allgather(np.array(self._asked)).any())
+
+    def restore(self) -> None:
+        """Put the former handlers back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def simulated_devices(sizes: tuple[int, ...] | None) -> int | None:
+    """Number of devices a mesh of these sizes needs; None for an automatic mesh."""
+    return None if sizes is None else math.prod(sizes)

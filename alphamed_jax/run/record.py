@@ -1,0 +1,114 @@
+"""What a run says of itself: its configuration, its cursor, and the record of how it ended."""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import yaml
+
+from alphamed_jax import __version__
+from alphamed_jax.config import Config, load_config, to_yaml
+from alphamed_jax.errors import UserError
+from alphamed_jax.run.distributed import is_main
+from alphamed_jax.run.metrics import write_atomically
+
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
+
+# May change between two starts of one run: they do not touch what is learned.
+FREE = ("config", "output", "mesh", "checkpoint_every", "export", "log", "eval") + (
+    "coordinator",
+    "num_processes",
+    "process_id",
+)
+
+
+def _fixed(config: Config) -> dict[str, Any]:
+    """The part of a configuration that one output folder is bound to, flattened."""
+    values = dataclasses.asdict(config)
+    for name in FREE:
+        del values[name]
+    # With a constant learning rate a longer run begins as the shorter one.
+    if config.optimizer.schedule == "constant":
+        del values["steps"]
+    flat = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": item for key, item in value.items()}
+        else:
+            flat[name] = value
+    # Held-out questions are taken out of the training set: their number is part of the data.
+    return flat | {"eval.questions": config.eval.questions}
+
+
+def claim(folder: Path, config: Config) -> None:
+    """Bind `folder` to `config`, or check that it is the folder's own.
+
+    Raises:
+      UserError: the folder holds a run of another configuration, or something else.
+    """
+    path = folder / "config.yaml"
+    if path.is_file():
+        before, now = _fixed(load_config(path)), _fixed(config)
+        for name in now:
+            if before[name] != now[name]:
+                raise UserError(
+                    f"{folder} holds a run with {name} {before[name]!r}, but now it is "
+                    f"{now[name]!r}; choose another --output, or delete the folder to start over."
+                )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not the folder of a run; choose another --output.")
+    if is_main():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be made ({error.strerror}).") from None
+        write_atomically(path, to_yaml(config))
+
+
+def cursor(config: Config, step: int) -> dict[str, Any]:
+    """What a checkpoint keeps beside the train state; everything random derives from it."""
+    return {
+        "step": step,
+        "seed": config.seed,
+        "questions_drawn": step * config.rollout.prompts,
+        "config": yaml.safe_load(to_yaml(config)),
+    }
+
+
+def is_finished(folder: Path, config: Config) -> bool:
+    """Whether the last start of this run came to its end, export and report included."""
+    path = folder / "run.json"
+    return path.is_file() and json.loads(path.read_text())["steps"] == config.steps
+
+
+def write_run(
+    folder: Path,
+    config: Config,
+    mesh: Any,
+    *,
+    parameters: int,
+    questions: dict[str, int],
+    seconds: float,
+) -> None:
+    """Write run.json: versions, devices, sizes, seconds of this start and its command."""
+    record = {
+        "name": config.name,
+        "model": config.model,
+        "steps": config.steps,
+        "seed": config.seed,
+        "parameters": parameters,
+        "mesh": dict(mesh.shape),
+        "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
+        "processes": jax.process_count(),
+        "wall_seconds": round(seconds, 1),
+        "command": " ".join(["python -m alphamed_jax.train", *sys.argv[1:]]),
+        "questions": questions,
+        "versions": {"python": platform.python_version(), "alphamed-jax": __version__}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    write_atomically(folder / "run.json", json.dumps(record, indent=2) + "\n")

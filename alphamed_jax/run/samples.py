@@ -1,0 +1,45 @@
+"""A few rollouts of a step in words, for samples.jsonl and the table on the terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from alphamed_jax.config import Config
+from alphamed_jax.data.prompts import EncodedQuestion, render_prompt
+from alphamed_jax.rl.reward import explain_answer
+from alphamed_jax.rl.step import Outcome
+from alphamed_jax.run.metrics import Sample
+
+
+def describe_samples(
+    tokenizer: Any, config: Config, questions: Sequence[EncodedQuestion], outcome: Outcome
+) -> list[Sample]:
+    """The first rollout of the first `log.samples` questions, then second rollouts, and so on."""
+    group = config.rollout.group_size
+    order = sorted(range(len(outcome.rewards)), key=lambda row: (row % group, row // group))
+    samples = []
+    for row in order[: config.log.samples]:
+        question = questions[row // group].question
+        ids = outcome.tokens[row][: outcome.lengths[row]].tolist()
+        answer = explain_answer(
+            tokenizer.decode(ids, skip_special_tokens=True), len(question.options)
+        )
+        letter = int(outcome.letters[row])
+        cut = letter < 0 and not outcome.finished[row]
+        samples.append(
+            Sample(
+                question_id=question.id,
+                prompt=render_prompt(tokenizer, question, config.prompt),
+                response=tokenizer.decode(ids),
+                answer=question.answer,
+                extracted=question_letter(letter),
+                reason="truncated" if cut else answer.reason,
+                reward=float(outcome.rewards[row]),
+                advantage=float(outcome.advantages[row]),
+            )
+        )
+    return samples
+
+
+def question_letter(index: int) -> str | None:
+    """A for 0, B for 1, ...; None for -1."""
+    return None if index < 0 else chr(ord("A") + index)

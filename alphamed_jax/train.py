@@ -1,0 +1,217 @@
+"""`python -m alphamed_jax.train`: reinforcement learning from the answer key alone.
+
+    python -m alphamed_jax.train                                    the embedded quickstart
+    python -m alphamed_jax.train --config configs/alphamed_8b.yaml --mesh 8x8
+    python -m alphamed_jax.train --model FOLDER_OR_HUB_ID --data medmcqa=train.jsonl
+
+The same command run again resumes; SIGTERM saves at the next step border and exits with 0.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from alphamed_jax.config import Config, parse_config
+from alphamed_jax.data.order import batch_indices
+from alphamed_jax.data.prompts import EncodedQuestion, check_prompt, encode_questions, render_prompt
+from alphamed_jax.data.sources import load_all
+from alphamed_jax.data.tokenizer import load_tokenizer, stop_ids
+from alphamed_jax.errors import UserError, command
+from alphamed_jax.model import hf
+from alphamed_jax.model.llama import Params, count_parameters
+from alphamed_jax.model.mesh import check_heads, make_mesh, parse_mesh
+from alphamed_jax.report import write_report
+from alphamed_jax.rl.heldout import evaluate
+from alphamed_jax.rl.reward import AnswerAutomaton
+from alphamed_jax.rl.step import Learner, grpo_step, make_settings
+from alphamed_jax.rl.update import TrainState, init_state, state_shardings
+from alphamed_jax.run import distributed, record
+from alphamed_jax.run.checkpoint import Checkpoints
+from alphamed_jax.run.display import (
+    batch_arithmetic,
+    evaluation_line,
+    make_console,
+    progress_line,
+    question_lines,
+    sample_table,
+    show_first_prompt,
+    start_panel,
+    typical_seconds,
+    warnings_for,
+)
+from alphamed_jax.run.metrics import MetricsLog
+from alphamed_jax.run.samples import describe_samples
+
+
+class Run(NamedTuple):
+    """Everything that is decided before the first step."""
+
+    config: Config
+    mesh: jax.sharding.Mesh
+    weights: Path
+    """Folder of the model that training starts from."""
+    tokenizer: Any
+    train: list[EncodedQuestion]
+    heldout: list[EncodedQuestion]
+    dropped: dict[str, int]
+    learner: Learner
+
+
+def prepare(config: Config) -> Run:
+    """Check all input before anything is written: mesh, model, tokenizer, questions, prompts."""
+    check_prompt(config.prompt)
+    mesh = make_mesh(config.mesh)
+    weights = hf.locate(config.model)
+    model = hf.read_config(weights)
+    check_heads(model.num_heads, model.num_kv_heads, mesh)
+    tokenizer = load_tokenizer(weights)
+    questions = load_all(config.data, config.eval.questions, config.seed)
+    train, too_long = encode_questions(tokenizer, questions.train, config.prompt)
+    heldout, _ = encode_questions(tokenizer, questions.heldout or (), config.prompt)
+    if len(train) < config.rollout.prompts:
+        raise UserError(
+            f"{len(train)} training questions are fewer than rollout.prompts "
+            f"({config.rollout.prompts}); give more data or lower rollout.prompts."
+        )
+    learner = Learner(
+        config=config,
+        settings=make_settings(config, model, mesh.devices.flat[0].platform),
+        automaton=AnswerAutomaton.from_tokenizer(tokenizer),
+        stop_ids=stop_ids(weights, tokenizer),
+        key=jax.random.key(config.seed),
+    )
+    dropped = questions.dropped | too_long
+    return Run(config, mesh, weights, tokenizer, train, heldout, dropped, learner)
+
+
+def starting_state(run: Run, checkpoints: Checkpoints) -> tuple[int, TrainState]:
+    """The newest checkpoint, or the model's weights with a fresh optimiser at step 0."""
+    settings, step = run.learner.settings, checkpoints.latest()
+    if step is None:
+        _, params = hf.load(run.weights, run.mesh, dtype=np.float32)
+        return 0, init_state(settings, params)
+    params = hf.abstract(settings.model, run.mesh, np.float32)
+    shapes = jax.eval_shape(lambda p: init_state(settings, p), params)
+    abstract = jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+        shapes,
+        state_shardings(params, settings),
+    )
+    return step, checkpoints.restore(step, abstract)
+
+
+def train(config: Config, console: Console) -> None:
+    """Train, evaluate before and after, export; resume where an earlier run stopped."""
+    began = time.perf_counter()
+    run = prepare(config)
+    folder, prompts = config.folder, config.rollout.prompts
+    record.claim(folder, config)
+    main = distributed.is_main()
+    stop = distributed.StopRequest()
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        step, state = starting_state(run, checkpoints)
+        reference: Params | None = None
+        if config.loss.kl_coef > 0:
+            _, reference = hf.load(run.weights, run.mesh, dtype=run.learner.settings.compute.dtype)
+        show_start(console, run, resumed_from=step or None)
+        if step == config.steps and record.is_finished(folder, config):
+            console.print(f"{folder} is finished: all {step} steps are done. Nothing to do.")
+            return
+        with MetricsLog(folder, resume_step=step, enabled=main) as log:
+
+            def assess() -> None:
+                result = evaluate(run.learner, state.params, run.heldout, run.tokenizer, step)
+                log.log_eval(step, result)
+                console.print(evaluation_line(result))
+
+            if step == 0 and run.heldout:
+                assess()
+            seconds: list[float] = []
+            while step < config.steps and not stop.asked():
+                chosen = batch_indices(config.seed, len(run.train), step * prompts, prompts)
+                questions = [run.train[i] for i in chosen]
+                step += 1
+                state, metrics, outcome = grpo_step(run.learner, state, reference, questions, step)
+                samples = describe_samples(run.tokenizer, config, questions, outcome)
+                log.log(step, metrics)
+                log.log_samples(step, samples)
+                seconds.append(metrics["time/step"] or 0.0)
+                console.print(progress_line(step, config.steps, metrics, typical_seconds(seconds)))
+                for warning in warnings_for(metrics):
+                    console.print(f"  warning: {warning}", style="yellow")
+                if config.log.table_every and step % config.log.table_every == 0:
+                    console.print(sample_table(samples, step=step))
+                if step == config.steps or (config.eval.every and step % config.eval.every == 0):
+                    if run.heldout:
+                        assess()
+                if step == config.steps or step % config.checkpoint_every == 0:
+                    checkpoints.save(step, state, record.cursor(config, step))
+        if step < config.steps:
+            checkpoints.save(step, state, record.cursor(config, step))
+    stop.restore()
+    if step < config.steps:
+        console.print(f"stopped after step {step}; the same command resumes.")
+        return
+    if config.export:
+        hf.save(folder / "export", run.learner.settings.model, state.params, run.weights)
+    if main:
+        record.write_run(
+            folder,
+            config,
+            run.mesh,
+            parameters=count_parameters(run.learner.settings.model),
+            questions={
+                "train": len(run.train),
+                "held_out": len(run.heldout),
+                "dropped": sum(run.dropped.values()),
+            },
+            seconds=time.perf_counter() - began,
+        )
+        write_report(folder)
+    console.print(f"finished {step} steps in {time.perf_counter() - began:.0f} s: {folder}")
+
+
+def show_start(console: Console, run: Run, resumed_from: int | None) -> None:
+    """Print what is about to run, down to the first prompt as the model sees it."""
+    config, device = run.config, run.mesh.devices.flat[0]
+    console.print(
+        start_panel(
+            model=config.model,
+            parameters=count_parameters(run.learner.settings.model),
+            devices=f"{run.mesh.size} x {device.device_kind} in {jax.process_count()} process(es)",
+            mesh=dict(run.mesh.shape),
+            batch=batch_arithmetic(
+                config.rollout.prompts,
+                config.rollout.group_size,
+                micro_batch=config.update.micro_batch,
+                mini_batches=config.update.mini_batches,
+                epochs=config.update.epochs,
+            ),
+            questions=question_lines(len(run.train), len(run.heldout), run.dropped),
+            output=str(config.folder),
+            resumed_from=resumed_from,
+        )
+    )
+    first = batch_indices(config.seed, len(run.train), 0, 1)[0]
+    text = render_prompt(run.tokenizer, run.train[first].question, config.prompt)
+    show_first_prompt(console, text, run.train[first].tokens)
+
+
+@command
+def main() -> None:
+    """Parse, join the other processes, train."""
+    config = parse_config(sys.argv[1:], "python -m alphamed_jax.train", str(__doc__))
+    devices = None if config.mesh == "auto" else int(np.prod(parse_mesh(config.mesh)))
+    distributed.start(devices, config.coordinator, config.num_processes, config.process_id)
+    console = make_console()
+    console.quiet = not distributed.is_main()
+    train(config, console)
+
+
+if __name__ == "__main__":
+    main()

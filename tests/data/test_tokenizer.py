@@ -1,0 +1,146 @@
+"""Loading a tokenizer, its stop ids, and the bytes of its tokens."""
+
+import json
+
+import pytest
+from sample_tokenizers import LINES, byte_level, llama2_folder
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
+
+from alphamed_jax.data.tokenizer import load_tokenizer, stop_ids, token_bytes
+from alphamed_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def bpe():
+    return byte_level()
+
+
+@pytest.fixture(scope="module", params=["bpe", "unigram"])
+def llama2(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    return load_tokenizer(llama2_folder(folder, request.param))
+
+
+def joined(tokenizer, text):
+    data = token_bytes(tokenizer)
+    return b"".join(data[token] for token in tokenizer.encode(text, add_special_tokens=False))
+
+
+@pytest.mark.parametrize("text", [*LINES, "a\n\n\tb  c", "𝛽 \x00\x7f \u200b"])
+def test_the_bytes_of_an_encoded_text_are_the_text(bpe, llama2, text):
+    assert joined(bpe, text) == text.encode()
+    assert joined(llama2, text) == b" " + text.encode()  # SentencePiece puts a space first
+
+
+def test_special_tokens_add_nothing_and_other_added_tokens_are_text(bpe, llama2):
+    data = token_bytes(bpe)
+    assert [data[token] for token in bpe.all_special_ids] == [b""] * 3
+    assert data[bpe.convert_tokens_to_ids("<think>")] == b"<think>"
+    assert data[bpe.convert_tokens_to_ids("ü }")] == "ü }".encode()
+    data = token_bytes(llama2)
+    assert [data[llama2.convert_tokens_to_ids(name)] for name in ("<s>", "</s>", "<unk>")] == [
+        b"",
+        b"",
+        b"",
+    ]
+
+
+def test_byte_tokens_are_bytes(llama2):
+    data = token_bytes(llama2)
+    assert [data[llama2.convert_tokens_to_ids(f"<0x{byte:02X}>")] for byte in range(256)] == [
+        bytes([byte]) for byte in range(256)
+    ]
+
+
+def test_ids_without_a_token_add_nothing():
+    backend = Tokenizer(models.BPE({"a": 0, "b": 3}, []))
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    assert token_bytes(tokenizer) == [b"a", b"", b"", b"b"]
+
+
+@pytest.mark.parametrize("decoder", [None, decoders.WordPiece()])
+def test_a_tokenizer_of_another_kind_is_refused(decoder):
+    backend = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    if decoder is not None:
+        backend.decoder = decoder
+    with pytest.raises(UserError, match="expected byte-level BPE"):
+        token_bytes(PreTrainedTokenizerFast(tokenizer_object=backend))
+
+
+def test_a_saved_tokenizer_is_loaded(bpe, tmp_path):
+    bpe.save_pretrained(tmp_path)
+    assert token_bytes(load_tokenizer(tmp_path)) == token_bytes(bpe)
+
+
+def test_a_folder_without_tokenizer_is_one_clear_line(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(UserError, match="no tokenizer there") as error:
+        load_tokenizer(tmp_path)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_a_broken_tokenizer_file_is_one_clear_line(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "tokenizer.json").write_text("{broken")
+    with pytest.raises(UserError, match="cannot be loaded") as error:
+        load_tokenizer(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_code_in_a_folder_is_never_run(tmp_path):
+    (tmp_path / "tokenizer.model").write_text("")
+    (tmp_path / "mine.py").write_text("raise SystemExit('code of the folder was run')")
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", None]}})
+    )
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_tokenizer(tmp_path)
+
+
+def test_an_unknown_hub_id_is_one_clear_line():
+    with pytest.raises(UserError, match="nobody/nothing"):
+        load_tokenizer("nobody/nothing")
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "expected"),
+    [
+        ({"eos_token_id": [128001, 128008, 128009]}, {"eos_token_id": 5}, (128001, 128008, 128009)),
+        ({"eos_token_id": 7}, {"eos_token_id": [5, 6]}, (7,)),
+        ({"eos_token_id": [9, 2, 9]}, None, (9, 2)),
+        ({"eos_token_id": 0}, None, (0,)),
+        ({"temperature": 0.6}, {"eos_token_id": [5, 6]}, (5, 6)),
+        (None, {"eos_token_id": 5}, (5,)),
+        (None, {"eos_token_id": None}, (1,)),
+        (None, None, (1,)),
+    ],
+)
+def test_stop_ids_come_from_the_first_place_that_names_them(
+    bpe, tmp_path, generation, config, expected
+):
+    for name, content in (("generation_config", generation), ("config", config)):
+        if content is not None:
+            (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    assert bpe.eos_token_id == 1
+    assert stop_ids(tmp_path, bpe) == expected
+
+
+@pytest.mark.parametrize("found", ["</s>", [], [1, "2"], True, -1, {}])
+def test_stop_ids_that_are_no_ids_are_refused_with_the_file(bpe, tmp_path, found):
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": found}))
+    with pytest.raises(UserError, match=r"generation_config\.json: eos_token_id"):
+        stop_ids(tmp_path, bpe)
+
+
+def test_a_model_that_nothing_ends_is_refused(tmp_path):
+    backend = Tokenizer(models.BPE({"a": 0}, []))
+    with pytest.raises(UserError, match="no token ends a response"):
+        stop_ids(tmp_path, PreTrainedTokenizerFast(tokenizer_object=backend))
+
+
+def test_a_broken_generation_config_is_one_clear_line(bpe, tmp_path):
+    (tmp_path / "generation_config.json").write_text("{")
+    with pytest.raises(UserError, match=r"generation_config\.json: not valid JSON"):
+        stop_ids(tmp_path, bpe)
