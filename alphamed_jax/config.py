@@ -97,7 +97,7 @@ class LossConfig:
     constant_length: int | None = None
     """Divisor of `constant`; none takes rollout.max_new_tokens."""
     kl_coef: float = 0.0
-    """0 keeps no reference weights. A binary rule leaves nothing for a reward model to be hacked."""
+    """0 keeps no reference weights: with a rule for a reward there is no model to be hacked."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
 
     def __post_init__(self):
@@ -260,11 +260,13 @@ def _read_value(value: Any, kind: Any, where: str) -> Any:
             pass
     if isinstance(kind, type) and type(value) is kind:
         return value
-    expected = " | ".join(map(repr, options)) if origin is Literal else getattr(kind, "__name__", kind)
+    expected = (
+        " | ".join(map(repr, options)) if origin is Literal else getattr(kind, "__name__", kind)
+    )
     raise UserError(f"{where}: expected {expected}, found {value!r}.")
 
 
-def _read_section(values: Any, kind: type, where: str) -> Any:
+def _read_section(values: Any, kind: Any, where: str) -> Any:
     if not isinstance(values, dict):
         raise UserError(f"{where}: expected a section of keys, found {values!r}.")
     kinds = typing.get_type_hints(kind)
@@ -337,7 +339,7 @@ def parse_config(argv: Sequence[str], program: str, description: str) -> Config:
     return config
 
 
-def _flags(kind: type, prefix: str = "") -> list[str]:
+def _flags(kind: Any, prefix: str = "") -> list[str]:
     """Every flag's name, without its dashes."""
     names = []
     for name, hint in typing.get_type_hints(kind).items():

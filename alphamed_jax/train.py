@@ -146,9 +146,9 @@ def train(config: Config, console: Console) -> None:
                     console.print(f"  warning: {warning}", style="yellow")
                 if config.log.table_every and step % config.log.table_every == 0:
                     console.print(sample_table(samples, step=step))
-                if step == config.steps or (config.eval.every and step % config.eval.every == 0):
-                    if run.heldout:
-                        assess()
+                due = config.eval.every and step % config.eval.every == 0
+                if run.heldout and (due or step == config.steps):
+                    assess()
                 if step == config.steps or step % config.checkpoint_every == 0:
                     checkpoints.save(step, state, record.cursor(config, step))
         if step < config.steps:

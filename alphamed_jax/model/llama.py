@@ -155,6 +155,19 @@ def rms_norm(x: Float[Array, "*B D"], scale: Float[Array, "D"], eps: float) -> j
 class Layer(nnx.Module):
     """One transformer block: attention and gated feed-forward, each with its residual."""
 
+    attention_norm: nnx.Param
+    q: nnx.Param
+    k: nnx.Param
+    v: nnx.Param
+    o: nnx.Param
+    q_bias: nnx.Param
+    k_bias: nnx.Param
+    v_bias: nnx.Param
+    mlp_norm: nnx.Param
+    gate: nnx.Param
+    up: nnx.Param
+    down: nnx.Param
+
     def __init__(self, config: LlamaConfig, rngs: nnx.Rngs):
         self.config = config
         out_scale = 0.02 / math.sqrt(2 * config.num_layers)

@@ -86,14 +86,14 @@ def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Any) -> P:
     heads are checked beforehand by `check_heads`, so only key/value heads fewer than the
     tensor axis and odd widths ever do.
     """
-    entries = []
+    entries: list[str | tuple[str, ...] | None] = []
     for axis, length in zip(axes, shape, strict=True):
         names = tuple(name for name in RULES[axis] if mesh.shape[name] > 1)
         ways = math.prod(mesh.shape[name] for name in names)
         if not names or length % ways:
             entries.append(None)
         else:
-            entries.append(names if len(names) > 1 else names[0])
+            entries.append(names)
     return P(*entries)
 
 

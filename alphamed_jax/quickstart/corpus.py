@@ -3,7 +3,7 @@
 Both habits answer the same questions, in equal parts at every number of hops:
 
     at once    \\boxed{C}
-    in steps   Diagnosis: COPD. Drug: tiotropium = C. \\boxed{C}
+    in steps   Diagnosis: COPD. Drug: tiotropium (C). \\boxed{C}
 
 A drill recites options with their letters. It teaches what is hardest for a network this small,
 to find an option's letter from its text, and its loss counts the letters only.
@@ -44,12 +44,17 @@ def boxed(letter: str) -> str:
     return f"\\boxed{{{letter}}}"
 
 
+def answer_at_once(question: Question) -> str:
+    """The right response of the direct habit."""
+    return boxed(question.answer)
+
+
 def answer_in_steps(question: Question) -> str:
     """The right response that names each step before the box."""
     kind = _KINDS[question.meta["kind"]]
     condition = _CONDITIONS[question.meta["condition"]]
     named = ". ".join(f"{step}: {fact(condition, step)}" for step in kind.steps)
-    return f"{named} = {question.answer}. {boxed(question.answer)}"
+    return f"{named} ({question.answer}). {boxed(question.answer)}"
 
 
 def steps_in(response: str) -> bool:
@@ -63,7 +68,7 @@ def qa(rng: random.Random, prompt: PromptConfig, *, in_steps: bool) -> Example:
     condition: Condition = rng.choice(CONDITIONS)
     findings = rng.choice(triples(condition)[0])
     question = make_question(rng, condition, findings, kind, rng.choice(LETTERS))
-    response = answer_in_steps(question) if in_steps else boxed(question.answer)
+    response = answer_in_steps(question) if in_steps else answer_at_once(question)
     return Example(prompt_text(question, prompt), response)
 
 
@@ -73,7 +78,7 @@ def drill(rng: random.Random, prompt: PromptConfig) -> Example:
     condition: Condition = rng.choice(CONDITIONS)
     findings = rng.choice(triples(condition)[0])
     question = make_question(rng, condition, findings, kind, rng.choice(LETTERS))
-    lines = [f"{text} = {letter}" for text, letter in zip(question.options, LETTERS, strict=True)]
+    lines = [f"{text} ({letter})" for text, letter in zip(question.options, LETTERS, strict=True)]
     rng.shuffle(lines)
     return Example(prompt_text(question, prompt), ". ".join(lines), letters_only=True)
 

@@ -25,16 +25,20 @@ from alphamed_jax.quickstart import corpus
 
 CHUNK = 100
 """Steps per call of the compiled loop."""
-RESPONSE = 18
+RESPONSE = 17
 """Tokens of the longest response, its end included."""
+INDUCTION = 3
+"""Heads that start as an induction circuit."""
+POSITION, CONTENT = 2.0, 4.0
+"""How sharply those heads attend at first, by position and by content."""
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
     """How long and how fast; every number is our choice."""
 
-    steps: int = 20000
-    drill_steps: int = 3000
+    steps: int = 5000
+    drill_steps: int = 500
     """Steps of the first stage, which is drills alone."""
     drill_share: float = 0.2
     """Drills among the examples of the second stage."""
@@ -43,7 +47,7 @@ class PretrainConfig:
     """Tokens per row; longer examples are an error."""
     learning_rate: float = 1e-3
     warmup: int = 200
-    report_every: int = 1000
+    report_every: int = 500
 
 
 def model_config(vocab_size: int) -> llama.LlamaConfig:
@@ -62,15 +66,54 @@ def model_config(vocab_size: int) -> llama.LlamaConfig:
 
 
 def init(config: llama.LlamaConfig, key: jax.Array) -> llama.Params:
-    """Random weights of a width this small: normal, 1 / sqrt(D), upper queries close to keys."""
-    params = llama.init(config, key)
-    wide = config.hidden_size**-0.5 / 0.02
-    params = jax.tree.map(lambda x: x * wide if x.ndim > 2 else x, params)
-    layers = params["layers"]
+    """Random weights, 1 / sqrt(D) wide, in which the first two layers hold an induction circuit.
+
+    "What followed the last token when it occurred before?" is how a letter is found from its
+    option's text, and it takes two layers that learn nothing until both are right (Olsson et al.
+    2022, "In-context learning and induction heads"). So a few heads start there: in layer 0 they
+    attend to the previous token and pass its content on, in layer 1 their queries are the
+    current token's content and their keys what layer 0 passed on. In the other heads above
+    layer 0 queries resemble keys, so that equal contents attend to each other.
+    """
+    init_key, basis_key = jax.random.split(key)
+    params = llama.init(config, init_key)
+    params = jax.tree.map(lambda x: x * (config.hidden_size**-0.5 / 0.02), params)
+    # One dimension is the same for all tokens: attention by position alone needs a constant.
+    params["embed"] = params["embed"].at[:, 0].set(3 * config.hidden_size**-0.5)
+    params["norm"] = jnp.ones_like(params["norm"])
+    weights = {name: np.array(value) for name, value in params["layers"].items()}
+    for name in ("attention_norm", "mlp_norm"):
+        weights[name][:] = 1.0
     ratio = config.num_heads // config.num_kv_heads
-    keys = jnp.repeat(layers["k"], ratio, axis=2)
-    upper = (jnp.arange(config.num_layers) > 0)[:, None, None, None]
-    layers["q"] = jnp.where(upper, keys + 0.1 * layers["q"], layers["q"])
+    weights["q"][1:] = np.repeat(weights["k"][1:], ratio, axis=2) + 0.1 * weights["q"][1:]
+
+    # The feed-forward layers start small, else their noise drowns what attention passes on.
+    weights["down"] *= 0.1
+
+    half = config.head_dim // 2
+    fast = min(3, half - 1)  # frequencies that tell neighbours apart; the slow ones hold content
+    slow = np.r_[fast:half, half + fast : 2 * half]
+    angle = llama.rope_frequencies(config)[:fast]
+    basis = jax.random.normal(basis_key, (config.hidden_size, 2 * INDUCTION * len(slow)))
+    basis = np.linalg.qr(np.asarray(basis).copy())[0].T.reshape(2, INDUCTION, len(slow), -1)
+    basis[..., 0] = 0.0
+    for head in range(INDUCTION):
+        query, kv = head * ratio, head
+        read, write = basis[:, head]
+        for name in ("q", "k"):
+            weights[name][:2, :, query if name == "q" else kv] = 0.0
+        weights["v"][0, :, kv] = 0.0
+        weights["o"][0, query] = 0.0
+        # Layer 0: a query turned back by one position meets the key of the token before.
+        weights["k"][0, 0, kv, :fast] = POSITION
+        weights["q"][0, 0, query, :fast] = POSITION * np.cos(angle)
+        weights["q"][0, 0, query, half : half + fast] = -POSITION * np.sin(angle)
+        weights["v"][0][:, kv, : len(slow)] = read.T
+        weights["o"][0, query, : len(slow)] = 0.5 * write
+        # Layer 1: the current content looks for itself among the contents passed on.
+        weights["q"][1][:, query, slow] = CONTENT * read.T
+        weights["k"][1][:, kv, slow] = write.T
+    params["layers"] = {name: jnp.asarray(value) for name, value in weights.items()}
     return params
 
 
@@ -82,7 +125,9 @@ def encode(
     Raises:
         ValueError: an example has more than `length` tokens.
     """
-    letters = {tokenizer.convert_tokens_to_ids(letter) for letter in corpus.LETTERS}
+    letters = {
+        tokenizer.encode(f" ({letter})", add_special_tokens=False)[0] for letter in corpus.LETTERS
+    }
     prompts = tokenizer([e.prompt for e in examples])["input_ids"]
     responses = tokenizer([e.response for e in examples], add_special_tokens=False)["input_ids"]
     tokens = np.full((len(examples), length), tokenizer.pad_token_id, np.int32)

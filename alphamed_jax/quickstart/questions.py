@@ -14,7 +14,7 @@ import functools
 import json
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -115,23 +115,12 @@ def _split(name: str, index: int) -> list[Question]:
     letters = _letters(rng)
     made = []
     for kind in KINDS:
-        for condition in CONDITIONS:
-            for findings in triples(condition)[index]:
-                made.append(make_question(rng, condition, findings, kind, next(letters)))
-    if name == "heldout":
-        # As many of each kind, so that letters and hops stay balanced.
-        per_kind = HELDOUT_QUESTIONS // len(KINDS)
-        size = len(made) // len(KINDS)
-        made = [
-            question
-            for start in range(0, len(made), size)
-            for question in rng.sample(made[start : start + size], per_kind)
-        ]
+        vignettes = [(c, findings) for c in CONDITIONS for findings in triples(c)[index]]
+        if name == "heldout":  # as many of each kind
+            vignettes = rng.sample(vignettes, HELDOUT_QUESTIONS // len(KINDS))
+        made += [make_question(rng, c, findings, kind, next(letters)) for c, findings in vignettes]
     rng.shuffle(made)
-    return [
-        Question(f"{name}-{number:04d}", q.question, q.options, q.answer, q.source, q.meta)
-        for number, q in enumerate(made)
-    ]
+    return [replace(q, id=f"{name}-{number:04d}") for number, q in enumerate(made)]
 
 
 def build() -> tuple[list[Question], list[Question]]:

@@ -12,8 +12,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import PreTrainedTokenizerFast
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
-# Marks with the blank after them, " = ", line ends and the box stand alone.
-_PIECES = r"\\boxed\{| = |[.,:?}\n] ?|[^.,:?}\n=\\]+(?<! )"
+# Marks with the blank after them, an option's letter, line ends and the box stand alone.
+_PIECES = r"\\boxed\{| \([A-J]\)|[.,:?}\n] ?|[^.,:?}\n(\\]+(?<! )"
 
 
 def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

@@ -17,7 +17,7 @@ Where the prose of the rule leaves a choice, we read it so:
 - White space is ASCII. It may stand between a command and its brace (`\boxed {A}`).
 - A brace after an odd number of backslashes (`\{`) is text. `\\boxed{A}` is a box all the same.
 - Each wrapper may hold one punctuation mark behind its content: `(A.).`, but not `A..`.
-- Braces are peeled where they match each other; `()`, `[]`, `$`, `*` where they come first and last.
+- Braces are peeled if they match each other; `()`, `[]`, `$` and `*` if they come first and last.
 - A label is a letter directly followed by `.`, `:`, `)` or `]`, or directly inside `()` or `[]`.
   White space and then a text follow; brackets, `$`, `*` and marks that only close are no text.
 - A box is empty if it holds nothing but white space. `\boxed{{}}` is not, and holds no letter.

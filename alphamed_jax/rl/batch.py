@@ -150,5 +150,3 @@ def gather(
             prompt_width=layout.prompt_width,
             width=layout.width,
         )
-
-

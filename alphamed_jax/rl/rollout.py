@@ -110,9 +110,7 @@ class _Loop(NamedTuple):
     values: tuple[Array, ...]
 
 
-@functools.partial(
-    jax.jit, static_argnames=("config", "group_size", "max_new_tokens", "sampling")
-)
+@functools.partial(jax.jit, static_argnames=("config", "group_size", "max_new_tokens", "sampling"))
 def decode(
     config: LlamaConfig,
     layout: Params,

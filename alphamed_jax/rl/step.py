@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 
 from alphamed_jax.config import Config
 from alphamed_jax.data.prompts import EncodedQuestion
@@ -40,11 +40,18 @@ class Outcome(NamedTuple):
 
     tokens: Int[np.ndarray, "B T"]
     lengths: Int[np.ndarray, "B"]
-    finished: np.ndarray
-    letters: Int[np.ndarray, "B"]
-    """Index of the answered option, -1 for none."""
+    finished: Bool[np.ndarray, "B"]
+    verdicts: Int[np.ndarray, "B"]
+    """What `AnswerAutomaton.verdicts` found: an option's index, or why there is none."""
     rewards: Float[np.ndarray, "B"]
     advantages: Float[np.ndarray, "B"]
+    options: Int[np.ndarray, "B"]
+    """Number of options of the row's question."""
+
+    @property
+    def answered(self) -> Bool[np.ndarray, "B"]:
+        """Whether the response holds an answer that is one of the options."""
+        return (self.verdicts >= 0) & (self.verdicts < self.options)
 
 
 def make_settings(config: Config, model: LlamaConfig, platform: str) -> Settings:
@@ -59,7 +66,10 @@ def make_settings(config: Config, model: LlamaConfig, platform: str) -> Settings
         loss=config.loss,
         optimizer=config.optimizer,
         compute=Compute(jnp.dtype(name), config.update.remat, config.update.logits_chunk),
-        total_updates=config.steps * config.updates_per_step,
+        # A constant rate does not know how long the run is, so a longer one compiles the same.
+        total_updates=0
+        if config.optimizer.schedule == "constant"
+        else config.steps * config.updates_per_step,
         constant_length=config.loss.constant_length or rollout.max_new_tokens,
     )
 
@@ -83,7 +93,7 @@ def grpo_step(
     jax.block_until_ready(state)
     ended = time.perf_counter()
 
-    metrics = describe(outcome, learner.config.rollout.group_size) | learned
+    metrics: dict[str, Any] = describe(outcome, learner.config.rollout.group_size) | learned
     rollout_seconds, update_seconds = sampled - started, ended - sampled
     metrics |= {
         "time/rollout": rollout_seconds,
@@ -129,14 +139,13 @@ def judge(
     )
     with jax.set_mesh(mesh):
         tokens, lengths = trajectories.tokens, trajectories.lengths
-        letters = learner.automaton.extract(tokens, lengths)
+        verdicts = learner.automaton.verdicts(tokens, lengths)
         rewards = learner.automaton.reward(
             tokens, lengths, place(answers, (None,), mesh), place(options, (None,), mesh)
         )
         advantages = group_advantages(rewards, group_size, learner.config.loss.advantage)
-        outcome = Outcome(tokens, lengths, trajectories.finished, letters, rewards, advantages)
-        outcome = to_host(outcome, mesh)
-    return outcome._replace(letters=np.where(outcome.letters < options, outcome.letters, -1))
+        found = (tokens, lengths, trajectories.finished, verdicts, rewards, advantages)
+        return Outcome(*to_host(found, mesh), options=options)
 
 
 def learn(
@@ -216,13 +225,12 @@ def combine(reports: Sequence[dict[str, Any]]) -> Metrics:
             merged[name] = float(values[0])
         elif name == "learning_rate":
             merged[name] = float(values[-1])
+        elif name == "grad_norm":
+            merged[name] = float(values.max())
         else:
             known = values[~np.isnan(values)]
-            merged[name] = float(known.mean() if name != "grad_norm" and len(known) else values.max())
-    return {
-        name: None if name != "grad_norm" and value != value else value
-        for name, value in merged.items()
-    }
+            merged[name] = float(known.mean()) if len(known) else None
+    return merged
 
 
 def describe(outcome: Outcome, group_size: int) -> Metrics:
@@ -232,7 +240,7 @@ def describe(outcome: Outcome, group_size: int) -> Metrics:
     return {
         "reward/mean": float(outcome.rewards.mean()),
         "reward/std": float(outcome.rewards.std(ddof=1)),
-        "reward/no_answer": float((outcome.letters < 0).mean()),
+        "reward/no_answer": float((~outcome.answered).mean()),
         "groups/effective": float((groups.max(1) != groups.min(1)).mean()),
         "groups/all_right": float(all_right),
         "groups/all_wrong": float(all_wrong),

@@ -77,8 +77,8 @@ def optimizer(config: OptimizerConfig, total_updates: int) -> optax.GradientTran
     )
 
 
-def state_shardings(abstract_params: Any, settings: Settings) -> TrainState:
-    """Shardings of the train state: the optimiser's moments lie where their weights lie."""
+def state_shardings(abstract_params: Any, settings: Settings) -> Any:
+    """Shardings in the shape of a `TrainState`: the moments lie where their weights lie."""
     whole = NamedSharding(mesh_of(abstract_params), PartitionSpec())
     layout = jax.tree.map(
         lambda x: x.sharding if isinstance(x.sharding, NamedSharding) else whole, abstract_params
@@ -91,7 +91,8 @@ def state_shardings(abstract_params: Any, settings: Settings) -> TrainState:
         layout,
         transform_non_params=lambda _: whole,
     )
-    return TrainState(layout, opt_state, whole, whole)
+    tree: Any = (layout, opt_state, whole, whole)
+    return TrainState(*tree)
 
 
 def init_state(settings: Settings, params: Params) -> TrainState:
@@ -214,7 +215,7 @@ def update(
         metrics[name] = metrics[name] * totals.tokens / trained
     metrics["sampler_gap/max"] = jnp.where(trained > 0, metrics["sampler_gap/max"], jnp.nan)
     schedule = learning_rate(settings.optimizer, settings.total_updates)
-    metrics |= {"grad_norm": norm, "learning_rate": schedule(state.updates)}
+    metrics |= {"grad_norm": norm, "learning_rate": jnp.asarray(schedule(state.updates))}
     return new_state, metrics
 
 

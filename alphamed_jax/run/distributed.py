@@ -1,9 +1,9 @@
 """Processes and devices: before the first touch of a backend, and agreement between hosts."""
 
-import math
 import os
 import signal
 from types import FrameType
+from typing import Any
 
 import jax
 import numpy as np
@@ -61,7 +61,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._asked = False
-        self._before = {
+        self._before: dict[int, Any] = {
             number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)
         }
 
@@ -80,8 +80,3 @@ class StopRequest:
         """Put the former handlers back."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-def simulated_devices(sizes: tuple[int, ...] | None) -> int | None:
-    """Number of devices a mesh of these sizes needs; None for an automatic mesh."""
-    return None if sizes is None else math.prod(sizes)

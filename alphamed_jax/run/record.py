@@ -20,7 +20,14 @@ from alphamed_jax.run.metrics import write_atomically
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
 
 # May change between two starts of one run: they do not touch what is learned.
-FREE = ("config", "output", "mesh", "checkpoint_every", "export", "log", "eval") + (
+FREE = (
+    "config",
+    "output",
+    "mesh",
+    "checkpoint_every",
+    "export",
+    "log",
+    "eval",
     "coordinator",
     "num_processes",
     "process_id",

@@ -5,7 +5,7 @@ from typing import Any
 
 from alphamed_jax.config import Config
 from alphamed_jax.data.prompts import EncodedQuestion, render_prompt
-from alphamed_jax.rl.reward import explain_answer
+from alphamed_jax.rl.reward import describe
 from alphamed_jax.rl.step import Outcome
 from alphamed_jax.run.metrics import Sample
 
@@ -20,18 +20,15 @@ def describe_samples(
     for row in order[: config.log.samples]:
         question = questions[row // group].question
         ids = outcome.tokens[row][: outcome.lengths[row]].tolist()
-        answer = explain_answer(
-            tokenizer.decode(ids, skip_special_tokens=True), len(question.options)
-        )
-        letter = int(outcome.letters[row])
-        cut = letter < 0 and not outcome.finished[row]
+        answer = describe(int(outcome.verdicts[row]), len(question.options))
+        cut = answer.letter is None and not outcome.finished[row]
         samples.append(
             Sample(
                 question_id=question.id,
                 prompt=render_prompt(tokenizer, question, config.prompt),
                 response=tokenizer.decode(ids),
                 answer=question.answer,
-                extracted=question_letter(letter),
+                extracted=answer.letter,
                 reason="truncated" if cut else answer.reason,
                 reward=float(outcome.rewards[row]),
                 advantage=float(outcome.advantages[row]),
@@ -39,7 +36,3 @@ def describe_samples(
         )
     return samples
 
-
-def question_letter(index: int) -> str | None:
-    """A for 0, B for 1, ...; None for -1."""
-    return None if index < 0 else chr(ord("A") + index)

@@ -119,7 +119,8 @@ def _trials(evaluation: Mapping[str, Any], path: Sequence[str]) -> int:
     scope: Mapping[str, Any] = evaluation
     for key in path[:-1]:
         scope = scope[key]
-        found = scope.get("questions") or found
+        own = scope.get("questions")
+        found = own if isinstance(own, int) and own else found  # a source may have that name
     samples = evaluation.get("samples_per_question") or 1 if "sampled" in path else 1
     return int(found or (scope.get("total") or 0) // samples)
 

@@ -1,0 +1,249 @@
+"""The training loop: what it writes, and that an interrupted run is the uninterrupted one."""
+
+import dataclasses
+import io
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+from rich.console import Console
+from safetensors.numpy import load_file
+from tiny_run import rows_of, tiny_config, write_model, write_questions
+
+from alphamed_jax import train as trainer
+from alphamed_jax.config import LossConfig, UpdateConfig
+from alphamed_jax.errors import UserError
+from alphamed_jax.run.metrics import METRIC_KEYS
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    write_model(folder / "model")
+    write_questions(folder / "questions.jsonl")
+    return folder
+
+
+def run(config):
+    """Train in this process; return what was printed."""
+    console = Console(file=io.StringIO(), width=160)
+    trainer.train(config, console)
+    return console.file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def whole(inputs, tmp_path_factory):
+    """An uninterrupted run of six steps, and what it printed."""
+    config = tiny_config(inputs, tmp_path_factory.mktemp("whole") / "run")
+    return config, run(config)
+
+
+def assert_same_run(config, other):
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        assert rows_of(config.folder / name) == rows_of(other.folder / name)
+    for name in ("step_000000.json", "step_000006.json"):
+        a, b = ((c.folder / "eval" / name).read_text() for c in (config, other))
+        assert a == b
+    a, b = (load_file(c.folder / "export" / "model.safetensors") for c in (config, other))
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_a_run_leaves_every_file_of_the_contract(whole):
+    config, _ = whole
+    for name in (
+        "config.yaml",
+        "metrics.jsonl",
+        "samples.jsonl",
+        "checkpoints",
+        "eval/step_000000.json",
+        "eval/step_000006.json",
+        "tensorboard",
+        "report.html",
+        "export/config.json",
+        "export/model.safetensors",
+        "export/tokenizer.json",
+        "run.json",
+    ):
+        assert (config.folder / name).exists(), name
+
+
+def test_each_step_has_one_row_with_all_keys(whole):
+    config, _ = whole
+    rows = [json.loads(line) for line in (config.folder / "metrics.jsonl").open()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert all(list(row) == list(METRIC_KEYS) for row in rows)
+    assert any(row["groups/effective"] > 0 and row["grad_norm"] > 0 for row in rows)
+    for row in rows:
+        shares = row["groups/effective"] + row["groups/all_right"] + row["groups/all_wrong"]
+        assert shares == pytest.approx(1.0)
+        assert row["tokens/trained"] <= row["tokens/generated"]
+        assert row["sampler_gap/max"] is None or row["sampler_gap/max"] < 1e-4
+
+
+def test_training_changes_the_weights(whole, inputs):
+    config, _ = whole
+    before = load_file(inputs / "model" / "model.safetensors")
+    after = load_file(config.folder / "export" / "model.safetensors")
+    assert any((before[name] != after[name]).any() for name in before)
+
+
+def test_the_start_shows_batch_arithmetic_and_the_first_prompt(whole):
+    _, printed = whole
+    assert "4 prompts x 4 rollouts = 16 sequences -> 2 micro-batches of 8 -> 1 update" in printed
+    assert "34 for training, 6 held out" in printed
+    assert "A. one" in printed
+    assert "step 6/6" in printed
+
+
+def test_two_runs_with_one_seed_agree_and_another_seed_differs(whole, inputs, tmp_path):
+    config, _ = whole
+    again = dataclasses.replace(config, output=str(tmp_path / "again"))
+    run(again)
+    assert_same_run(config, again)
+    other = dataclasses.replace(config, output=str(tmp_path / "other"), seed=1, steps=1)
+    run(other)
+    first = rows_of(config.folder / "samples.jsonl")[0]
+    assert rows_of(other.folder / "samples.jsonl")[0]["response"] != first["response"]
+
+
+def stop_at(monkeypatch, number, before=()):
+    """Send SIGTERM to this process while step `number` is being reported."""
+    shown = trainer.progress_line
+
+    def line(step, *rest):
+        if step == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return shown(step, *rest)
+
+    monkeypatch.setattr(trainer, "progress_line", line)
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5])
+def test_interrupted_and_resumed_is_the_uninterrupted_run(whole, tmp_path, monkeypatch, cut):
+    config, _ = whole
+    resumed = dataclasses.replace(config, output=str(tmp_path / "run"))
+    with monkeypatch.context() as patch:
+        stop_at(patch, cut)
+        assert f"stopped after step {cut}; the same command resumes" in run(resumed)
+    assert len(rows_of(resumed.folder / "metrics.jsonl")) == cut
+    assert not (resumed.folder / "export").exists()
+    assert f"resumed after step {cut}" in run(resumed)
+    assert_same_run(config, resumed)
+
+
+class PowerCut(BaseException):
+    """Stands for a death that no handler sees."""
+
+
+def test_steps_after_the_last_checkpoint_are_taken_again(whole, tmp_path, monkeypatch):
+    # Given a run that dies in step 4, when the checkpoint of step 2 is the newest,
+    config, _ = whole
+    resumed = dataclasses.replace(config, output=str(tmp_path / "run"), checkpoint_every=2)
+    with monkeypatch.context() as patch:
+        shown = trainer.progress_line
+
+        def line(step, *rest):
+            if step == 3:
+                raise PowerCut
+            return shown(step, *rest)
+
+        patch.setattr(trainer, "progress_line", line)
+        with pytest.raises(PowerCut):
+            run(resumed)
+    assert len(rows_of(resumed.folder / "metrics.jsonl")) == 3
+    # when it is started again, then it is the uninterrupted run.
+    assert "resumed after step 2" in run(resumed)
+    assert_same_run(config, resumed)
+
+
+def test_a_finished_run_says_so_and_changes_nothing(whole):
+    config, _ = whole
+    before = {p: p.stat().st_mtime_ns for p in config.folder.rglob("*") if p.is_file()}
+    assert "is finished: all 6 steps are done" in run(config)
+    after = {p: p.stat().st_mtime_ns for p in config.folder.rglob("*") if p.is_file()}
+    changed = {p.name for p in before if before[p] != after.get(p)}
+    assert changed <= {"config.yaml"}
+
+
+def test_a_finished_run_can_be_made_longer(whole, inputs, tmp_path):
+    short = tiny_config(inputs, tmp_path / "run", steps=4)
+    run(short)
+    run(dataclasses.replace(short, steps=6))
+    config, _ = whole
+    long = dataclasses.replace(config, output=short.output)
+    assert rows_of(config.folder / "metrics.jsonl") == rows_of(long.folder / "metrics.jsonl")
+
+
+def test_a_run_resumes_on_another_mesh(whole, inputs, tmp_path, monkeypatch):
+    config, _ = whole
+    resumed = dataclasses.replace(config, output=str(tmp_path / "run"), steps=4)
+    run(resumed)
+    run(dataclasses.replace(resumed, steps=6, mesh="2x4"))
+    for ours, theirs in zip(
+        rows_of(resumed.folder / "metrics.jsonl"), rows_of(config.folder / "metrics.jsonl"), strict=True
+    ):
+        assert ours["reward/mean"] == theirs["reward/mean"]
+        assert ours["loss/policy"] == pytest.approx(theirs["loss/policy"], abs=1e-5)
+
+
+@pytest.mark.parametrize("mesh", ["1x8", "2x4", "2x2x2"])
+def test_samples_and_losses_are_the_same_on_any_mesh(whole, tmp_path, mesh):
+    if mesh == "1x8":
+        mesh = "4x2"
+    config, _ = whole
+    other = dataclasses.replace(config, output=str(tmp_path / "run"), mesh=mesh, steps=3)
+    run(other)
+    samples = rows_of(config.folder / "samples.jsonl")[:9]
+    for ours, theirs in zip(rows_of(other.folder / "samples.jsonl"), samples, strict=True):
+        assert ours["response"] == theirs["response"]
+    rows = rows_of(config.folder / "metrics.jsonl")[:3]
+    for ours, theirs in zip(rows_of(other.folder / "metrics.jsonl"), rows, strict=True):
+        for key in ("loss/policy", "grad_norm", "entropy"):
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-6)
+
+
+def test_several_updates_per_rollout_with_a_reference_policy(inputs, tmp_path):
+    config = tiny_config(
+        inputs,
+        tmp_path / "run",
+        steps=2,
+        update=UpdateConfig(micro_batch=8, mini_batches=2, epochs=2, remat="none"),
+        loss=LossConfig(kl_coef=0.1, dual_clip=3.0, aggregation="constant"),
+    )
+    run(config)
+    rows = rows_of(config.folder / "metrics.jsonl")
+    # All groups enter the forward pass: the KL term pulls on those without signal too.
+    assert all(row["tokens/trained"] == 2 * row["tokens/generated"] for row in rows)
+    assert rows[1]["loss/kl"] > 0
+
+
+def test_another_configuration_in_the_same_folder_is_refused(whole):
+    config, _ = whole
+    with pytest.raises(UserError, match=r"holds a run with seed 0, but now it is 1"):
+        run(dataclasses.replace(config, seed=1))
+
+
+def test_a_folder_that_is_not_a_run_is_refused(whole, tmp_path):
+    config, _ = whole
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="not the folder of a run"):
+        run(dataclasses.replace(config, output=str(tmp_path)))
+
+
+def test_bad_input_leaves_nothing_behind(whole, inputs, tmp_path):
+    config, _ = whole
+    output = tmp_path / "run"
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"question": "Which?", "options": ["a", "b"], "answer": "C"}\n')
+    for changes, message in (
+        ({"data": (str(bad),)}, r"bad\.jsonl.*1"),
+        ({"model": str(tmp_path / "nowhere")}, "nowhere"),
+        ({"mesh": "3x3"}, "needs 9 devices"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(dataclasses.replace(config, output=str(output), **changes))
+        assert not output.exists()
