@@ -6,24 +6,24 @@ KL, lengths or prompt wording. Every number below is therefore our choice, with 
 
 import argparse
 import dataclasses
-import typing
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import tyro
 import yaml
 
+from alphamed_jax.config_io import flag_names, parse_flags, read_section, read_yaml
 from alphamed_jax.errors import UserError, nearest
 
 QUICKSTART = Path(__file__).parent / "quickstart" / "config.yaml"
 
 
 def _at_least(least: int, **values: float | int) -> None:
-    """Refuse values below `least`; section_name=value stands for section.name."""
+    """Refuse values below `least`, NaN and infinity; section_name stands for section.name."""
     for name, value in values.items():
-        if value < least:
+        if not (math.isfinite(value) and value >= least):
             shown = name.replace("_", ".", 1)
             raise UserError(f"{shown} is {value}: expected at least {least}.")
 
@@ -56,11 +56,14 @@ class RolloutConfig:
     """What is sampled in one step: `prompts` x `group_size` responses."""
 
     prompts: int = 64
+    """Questions in one step (P)."""
     group_size: int = 8
     """Rollouts per prompt (G). At least 2: the advantage is relative to the group."""
     max_new_tokens: int = 1024
+    """Longer responses are cut; they are scored as they stand."""
     temperature: float = 1.0
     top_p: float = 1.0
+    """Sample from the fewest tokens that hold this share of the probability; 1 keeps all."""
     top_k: int = 0
     """0 keeps the whole vocabulary."""
 
@@ -71,10 +74,10 @@ class RolloutConfig:
                 f"rollout.group_size is {self.group_size}: an advantage is relative to the other "
                 "responses of its group, so a group needs at least 2."
             )
-        if self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             raise UserError(
                 f"rollout.temperature is {self.temperature}: greedy rollouts of one prompt are all "
-                "equal and carry no signal; it must be above 0."
+                "equal and carry no signal; it must be a number above 0."
             )
         if not 0 < self.top_p <= 1:
             raise UserError(f"rollout.top_p is {self.top_p}: expected a number in (0, 1].")
@@ -88,8 +91,11 @@ class LossConfig:
     advantage: Literal["std", "none", "leave_one_out"] = "std"
     """std: (r - group mean) / group std; none: r - group mean; leave_one_out: RLOO."""
     clip_low: float = 0.2
+    """Ratios below 1 - clip_low get no gradient where the advantage is negative."""
     clip_high: float = 0.2
+    """Ratios above 1 + clip_high get no gradient where the advantage is positive."""
     dual_clip: float | None = None
+    """Bound, above 1, on ratio where the advantage is negative; none: no bound."""
     ratio: Literal["token", "sequence"] = "token"
     """sequence: one length-normalised importance ratio per response (GSPO)."""
     aggregation: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
@@ -99,12 +105,15 @@ class LossConfig:
     kl_coef: float = 0.0
     """0 keeps no reference weights: with a rule for a reward there is no model to be hacked."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    """k3 is never negative and has the least variance."""
 
     def __post_init__(self):
         _at_least(0, loss_clip_low=self.clip_low, loss_clip_high=self.clip_high)
         _at_least(0, loss_kl_coef=self.kl_coef)
-        if self.dual_clip is not None and self.dual_clip <= 1:
+        if self.dual_clip is not None and not 1 < self.dual_clip < math.inf:
             raise UserError(f"loss.dual_clip is {self.dual_clip}: it must be above 1, or null.")
+        if self.constant_length is not None:
+            _at_least(1, loss_constant_length=self.constant_length)
 
 
 @dataclass(frozen=True)
@@ -114,16 +123,30 @@ class OptimizerConfig:
     learning_rate: float = 1e-6
     """The usual order of magnitude for full-parameter RL of instruct models."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What follows the warm-up; linear and cosine fall to 0 at the last update."""
     warmup_updates: int = 10
+    """Updates in which the rate rises from 0."""
     b1: float = 0.9
     b2: float = 0.95
     eps: float = 1e-8
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    """A longer gradient is scaled down to this norm."""
 
     def __post_init__(self):
         _at_least(0, optimizer_learning_rate=self.learning_rate)
         _at_least(0, optimizer_warmup_updates=self.warmup_updates)
+        _at_least(0, optimizer_weight_decay=self.weight_decay)
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f"optimizer.{name} is {getattr(self, name)}: expected a number in [0, 1)."
+                )
+        for name in ("eps", "max_grad_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(
+                    f"optimizer.{name} is {getattr(self, name)}: it must be a number above 0."
+                )
 
 
 @dataclass(frozen=True)
@@ -175,6 +198,9 @@ class LogConfig:
     table_every: int = 10
     """Steps between two tables of responses on the terminal; 0: none."""
 
+    def __post_init__(self):
+        _at_least(0, log_samples=self.samples, log_table_every=self.table_every)
+
 
 @dataclass(frozen=True)
 class Config:
@@ -194,13 +220,17 @@ class Config:
     mesh: str = "auto"
     """FSDPxTENSOR or REPLICAxFSDPxTENSOR, as 8x8; a CPU machine simulates the devices."""
     steps: int = 300
+    """Steps of the whole run: each samples, scores and updates once."""
     seed: int = 0
+    """Decides the order of questions and every sampled token."""
     checkpoint_every: int = 20
     """Steps between checkpoints; the last step is always kept."""
     coordinator: str | None = None
     """host:port of process 0, where TPU pod or Slurm do not tell."""
     num_processes: int | None = None
+    """Processes of the run; goes with --coordinator."""
     process_id: int | None = None
+    """Which of them this is, from 0; goes with --coordinator."""
     export: bool = True
     """Write the final policy as a Hugging Face folder."""
     prompt: PromptConfig = field(default_factory=PromptConfig)
@@ -215,6 +245,10 @@ class Config:
         for name in ("steps", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: expected at least 1.")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed is {self.seed}: expected 0 to {2**32 - 1}.")
+        if not self.model:
+            raise UserError("model is empty: name a folder or a hub id, or leave it out.")
         if self.rollout.prompts % self.update.mini_batches:
             raise UserError(
                 f"update.mini_batches ({self.update.mini_batches}) does not divide "
@@ -225,8 +259,16 @@ class Config:
 
     @property
     def name(self) -> str:
-        """Name of the run: of its configuration file, else of its model."""
-        return Path(self.config).stem if self.config else Path(self.model).name
+        """Name of the run: of its configuration file, else of its model.
+
+        A file called config.yaml is named by its folder, so that runs/NAME/config.yaml is NAME.
+        """
+        if self.config:
+            path = Path(self.config)
+            named = path.absolute().parent.name if path.name == "config.yaml" else path.stem
+            return named or path.stem
+        path = Path(self.model)
+        return path.resolve().name if path.name in ("", "..") else path.name
 
     @property
     def folder(self) -> Path:
@@ -239,64 +281,16 @@ class Config:
         return self.update.mini_batches * self.update.epochs
 
 
-def _read_value(value: Any, kind: Any, where: str) -> Any:
-    """Check one YAML value against its annotation and return it as that type."""
-    origin, options = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return _read_section(value, kind, where)
-    if origin is Literal and value in options:
-        return value
-    if origin is tuple and isinstance(value, list | str):
-        return (value,) if isinstance(value, str) else tuple(str(item) for item in value)
-    if type(None) in options:
-        if value is None:
-            return None
-        kind = options[0]
-    # YAML 1.1 reads 1e-6 as text; a float it is.
-    if kind is float and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            pass
-    if isinstance(kind, type) and type(value) is kind:
-        return value
-    expected = (
-        " | ".join(map(repr, options)) if origin is Literal else getattr(kind, "__name__", kind)
-    )
-    raise UserError(f"{where}: expected {expected}, found {value!r}.")
-
-
-def _read_section(values: Any, kind: Any, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise UserError(f"{where}: expected a section of keys, found {values!r}.")
-    kinds = typing.get_type_hints(kind)
-    for key in values:
-        if key not in kinds:
-            raise UserError(f"{where}: unknown key {key!r}.{nearest(str(key), kinds)}")
-    separator = ": " if where.endswith((".yaml", ".yml")) else "."
-    return kind(
-        **{
-            key: _read_value(value, kinds[key], f"{where}{separator}{key}")
-            for key, value in values.items()
-        }
-    )
-
-
 def load_config(path: Path | str) -> Config:
     """Read a YAML configuration; keys that are not given keep their defaults.
 
     Raises:
-      UserError: no such file, not YAML, an unknown key (with the nearest known one) or a value
-        of the wrong type.
+      UserError: no such file, not YAML, an unknown key (with the nearest known one), a key given
+        twice, or a value of the wrong type or out of its range.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"--config {path}: no such file.")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    return dataclasses.replace(_read_section(values, Config, str(path)), config=str(path))
+    # The file that is read is its own name: `config` is no key of it.
+    read = read_section(read_yaml(Path(path)), Config, str(path), without=("config",))
+    return dataclasses.replace(read, config=str(path))
 
 
 def to_yaml(config: Config) -> str:
@@ -311,12 +305,16 @@ def parse_config(argv: Sequence[str], program: str, description: str) -> Config:
     """Read a command line: `--config` first, the quickstart where no model is named, then flags.
 
     Raises:
-      UserError: an unknown flag (with the nearest known one) or a bad configuration.
+      UserError: an unknown flag (with the nearest known one), a value that is not of its kind, or
+        a bad configuration.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config")
     first.add_argument("--model")
-    given, _ = first.parse_known_args(argv)
+    try:
+        given, _ = first.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error.argument_name}: {error.message}.") from None
     if given.config:
         base = load_config(given.config)
     elif given.model in (None, "quickstart"):
@@ -324,25 +322,11 @@ def parse_config(argv: Sequence[str], program: str, description: str) -> Config:
         base = dataclasses.replace(base, config=None)
     else:
         base = Config()
-    config, unknown = tyro.cli(
-        Config,
-        prog=program,
-        description=description,
-        default=base,
-        args=list(argv),
-        return_unknown_args=True,
-    )
+    # Elsewhere the last of two wins, as is usual; here it would silently drop a data set.
+    if sum(argument.split("=")[0] == "--data" for argument in argv) > 1:
+        raise UserError("--data is given twice: name all sources after one, as --data A B.")
+    config, unknown = parse_flags(argv, program, description, base)
     if unknown:
-        flags = [f"--{name}" for name in _flags(Config)]
         flag = unknown[0].split("=")[0]
-        raise UserError(f"unknown argument {unknown[0]!r}.{nearest(flag, flags)}")
+        raise UserError(f"unknown argument {unknown[0]!r}.{nearest(flag, flag_names(Config))}")
     return config
-
-
-def _flags(kind: Any, prefix: str = "") -> list[str]:
-    """Every flag's name, without its dashes."""
-    names = []
-    for name, hint in typing.get_type_hints(kind).items():
-        flag = prefix + name.replace("_", "-")
-        names += _flags(hint, flag + ".") if dataclasses.is_dataclass(hint) else [flag]
-    return names

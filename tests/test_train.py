@@ -110,7 +110,7 @@ def test_two_runs_with_one_seed_agree_and_another_seed_differs(whole, inputs, tm
     assert rows_of(other.folder / "samples.jsonl")[0]["response"] != first["response"]
 
 
-def stop_at(monkeypatch, number, before=()):
+def stop_at(monkeypatch, number):
     """Send SIGTERM to this process while step `number` is being reported."""
     shown = trainer.progress_line
 
@@ -183,17 +183,14 @@ def test_a_run_resumes_on_another_mesh(whole, inputs, tmp_path, monkeypatch):
     resumed = dataclasses.replace(config, output=str(tmp_path / "run"), steps=4)
     run(resumed)
     run(dataclasses.replace(resumed, steps=6, mesh="2x4"))
-    for ours, theirs in zip(
-        rows_of(resumed.folder / "metrics.jsonl"), rows_of(config.folder / "metrics.jsonl"), strict=True
-    ):
+    rows = rows_of(config.folder / "metrics.jsonl")
+    for ours, theirs in zip(rows_of(resumed.folder / "metrics.jsonl"), rows, strict=True):
         assert ours["reward/mean"] == theirs["reward/mean"]
         assert ours["loss/policy"] == pytest.approx(theirs["loss/policy"], abs=1e-5)
 
 
-@pytest.mark.parametrize("mesh", ["1x8", "2x4", "2x2x2"])
+@pytest.mark.parametrize("mesh", ["4x2", "2x2x2"])
 def test_samples_and_losses_are_the_same_on_any_mesh(whole, tmp_path, mesh):
-    if mesh == "1x8":
-        mesh = "4x2"
     config, _ = whole
     other = dataclasses.replace(config, output=str(tmp_path / "run"), mesh=mesh, steps=3)
     run(other)

@@ -57,7 +57,7 @@ def write_questions(path: Path, count: int = 40) -> Path:
     rows = [
         {
             "id": f"q{i}",
-            "question": "Which? " + "x" * (i % 9),
+            "question": f"Number {i}?" + "x" * (i % 9),
             "options": ["one", "two", "three", "four"],
             "answer": "ABCD"[i % 4],
         }

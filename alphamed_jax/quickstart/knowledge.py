@@ -310,7 +310,14 @@ CONDITIONS: tuple[Condition, ...] = (
         ("fever", "neck stiffness", "photophobia", "Kernig sign", "purpura"),
         "ceftriaxone",
         "lumbar puncture",
-        ("penicillin", "amoxicillin", "vancomycin", "prednisone", "hydrocortisone", "blood culture"),
+        (
+            "penicillin",
+            "amoxicillin",
+            "vancomycin",
+            "prednisone",
+            "hydrocortisone",
+            "blood culture",
+        ),
     ),
     Condition(
         "herpes encephalitis",
@@ -381,7 +388,13 @@ CONDITIONS: tuple[Condition, ...] = (
     ),
     Condition(
         "obsessive compulsive disorder",
-        ("intrusive thoughts", "repeated washing", "repeated checking", "counting rituals", "guilt"),
+        (
+            "intrusive thoughts",
+            "repeated washing",
+            "repeated checking",
+            "counting rituals",
+            "guilt",
+        ),
         "sertraline",
         "symptom questionnaire",
     ),

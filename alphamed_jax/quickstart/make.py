@@ -31,7 +31,7 @@ ENOUGH = 0.8
 
 @dataclass(frozen=True)
 class Arguments:
-    """Make the quickstart's questions, tokenizer and base model (about 10 minutes on 2 cores)."""
+    """Make the quickstart's questions, tokenizer and base model (about 3 minutes on 2 cores)."""
 
     output: str = "runs/quickstart_base"
     """Folder for questions_train.jsonl, questions_heldout.jsonl and model/."""
@@ -52,7 +52,7 @@ def save_model(folder: Path, config: llama.LlamaConfig, params: llama.Params, to
     """Write an ordinary Hugging Face folder: weights, config, tokenizer, generation config."""
     with tempfile.TemporaryDirectory() as name:
         source = Path(name)
-        tokenizer.save(tokens, source)
+        tokenizer.save(tokens, source, config.max_position_embeddings)
         generation = {
             "bos_token_id": tokens.bos_token_id,
             "eos_token_id": tokens.eos_token_id,
@@ -88,7 +88,10 @@ def make(arguments: Arguments) -> None:
     def report(step: int, loss: float, left: float, params: llama.Params) -> None:
         last.update(measure(params))
         figures = "  ".join(f"{name} {value:.2f}" for name, value in last.items())
-        print(f"step {step}/{settings.steps}  loss {loss:.3f}  {figures}  left {left:.0f} s", flush=True)
+        print(
+            f"step {step}/{settings.steps}  loss {loss:.3f}  {figures}  left {left:.0f} s",
+            flush=True,
+        )
 
     params = pretrain(tokens, config, prompt, settings, arguments.seed, report)
     save_model(output / "model", config, params, tokens)

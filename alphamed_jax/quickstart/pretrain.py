@@ -37,7 +37,7 @@ POSITION, CONTENT = 2.0, 4.0
 class PretrainConfig:
     """How long and how fast; every number is our choice."""
 
-    steps: int = 5000
+    steps: int = 2500
     drill_steps: int = 500
     """Steps of the first stage, which is drills alone."""
     drill_share: float = 0.2
@@ -174,7 +174,7 @@ def loss(
 def optimizer(settings: PretrainConfig) -> optax.GradientTransformation:
     """AdamW with warm-up and a cosine to zero: the annealing makes stepwise answers sharp."""
     schedule = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, settings.warmup, settings.steps
+        0.0, settings.learning_rate, min(settings.warmup, settings.steps // 2), settings.steps
     )
     return optax.chain(
         optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=0.01)
@@ -216,14 +216,15 @@ def pretrain(
     settings: PretrainConfig,
     seed: int,
     report: Callable[[int, float, float, llama.Params], None],
+    chunk: int = CHUNK,
 ) -> llama.Params:
     """Train from scratch; calls `report(step, loss, seconds left, params)` now and then."""
     params = init(config, jax.random.key(seed))
     opt_state = optimizer(settings).init(params)
     rng = random.Random(f"pretrain {seed}")
     start, since = time.monotonic(), []
-    for first in range(0, settings.steps, CHUNK):
-        count = min(CHUNK, settings.steps - first)
+    for first in range(0, settings.steps, chunk):
+        count = min(chunk, settings.steps - first)
         rows = [
             example
             for step in range(first, first + count)
@@ -236,7 +237,7 @@ def pretrain(
         )
         since.append(float(jnp.mean(losses)))
         done = first + count
-        if done % settings.report_every < CHUNK or done == settings.steps:
+        if done % settings.report_every < chunk or done == settings.steps:
             left = (time.monotonic() - start) * (settings.steps - done) / done
             report(done, float(np.mean(since)), left, params)
             since = []

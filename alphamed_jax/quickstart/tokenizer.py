@@ -5,6 +5,7 @@ letter is a token of its own in an option, after a step and inside the box. Any 
 round-trips, byte by byte.
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -51,6 +52,19 @@ def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     )
 
 
-def save(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write the tokenizer files of a Hugging Face folder."""
-    tokenizer.save_pretrained(folder)
+def save(tokenizer: PreTrainedTokenizerFast, folder: Path, max_length: int) -> None:
+    """Write the tokenizer files of a Hugging Face folder.
+
+    tokenizer_config.json is written here, since transformers 5 names a class in it that
+    transformers 4 does not know; both know this one.
+    """
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": BOS,
+        "eos_token": EOS,
+        "pad_token": PAD,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": max_length,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from alphamed_jax.config import Config
 from alphamed_jax.data.prompts import EncodedQuestion

@@ -1,0 +1,165 @@
+"""The command as a user starts it: exit statuses, signals, kill -9, 64 devices, two processes."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tiny_run import rows_of, tiny_config, write_model, write_questions
+
+from alphamed_jax.config import to_yaml
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    write_model(folder / "model")
+    write_questions(folder / "questions.jsonl")
+    (folder / "tiny.yaml").write_text(to_yaml(tiny_config(folder, folder / "unused")))
+    return folder
+
+
+def start(inputs, output, *flags):
+    """Start the command in a process of its own, with as many devices as its mesh asks for."""
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    command = [sys.executable, "-m", "alphamed_jax.train", "--config", str(inputs / "tiny.yaml")]
+    return subprocess.Popen(
+        [*command, "--output", str(output), *flags],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process, seconds=300):
+    printed, errors = process.communicate(timeout=seconds)
+    return process.returncode, printed, errors
+
+
+def wait_for_step(output, step, process):
+    """Wait until metrics.jsonl holds `step`."""
+    path = output / "metrics.jsonl"
+    for _ in range(3000):
+        if path.exists() and path.read_text().count("\n") >= step:
+            return
+        assert process.poll() is None, finish(process)
+        time.sleep(0.1)
+    raise AssertionError(f"no step {step} within five minutes")
+
+
+def assert_same_run(a, b, exact=True):
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        if exact:
+            assert rows_of(a / name) == rows_of(b / name)
+    ours, theirs = (load_file(folder / "export" / "model.safetensors") for folder in (a, b))
+    for name in ours:
+        if exact:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+        else:
+            np.testing.assert_allclose(ours[name], theirs[name], atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--lerning-rate", "1"], "unknown argument '--lerning-rate'"),
+        (["--rollout.group-size", "1"], "rollout.group_size is 1"),
+        (["--mesh", "1x3"], "tensor axis (3) does not fit 8 query"),
+        (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(inputs, tmp_path, flags, message):
+    status, _, errors = finish(start(inputs, tmp_path / "run", *flags))
+    lines = [line for line in errors.splitlines() if line.strip()]
+    assert status == 2
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_kill_9_and_the_same_command_again_is_the_uninterrupted_run(inputs, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    flags = ("--steps", "30", "--checkpoint-every", "4")
+    assert finish(start(inputs, whole, *flags))[0] == 0
+    for step in (6, 17):
+        process = start(inputs, cut, *flags)
+        wait_for_step(cut, step, process)
+        process.kill()
+        assert finish(process)[0] == -signal.SIGKILL
+    status, printed, _ = finish(start(inputs, cut, *flags))
+    assert status == 0
+    assert "resumed after step" in printed
+    assert_same_run(whole, cut)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_at_the_step_border_and_exits_with_0(inputs, tmp_path):
+    output = tmp_path / "run"
+    process = start(inputs, output, "--steps", "1000", "--checkpoint-every", "1000")
+    wait_for_step(output, 3, process)
+    process.send_signal(signal.SIGTERM)
+    status, printed, _ = finish(process)
+    done = len(rows_of(output / "metrics.jsonl"))
+    assert status == 0
+    assert f"stopped after step {done}; the same command resumes" in printed
+    assert (output / "checkpoints" / str(done)).is_dir()
+
+
+@pytest.mark.slow
+def test_the_pod_command_trains_on_64_simulated_devices(inputs, tmp_path):
+    big, one = tmp_path / "pod", tmp_path / "one"
+    for output, mesh in ((big, "8x8"), (one, "1x1")):
+        status, printed, errors = finish(start(inputs, output, "--mesh", mesh, "--steps", "3"), 600)
+        assert status == 0, errors
+    assert "fsdp 1 x tensor 1" in printed
+    for ours, theirs in zip(
+        rows_of(big / "metrics.jsonl"), rows_of(one / "metrics.jsonl"), strict=True
+    ):
+        assert ours["loss/policy"] == pytest.approx(theirs["loss/policy"], abs=1e-5)
+    ours, theirs = (rows_of(folder / "samples.jsonl") for folder in (big, one))
+    assert [row["response"] for row in ours] == [row["response"] for row in theirs]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def run_two(inputs, output, *flags):
+    """Two processes of four devices each; both must end well."""
+    address = f"127.0.0.1:{free_port()}"
+    flags = (*flags, "--coordinator", address, "--num-processes", "2", "--process-id")
+    pair = [start(inputs, output, *flags, str(i)) for i in range(2)]
+    return [finish(process, 600) for process in pair]
+
+
+@pytest.mark.slow
+def test_two_processes_agree_with_one(inputs, tmp_path):
+    # Given one process with eight devices and two with four each,
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert finish(start(inputs, one, "--mesh", "4x2", "--steps", "5"), 600)[0] == 0
+    for steps in ("3", "5"):  # the second start resumes
+        (first, second) = run_two(inputs, two, "--mesh", "4x2", "--steps", steps)
+        assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+    # then both take the same steps, and only process 0 prints.
+    assert "step 5/5" in first[1]
+    assert second[1] == ""
+    ours, theirs = (rows_of(folder / "samples.jsonl") for folder in (two, one))
+    assert [row["response"] for row in ours] == [row["response"] for row in theirs]
+    for a, b in zip(rows_of(two / "metrics.jsonl"), rows_of(one / "metrics.jsonl"), strict=True):
+        assert a["reward/mean"] == b["reward/mean"]
+        assert a["loss/policy"] == pytest.approx(b["loss/policy"], abs=1e-5)
+    assert_same_run(one, two, exact=False)
+    final = json.loads((two / "eval" / "step_000005.json").read_text())
+    assert final["sampled"] == json.loads((one / "eval" / "step_000005.json").read_text())["sampled"]
