@@ -298,7 +298,9 @@ def to_yaml(config: Config) -> str:
     values = dataclasses.asdict(dataclasses.replace(config, output=str(config.folder)))
     del values["config"]
     values["data"] = list(config.data)
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    # Unescaped, a few line ends of Unicode would be read back as spaces.
+    return text if yaml.safe_load(text) == values else yaml.safe_dump(values, sort_keys=False)
 
 
 def parse_config(argv: Sequence[str], program: str, description: str) -> Config:

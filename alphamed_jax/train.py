@@ -29,7 +29,7 @@ from alphamed_jax.report import write_report
 from alphamed_jax.rl.heldout import evaluate
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.step import Learner, grpo_step, make_settings
-from alphamed_jax.rl.update import TrainState, init_state, state_shardings
+from alphamed_jax.rl.update import TrainState, abstract_state, init_state
 from alphamed_jax.run import distributed, record
 from alphamed_jax.run.checkpoint import Checkpoints
 from alphamed_jax.run.display import (
@@ -67,7 +67,7 @@ def prepare(config: Config) -> Run:
     check_prompt(config.prompt)
     mesh = make_mesh(config.mesh)
     weights = hf.locate(config.model)
-    model = hf.read_config(weights)
+    model = hf.inspect(weights)
     check_heads(model.num_heads, model.num_kv_heads, mesh)
     tokenizer = load_tokenizer(weights)
     questions = load_all(config.data, config.eval.questions, config.seed)
@@ -96,13 +96,7 @@ def starting_state(run: Run, checkpoints: Checkpoints) -> tuple[int, TrainState]
         _, params = hf.load(run.weights, run.mesh, dtype=np.float32)
         return 0, init_state(settings, params)
     params = hf.abstract(settings.model, run.mesh, np.float32)
-    shapes = jax.eval_shape(lambda p: init_state(settings, p), params)
-    abstract = jax.tree.map(
-        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
-        shapes,
-        state_shardings(params, settings),
-    )
-    return step, checkpoints.restore(step, abstract)
+    return step, checkpoints.restore(step, abstract_state(settings, params))
 
 
 def train(config: Config, console: Console) -> None:

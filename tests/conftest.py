@@ -8,6 +8,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    # Eight devices on two busy cores may wait long for each other.
+    " --xla_cpu_collective_call_terminate_timeout_seconds=600"
     # Tests compile much and compute little.
     " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )

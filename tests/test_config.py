@@ -86,7 +86,7 @@ def configurations(kind=Config):
     return st.fixed_dictionaries({}, optional=fields).map(lambda changes: kind(**changes))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(config=configurations())
 def test_a_written_configuration_reads_back_as_the_same_run(tmp_path_factory, config):
     path = tmp_path_factory.getbasetemp() / "round_trip.yaml"

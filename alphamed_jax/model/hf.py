@@ -35,7 +35,7 @@ from alphamed_jax.model.hf_layout import Tensor, by_key, tensors
 from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import check_heads, sharding, single_device_mesh
 
-__all__ = ["abstract", "load", "locate", "read_config", "save"]
+__all__ = ["abstract", "inspect", "load", "locate", "read_config", "save"]
 
 STORED_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
@@ -88,6 +88,20 @@ def load(
             jax.block_until_ready(arrays[tensor.key])
     layers = {key: arrays.pop(key) for key in llama.layer_weights(config)}
     return config, {**arrays, "layers": layers}
+
+
+def inspect(folder: Path) -> LlamaConfig:
+    """The configuration of a model, after checking the weights' names, shapes and dtypes.
+
+    Reads the headers only, so that a run can refuse bad weights before it writes anything.
+
+    Raises:
+      UserError: as `load`, but for the heads.
+    """
+    config = read_config(folder)
+    with _open(folder) as stored:
+        dtypes = _check(folder, config, tensors(config), stored)
+    return dataclasses.replace(config, dtype=dtypes["embed"])
 
 
 @contextlib.contextmanager

@@ -1,9 +1,9 @@
 """The curve of the README: several seeds of the quickstart in one picture and one table.
 
-    for seed in 0 1 2; do
-      python -m alphamed_jax.train --seed $seed --output runs/seed$seed
-    done
-    python -m alphamed_jax.quickstart.curve runs/seed0 runs/seed1 runs/seed2
+for seed in 0 1 2; do
+  python -m alphamed_jax.train --seed $seed --output runs/seed$seed
+done
+python -m alphamed_jax.quickstart.curve runs/seed0 runs/seed1 runs/seed2
 """
 
 import json

@@ -95,16 +95,25 @@ def state_shardings(abstract_params: Any, settings: Settings) -> Any:
     return TrainState(*tree)
 
 
+def _fresh(settings: Settings, params: Params) -> TrainState:
+    opt_state = optimizer(settings.optimizer, settings.total_updates).init(params)
+    return TrainState(params, opt_state, jnp.int32(0), jnp.int32(0))
+
+
 def init_state(settings: Settings, params: Params) -> TrainState:
     """Fresh optimiser state beside `params`, which it takes over."""
-
-    def fresh(params):
-        opt_state = optimizer(settings.optimizer, settings.total_updates).init(params)
-        return opt_state, jnp.int32(0), jnp.int32(0)
-
     where = state_shardings(params, settings)
-    opt_state, updates, skipped = jax.jit(fresh, out_shardings=where[1:])(params)
-    return TrainState(params, opt_state, updates, skipped)
+    rest = jax.jit(lambda p: _fresh(settings, p)[1:], out_shardings=tuple(where[1:]))(params)
+    return TrainState(params, *rest)
+
+
+def abstract_state(settings: Settings, abstract_params: Any) -> TrainState:
+    """Shapes, dtypes and shardings of a state, without any array; a checkpoint is read into it."""
+    return jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+        jax.eval_shape(lambda p: _fresh(settings, p), abstract_params),
+        state_shardings(abstract_params, settings),
+    )
 
 
 def micro_batch_loss(

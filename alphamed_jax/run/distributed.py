@@ -14,9 +14,10 @@ from alphamed_jax.errors import UserError
 
 def _launched_together() -> bool:
     """Whether a TPU pod or Slurm started several processes that find each other."""
+    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
     return (
         int(os.environ.get("SLURM_NTASKS", "1")) > 1
-        or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+        or ("," in hosts and "WARNING" not in hosts)  # libtpu writes a warning there without TPUs
         or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ
     )
 
