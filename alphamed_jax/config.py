@@ -125,7 +125,7 @@ class OptimizerConfig:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """What follows the warm-up; linear and cosine fall to 0 at the last update."""
     warmup_updates: int = 10
-    """Updates in which the rate rises from 0."""
+    """Updates over which the rate rises to its peak."""
     b1: float = 0.9
     b2: float = 0.95
     eps: float = 1e-8

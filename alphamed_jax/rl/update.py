@@ -179,7 +179,11 @@ def batch_gradient(
     first = jax.tree.map(lambda x: x[0], batch)
     shapes = jax.eval_shape(one, params, first)[1]
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (params, shapes))
-    return jax.lax.fori_loop(0, count, add, zeros)
+    # The condition keeps XLA from computing what a loop of no turns does not need: with a single
+    # micro-batch every turn is the same, and it would be moved out of the loop.
+    return jax.lax.cond(
+        count > 0, lambda carry: jax.lax.fori_loop(0, count, add, carry), lambda carry: carry, zeros
+    )
 
 
 @functools.partial(jax.jit, static_argnames="settings", donate_argnames="state")

@@ -116,7 +116,7 @@ def test_the_base_has_both_habits_and_steps_are_the_better_one(tokenizer, model)
 def test_a_few_steps_of_pretraining_lower_the_loss_and_repeat_by_seed(tokenizer):
     config = llama.LlamaConfig(len(tokenizer), 32, 64, 2, 4, 4, 8, tie_embeddings=True)
     settings = PretrainConfig(
-        steps=30, drill_steps=0, drill_share=0.0, warmup=5, learning_rate=1e-2, report_every=10
+        steps=20, drill_steps=0, drill_share=0.0, warmup=5, learning_rate=1e-2, report_every=10
     )
 
     def run(seed):
@@ -134,10 +134,9 @@ def test_a_few_steps_of_pretraining_lower_the_loss_and_repeat_by_seed(tokenizer)
 
     losses, params = run(0)
     again, same = run(0)
-    assert len(losses) == 3
+    assert len(losses) == 2
     assert losses[-1] < losses[0]
     assert losses == again
-    assert run(1)[0] != losses
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(same), strict=True):
         np.testing.assert_array_equal(a, b)
 

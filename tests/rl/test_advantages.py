@@ -79,9 +79,7 @@ def test_std_uses_the_sample_deviation_and_a_floor():
 
 def test_std_is_the_default():
     rewards = jnp.asarray([1.0, 0.0, 0.0, 1.0, 1.0, 0.0])
-    np.testing.assert_array_equal(
-        group_advantages(rewards, 3), group_advantages(rewards, 3, "std")
-    )
+    np.testing.assert_array_equal(group_advantages(rewards, 3), group_advantages(rewards, 3, "std"))
 
 
 @pytest.mark.parametrize(("rows", "group_size"), [(4, 1), (4, 0), (5, 2), (6, 4)])

@@ -1,107 +1,92 @@
-"""The update: its gradient is that of the plain objective, however the work is cut up."""
+"""The update: its gradient is that of the plain objective, however the work is cut up.
+
+Compiling is nearly all the time that these tests take: they share batches, shapes and settings.
+"""
 
 import functools
 
+import hlo
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TINY, make_settings, on_mesh, tiny_params
+from helpers import make_settings
+from jax.sharding import NamedSharding, PartitionSpec
+from tiny_rollouts import (
+    GROUP,
+    LENGTH,
+    PROMPTS,
+    response_logits,
+    sample,
+    sampled,
+    split_weights,
+    weights,
+    whole_rows,
+)
 
 from alphamed_jax.config import LossConfig, OptimizerConfig
-from alphamed_jax.model import llama
 from alphamed_jax.model.mesh import data_rows, mesh_of
 from alphamed_jax.rl.batch import gather, plan
 from alphamed_jax.rl.distribution import Sampling
-from alphamed_jax.rl.loss import Totals, policy_loss
-from alphamed_jax.rl.rollout import generate
+from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.update import batch_gradient, init_state, score, update
 
-PROMPTS = [[1, 2, 3], [4, 5, 6, 7, 8, 9], [10] * 20, [11, 12]]
-GROUP = 4
-STOPS = [5, 9, 17, 100, 233]
+SETTINGS = make_settings(optimizer=OptimizerConfig(learning_rate=3e-2, warmup_updates=0))
+# One group of four is constant and so without signal.
+ADVANTAGES = np.random.default_rng(0).normal(size=(len(PROMPTS), GROUP)).astype(np.float32)
+ADVANTAGES[0] = 0.0
+
+compiled_gradient = jax.jit(batch_gradient, static_argnums=4)
 
 
-@pytest.fixture(scope="module")
-def params():
-    return tiny_params()
-
-
-@pytest.fixture(scope="module")
-def trajectories(params):
-    return generate(
-        TINY,
-        params,
-        PROMPTS,
-        group_size=GROUP,
-        max_new_tokens=24,
-        stop_ids=STOPS,
-        key=jax.random.key(3),
-    )
-
-
-@pytest.fixture(scope="module")
-def advantages():
-    """One group of four is constant and so without signal."""
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(len(PROMPTS), GROUP)).astype(np.float32)
-    values[2] = 0.0
-    return values
-
-
-def full_rows(trajectories):
-    """Every response after its own copy of the prompt: token ids, and where prediction starts."""
-    tokens = np.asarray(trajectories.tokens)
-    rows = np.zeros((len(tokens), 20 + tokens.shape[1]), np.int32)
-    starts = np.array([len(PROMPTS[b // GROUP]) - 1 for b in range(len(tokens))])
-    for b, start in enumerate(starts):
-        rows[b, : start + 1] = PROMPTS[b // GROUP]
-        rows[b, start + 1 : start + 1 + tokens.shape[1]] = tokens[b]
-    return rows, starts
-
-
-@functools.partial(jax.jit, static_argnums=(4,))
-def plain_objective(params, rows, starts, advantages, loss, tokens, lengths):
-    """The textbook loss, from the logits of whole rows."""
-    at = starts[:, None] + jnp.arange(tokens.shape[1])
-    logits = llama.logits(TINY, params, rows)
-    logits = jnp.take_along_axis(logits, at[..., None], axis=1)
+@jax.jit
+@jax.value_and_grad
+def plain_objective(params, rows, starts, tokens, token_weights):
+    """Minus the weighted sum of on-policy ratios, from the logits of whole rows."""
+    logits = response_logits(params, rows, starts)
     logprobs = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=2)[..., 0]
-    return policy_loss(
-        logprobs,
-        jax.lax.stop_gradient(logprobs),
-        advantages.reshape(-1),
-        jnp.arange(tokens.shape[1]) < lengths[:, None],
-        clip_low=loss.clip_low,
-        clip_high=loss.clip_high,
-        aggregation=loss.aggregation,
-        constant_length=24,
-    )[0]
+    return -(token_weights * jnp.exp(logprobs - jax.lax.stop_gradient(logprobs))).sum()
 
 
-def plain(params, trajectories, advantages, loss=LossConfig()):
-    """Value and gradient of the textbook loss."""
-    rows, starts = full_rows(trajectories)
-    return jax.value_and_grad(plain_objective)(
-        params, rows, starts, advantages, loss, trajectories.tokens, trajectories.lengths
-    )
+@functools.cache
+def plain(aggregation="token_mean"):
+    """Value and gradient of the textbook loss; its weights are written out in NumPy."""
+    trajectories = sampled()
+    lengths = np.asarray(trajectories.lengths)
+    divisors = {
+        "token_mean": np.full(len(lengths), lengths.sum()),
+        "sequence_mean": len(lengths) * lengths,
+        "constant": np.full(len(lengths), len(lengths) * SETTINGS.constant_length),
+    }[aggregation]
+    mask = np.arange(LENGTH) < lengths[:, None]
+    token_weights = np.float32(mask * (ADVANTAGES.reshape(-1) / divisors)[:, None])
+    rows, starts = whole_rows(trajectories)
+    return plain_objective(weights(), rows, starts, trajectories.tokens, token_weights)
 
 
-def our_gradient(params, trajectories, advantages, settings, micro_batch, skip=True):
-    mesh = mesh_of(params)
+def prepared(trajectories=None, advantages=ADVANTAGES, micro_batch=8, skip=True):
+    """Batch, number of micro-batches and totals, on the mesh of the trajectories."""
+    trajectories = trajectories or sampled()
     layout = plan(
         np.asarray(trajectories.prompt_lengths),
         np.asarray(trajectories.lengths).reshape(advantages.shape),
         advantages,
         micro_batch=micro_batch,
-        rows=data_rows(mesh),
+        rows=data_rows(mesh_of(trajectories)),
         skip_constant=skip,
     )
     totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
-    with jax.set_mesh(mesh):
-        batch = gather(trajectories, advantages, layout)
-        gradient = jax.jit(batch_gradient, static_argnums=4)
-        return gradient(params, batch, layout.count, totals, settings)
+    return gather(trajectories, advantages, layout), jnp.int32(layout.count), totals
+
+
+def gradient_of(batch, count, totals, settings=SETTINGS, params=None):
+    params = weights() if params is None else params
+    with jax.set_mesh(mesh_of(params)):
+        return compiled_gradient(params, batch, count, totals, settings)
+
+
+def our_gradient(settings=SETTINGS, **options):
+    return gradient_of(*prepared(**options), settings)
 
 
 def assert_close(tree, expected, tolerance=1e-5):
@@ -115,150 +100,186 @@ def assert_close(tree, expected, tolerance=1e-5):
         )
 
 
-@pytest.fixture(scope="module")
-def expected(params, trajectories, advantages):
-    return plain(params, trajectories, advantages)[1]
+# The gradient
 
 
-@pytest.mark.parametrize("micro_batch", [16, 8, 4, 2, 1])
-def test_gradient_is_the_plain_one_for_any_micro_batch(
-    params, trajectories, advantages, expected, micro_batch
+# Micro-batches of two groups, of half a group, of one response: all of unequal numbers of tokens.
+# A row of the table costs one compilation, so aggregations and ways to compute are dealt to them.
+@pytest.mark.parametrize(
+    ("micro_batch", "aggregation", "compute"),
+    [
+        (8, "token_mean", {}),
+        (2, "sequence_mean", {"remat": "layer", "logits_chunk": 16}),
+        (1, "constant", {"remat": "dots", "logits_chunk": 5}),
+    ],
+)
+def test_gradient_is_the_plain_one_however_it_is_cut_up_and_computed(
+    micro_batch, aggregation, compute
 ):
-    grads, _ = our_gradient(params, trajectories, advantages, make_settings(), micro_batch)
-    assert_close(grads, expected)
-
-
-@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant"])
-def test_each_aggregation_adds_up_over_unequal_micro_batches(
-    params, trajectories, advantages, aggregation
-):
-    loss = LossConfig(aggregation=aggregation)
-    value, expected = plain(params, trajectories, advantages, loss)
-    grads, sums = our_gradient(params, trajectories, advantages, make_settings(loss=loss), 2)
+    value, expected = plain(aggregation)
+    settings = SETTINGS
+    if compute:
+        settings = make_settings(loss=LossConfig(aggregation=aggregation), **compute)
+    grads, sums = our_gradient(micro_batch=micro_batch, settings=settings)
     assert_close(grads, expected)
     np.testing.assert_allclose(sums["loss/policy"], value, rtol=1e-5)
 
 
-def test_groups_without_signal_change_nothing_when_left_out(params, trajectories, advantages):
-    settings = make_settings()
-    skipped, few = our_gradient(params, trajectories, advantages, settings, 4, skip=True)
-    full, many = our_gradient(params, trajectories, advantages, settings, 4, skip=False)
+# All rows on an axis of their own; and all three axes at once.
+@pytest.mark.parametrize("mesh", ["8x1", "2x2x2"])
+def test_gradient_is_the_same_on_any_mesh(mesh):
+    params = split_weights(mesh)
+    everywhere = NamedSharding(mesh_of(params), PartitionSpec())
+    batch = prepared(jax.device_put(sampled(), everywhere))
+    grads, _ = gradient_of(*batch, params=params)
+    assert_close(grads, plain()[1])
+
+
+def test_groups_without_signal_change_nothing_when_left_out():
+    skipped, few = our_gradient(skip=True)
+    full, many = our_gradient(skip=False)
     assert few["tokens/trained"] < many["tokens/trained"]
     assert_close(skipped, full)
 
 
-@pytest.mark.parametrize("mesh", ["8x1", "2x4", "2x2x2"])
-def test_gradient_is_the_same_on_any_mesh(params, trajectories, advantages, expected, mesh):
-    split = on_mesh(params, mesh)
-    moved = generate(
-        TINY,
-        split,
-        PROMPTS,
-        group_size=GROUP,
-        max_new_tokens=24,
-        stop_ids=STOPS,
-        key=jax.random.key(3),
+def test_rows_that_are_all_padding_leave_the_gradient_finite():
+    batch, count, totals = prepared()
+    empty = batch._replace(lengths=jnp.zeros_like(batch.lengths))
+    grads, sums = gradient_of(empty, count, totals)
+    assert int(sums["tokens/trained"]) == 0
+    assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(grads))
+
+
+def test_mask_is_the_lengths_whatever_ids_stand_there():
+    # Given responses whose padding is filled with other ids, some of them stop ids,
+    batch, count, totals = prepared()
+    within = jnp.arange(batch.tokens.shape[-1]) < batch.lengths[..., None]
+    assert not within.all()
+    filled = batch._replace(
+        tokens=jnp.where(within, batch.tokens, 9),
+        sampler_logprobs=jnp.where(within, batch.sampler_logprobs, jnp.nan),
     )
-    np.testing.assert_array_equal(moved.tokens, trajectories.tokens)
-    grads, _ = our_gradient(split, moved, advantages, make_settings(), 8)
-    assert_close(grads, expected)
+    # then the gradient is the same.
+    grads, sums = gradient_of(filled, count, totals)
+    assert_close(grads, plain()[1])
+    assert np.isfinite(sums["sampler_gap/max"])
+    # And the id that fills the padding is an ordinary one within the length: it is trained.
+    zeros = batch._replace(tokens=jnp.zeros_like(batch.tokens))
+    _, sums = gradient_of(zeros, count, totals)
+    assert int(sums["tokens/trained"]) == int(batch.lengths.sum())
 
 
-@pytest.mark.parametrize("remat", ["layer", "dots"])
-def test_remat_and_chunked_logits_leave_the_gradient_alone(
-    params, trajectories, advantages, expected, remat
-):
-    settings = make_settings(remat=remat, logits_chunk=16)
-    grads, _ = our_gradient(params, trajectories, advantages, settings, 8)
-    assert_close(grads, expected)
+def test_the_stop_id_is_trained():
+    # Given responses of which only the last token, the stop id, has any weight in the loss:
+    # the gradient of whole responses less that of responses without their last token.
+    batch, count, totals = prepared()
+    shorter = batch._replace(lengths=jnp.maximum(batch.lengths - 1, 0))
+    whole, all_tokens = gradient_of(batch, count, totals)
+    without, fewer = gradient_of(shorter, count, totals)
+    assert int(all_tokens["tokens/trained"] - fewer["tokens/trained"]) == (batch.lengths > 0).sum()
+    # then it is there, and as large as that of any other token.
+    ends = jax.tree.map(jnp.subtract, whole, without)
+    assert float(jnp.abs(ends["embed"]).max()) > 0.01 * float(jnp.abs(whole["embed"]).max())
 
 
-def test_trainer_agrees_with_sampler_on_logprobs(params, trajectories, advantages):
-    _, sums = our_gradient(params, trajectories, advantages, make_settings(), 16, skip=False)
-    assert sums["tokens/trained"] == np.asarray(trajectories.lengths).sum()
+# Sampler and trainer
+
+
+def test_trainer_agrees_with_sampler_on_logprobs():
+    _, sums = our_gradient(skip=False)
+    assert int(sums["tokens/trained"]) == int(sampled().lengths.sum())
     assert sums["sampler_gap/max"] < 1e-4
 
 
-@pytest.mark.parametrize("sampling", [Sampling(0.7), Sampling(1.3, top_p=0.8), Sampling(1.0, 0.9, 12)])
-def test_trainer_agrees_with_sampler_under_temperature_and_filters(params, advantages, sampling):
-    sampled = generate(
-        TINY,
-        params,
-        PROMPTS,
-        group_size=GROUP,
-        max_new_tokens=24,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        stop_ids=STOPS,
-        key=jax.random.key(5),
-    )
-    settings = make_settings(sampling=sampling)
-    _, sums = our_gradient(params, sampled, advantages, settings, 16, skip=False)
-    assert sums["sampler_gap/max"] < 1e-4
+def border_distance(logits, sampling):
+    """How far top-p is from keeping one token more or less, as mass; float64, per row."""
+    logits = np.asarray(logits, np.float64) / sampling.temperature
+    chance = np.exp(logits - logits.max(-1, keepdims=True))
+    chance = -np.sort(-chance, axis=-1)
+    if sampling.top_k:
+        chance = chance[..., : sampling.top_k]
+    mass = chance.cumsum(-1) / chance.sum(-1, keepdims=True)
+    return np.abs(mass - sampling.top_p).min(-1)
 
 
-def prepared(params, trajectories, advantages, settings, micro_batch=8):
-    layout = plan(
-        np.asarray(trajectories.prompt_lengths),
-        np.asarray(trajectories.lengths).reshape(advantages.shape),
-        advantages,
-        micro_batch=micro_batch,
-        rows=1,
-        skip_constant=True,
-    )
-    totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
-    batch = gather(trajectories, advantages, layout)
-    state = init_state(settings, jax.tree.map(jnp.copy, params))
-    return state, batch, layout.count, totals
+def test_trainer_agrees_with_sampler_under_temperature_and_filters():
+    # Given responses drawn from a tempered and filtered distribution,
+    sampling = Sampling(temperature=1.3, top_p=0.8, top_k=40)
+    drawn = sample(sampling=sampling, seed=5)
+    batch, count, _ = prepared(drawn, skip=False)
+    # when the trainer scores them,
+    logprobs = score(weights(), batch, count, settings=make_settings(sampling=sampling))
+    gap = np.abs(np.asarray(logprobs - batch.sampler_logprobs))
+    within = np.arange(gap.shape[-1]) < np.asarray(batch.lengths)[..., None]
+    # then they agree, but where rounding decides whether top-p keeps a further token: there,
+    # and in few places, the log-probability moves by the share of that token.
+    distance = border_distance(response_logits(weights(), *whole_rows(drawn)), sampling)
+    margins = drawn._replace(logprobs=jnp.asarray(distance, jnp.float32))
+    clear = np.asarray(prepared(margins, skip=False)[0].sampler_logprobs) > 1e-5
+    assert (within & clear).sum() > 0.95 * within.sum()
+    assert gap[within & clear].max() < 1e-4
+    assert gap[within].max() < 0.1
 
 
-def test_second_update_on_old_logprobs_clips(params, trajectories, advantages):
-    settings = make_settings(optimizer=OptimizerConfig(learning_rate=3e-2, warmup_updates=0))
-    state, batch, count, totals = prepared(params, trajectories, advantages, settings)
-    batch = batch._replace(old_logprobs=score(state.params, batch, count, settings=settings))
-    state, first = update(state, batch, count, totals, settings=settings)
-    state, second = update(state, batch, count, totals, settings=settings)
+# The state
+
+
+def off_policy():
+    """A batch that carries the log-probabilities of the policy that sampled it."""
+    batch, count, totals = prepared()
+    return batch._replace(old_logprobs=batch.sampler_logprobs), count, totals
+
+
+def fresh_state():
+    return init_state(SETTINGS, jax.tree.map(jnp.copy, weights()))
+
+
+def test_second_update_on_old_logprobs_clips():
+    batch, count, totals = off_policy()
+    state, first = update(fresh_state(), batch, count, totals, settings=SETTINGS)
+    state, second = update(state, batch, count, totals, settings=SETTINGS)
     assert float(first["clip/low"] + first["clip/high"]) == 0.0
     assert float(second["clip/low"] + second["clip/high"]) > 0.0
-    assert int(state.updates) == 2
+    assert (int(state.updates), int(state.skipped)) == (2, 0)
 
 
-def test_gradient_that_is_not_finite_is_skipped_and_counted(params, trajectories, advantages):
-    settings = make_settings()
-    state, batch, count, totals = prepared(params, trajectories, advantages, settings)
+def test_gradient_that_is_not_finite_is_skipped_and_counted():
+    batch, count, totals = off_policy()
     batch = batch._replace(advantages=batch.advantages.at[0, 0, 0].set(jnp.nan))
-    before = jax.tree.map(np.asarray, (state.params, state.opt_state))
-    state, metrics = update(state, batch, count, totals, settings=settings)
+    state = fresh_state()
+    before = jax.tree.map(np.array, (state.params, state.opt_state))
+    state, metrics = update(state, batch, count, totals, settings=SETTINGS)
     assert not np.isfinite(metrics["grad_norm"])
     assert (int(state.updates), int(state.skipped)) == (0, 1)
     jax.tree.map(np.testing.assert_array_equal, (state.params, state.opt_state), before)
 
 
-def test_batch_without_any_signal_has_zero_gradient_and_finite_state(params, trajectories):
-    settings = make_settings()
+def test_batch_without_any_signal_has_zero_gradient_and_finite_state():
+    # Given a batch of which no group is left,
+    batch, _, totals = off_policy()
     nothing = np.zeros((len(PROMPTS), GROUP), np.float32)
-    state, batch, count, totals = prepared(params, trajectories, nothing, settings)
-    state, metrics = update(state, batch, count, totals, settings=settings)
+    _, count, _ = prepared(advantages=nothing)
     assert count == 0
+    state, metrics = update(fresh_state(), batch, count, totals, settings=SETTINGS)
     assert metrics["grad_norm"] == 0.0
     assert np.isnan(metrics["entropy"])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
-def test_rows_that_are_all_padding_leave_the_gradient_finite(params, trajectories, advantages):
-    settings = make_settings()
-    _, batch, count, totals = prepared(params, trajectories, advantages, settings)
-    empty = batch._replace(lengths=jnp.zeros_like(batch.lengths))
-    grads, _ = batch_gradient(params, empty, count, totals, settings)
-    assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(grads))
+# The program
 
 
-def test_no_array_of_all_logits_exists_in_the_step(params, trajectories, advantages):
-    # Given 16 responses of up to 24 tokens over 320 words, in chunks of 32 tokens,
+@functools.cache
+def lowered_update():
+    """The update's program before optimisation, for logits in chunks of 32 tokens."""
     settings = make_settings(logits_chunk=32, remat="layer")
-    state, batch, count, totals = prepared(params, trajectories, advantages, settings, 16)
-    program = update.lower(state, batch, count, totals, settings=settings).as_text()
+    state, arguments = fresh_state(), prepared(micro_batch=16)
+    return update.lower(state, *arguments, settings=settings).as_text(), (state, arguments)
+
+
+def test_no_array_of_all_logits_exists_in_the_step():
+    # Given 16 responses of up to 24 tokens over 320 words, in chunks of 32 tokens,
+    program, (_, (batch, *_)) = lowered_update()
     # then no tensor holds a logit for more than a chunk's tokens.
     sizes = set()
     for line in program.split("tensor<")[1:]:
@@ -270,9 +291,21 @@ def test_no_array_of_all_logits_exists_in_the_step(params, trajectories, advanta
     assert max(sizes) < rows * batch.tokens.shape[3]
 
 
-def test_weights_are_arguments_not_constants(params, trajectories, advantages):
-    settings = make_settings()
-    state, batch, count, totals = prepared(params, trajectories, advantages, settings)
-    compiled = update.lower(state, batch, count, totals, settings=settings).compile()
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    assert len(compiled.as_text()) < weights
+def test_weights_are_arguments_not_constants():
+    # Given weights whose smallest array has 64 elements,
+    program, arguments = lowered_update()
+    smallest = min(leaf.size for leaf in jax.tree.leaves(weights()))
+    # then no constant of that size is in the program, and nothing was added to its arguments.
+    assert hlo.largest_constant(program) < smallest
+    main = program[program.index("@main(") :].split("->")[0]
+    assert 0 < main.count("%arg") <= len(jax.tree.leaves(arguments))
+
+
+def test_the_measure_of_constants_sees_captured_weights():
+    params = weights()
+
+    def captured(token):
+        return params["embed"][token] * params["norm"]
+
+    program = jax.jit(captured).lower(jnp.int32(3)).as_text()
+    assert hlo.largest_constant(program) == params["embed"].size

@@ -1,0 +1,316 @@
+"""The objective against closed forms in NumPy, and what must not change it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alphamed_jax.rl.loss import Totals, kl_estimate, policy_loss, totals_of
+
+ROWS, LENGTH = 4, 6
+LENGTHS = (6, 1, 3, 0)  # a full row, an empty response, a cut one, a row of padding alone
+
+
+class Case:
+    """A random batch; its log-ratios spread over both sides of the clip range."""
+
+    def __init__(self, seed=0, lengths=LENGTHS, spread=0.3):
+        rng = np.random.default_rng(seed)
+        shape = (ROWS, LENGTH)
+        self.old = -rng.gamma(2.0, size=shape).astype(np.float32)
+        self.new = self.old + rng.normal(0, spread, size=shape).astype(np.float32)
+        self.reference = self.old + rng.normal(0, spread, size=shape).astype(np.float32)
+        self.advantages = rng.normal(size=ROWS).astype(np.float32)
+        self.mask = np.arange(LENGTH) < np.array(lengths)[:, None]
+
+
+def loss_of(new, case, *, reference_logprobs=None, **options):
+    old, advantages, mask = map(jnp.asarray, (case.old, case.advantages, case.mask))
+    if reference_logprobs is not None:
+        options["reference_logprobs"] = jnp.asarray(reference_logprobs)
+    return policy_loss(new, old, advantages, mask, **options)
+
+
+def value_and_gradient(case, **options):
+    """Loss, metrics, and gradient by the log-probabilities."""
+    gradient = jax.value_and_grad(functools.partial(loss_of, case=case, **options), has_aux=True)
+    (value, metrics), gradient = gradient(jnp.asarray(case.new))
+    return float(value), {k: float(v) for k, v in metrics.items()}, np.asarray(gradient)
+
+
+def closed_form(
+    case,
+    *,
+    clip_low=0.2,
+    clip_high=0.2,
+    dual_clip=None,
+    ratio="token",
+    aggregation="token_mean",
+    constant_length=None,
+    kl_coef=0.0,
+    kl_estimator=None,
+):
+    """Value, metrics and gradient, token by token in float64."""
+    tokens, rows = case.mask.sum(), len(case.mask)
+    policy = kl = 0.0
+    metrics = {"clip/low": 0.0, "clip/high": 0.0, "ratio/mean": 0.0}
+    gradient = np.zeros(case.mask.shape)
+    for b, a in enumerate(case.advantages.astype(np.float64)):
+        own = int(case.mask[b].sum())
+        if own == 0:
+            continue
+        weight = {
+            "token_mean": 1 / tokens,
+            "sequence_mean": 1 / (rows * own),
+            "constant": 1 / (rows * (constant_length or 1)),
+        }[aggregation]
+        differences = case.new[b, :own].astype(np.float64) - case.old[b, :own]
+        for t in range(own):
+            r = np.exp(differences[t] if ratio == "token" else differences.mean())
+            bounded = min(max(r, 1 - clip_low), 1 + clip_high)
+            loss, slope = -a * r, -a * r  # slope: by the log of the ratio
+            if -a * bounded > loss:
+                loss, slope = -a * bounded, 0.0
+            if dual_clip is not None and a < 0 and loss > -a * dual_clip:
+                loss, slope = -a * dual_clip, 0.0
+            policy += weight * loss
+            if ratio == "token":
+                gradient[b, t] += weight * slope
+            else:
+                gradient[b, :own] += weight * slope / own
+            metrics["clip/low"] += (r < 1 - clip_low and a < 0) / tokens
+            metrics["clip/high"] += (r > 1 + clip_high and a > 0) / tokens
+            metrics["ratio/mean"] += r / tokens
+            if kl_estimator is not None:
+                d = float(case.reference[b, t]) - float(case.new[b, t])
+                kl += weight * {"k1": -d, "k2": d * d / 2, "k3": np.exp(d) - d - 1}[kl_estimator]
+                by_new = {"k1": 1.0, "k2": -d, "k3": 1 - np.exp(d)}[kl_estimator]
+                gradient[b, t] += kl_coef * weight * by_new
+    metrics |= {"loss/policy": policy, "loss/kl": kl}
+    return policy + kl_coef * kl, metrics, gradient
+
+
+def assert_matches(case, reference=None, **options):
+    value, metrics, gradient = value_and_gradient(case, reference_logprobs=reference, **options)
+    options = {k: v for k, v in options.items() if reference is not None or k != "kl_estimator"}
+    expected = closed_form(case, **options)
+    np.testing.assert_allclose(value, expected[0], rtol=1e-5, atol=1e-6)
+    assert metrics.keys() == expected[1].keys()
+    for name, metric in metrics.items():
+        np.testing.assert_allclose(metric, expected[1][name], rtol=1e-5, atol=1e-6, err_msg=name)
+    np.testing.assert_allclose(gradient, expected[2], rtol=1e-4, atol=1e-6)
+    return metrics
+
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=seeds,
+    clip_low=st.sampled_from([0.0, 0.1, 0.2]),
+    clip_high=st.sampled_from([0.2, 0.28, 1.0]),
+    dual_clip=st.sampled_from([None, 1.5, 3.0]),
+    ratio=st.sampled_from(["token", "sequence"]),
+    aggregation=st.sampled_from(["token_mean", "sequence_mean", "constant"]),
+    kl_estimator=st.sampled_from(["k1", "k2", "k3"]),
+)
+def test_value_gradient_and_metrics_have_their_closed_form(seed, **options):
+    case = Case(seed, spread=0.5)
+    assert_matches(case, case.reference, kl_coef=0.3, constant_length=10, **options)
+
+
+def test_clip_bounds_are_separate_and_remove_gradient_on_the_bound_side_alone():
+    # Given ratios below, within and above a lopsided range, under either sign of advantage,
+    case = Case(lengths=(3, 3, 0, 0))
+    case.old[:] = -2.0
+    case.new[:, :3] = case.old[:, :3] + np.log(np.float32([0.85, 1.1, 1.25]))
+    case.advantages[:2] = [1.0, -1.0]
+    # when only one of the two bounds binds,
+    low = assert_matches(case, clip_low=0.1, clip_high=0.3)
+    high = assert_matches(case, clip_low=0.2, clip_high=0.2)
+    # then it is its own metric that counts it: one of six tokens each.
+    np.testing.assert_allclose([low["clip/low"], low["clip/high"]], [1 / 6, 0], atol=1e-7)
+    np.testing.assert_allclose([high["clip/low"], high["clip/high"]], [0, 1 / 6], atol=1e-7)
+    *_, gradient = value_and_gradient(case, clip_low=0.1, clip_high=0.2)
+    assert (gradient[0, :3] != 0).tolist() == [True, True, False]
+    assert (gradient[1, :3] != 0).tolist() == [False, True, True]
+
+
+def test_dual_clip_bounds_the_loss_of_negative_advantages_alone():
+    # Given a ratio of ten,
+    case = Case(lengths=(1, 1, 0, 0))
+    case.new[:, 0] = case.old[:, 0] + np.log(np.float32(10.0))
+    case.advantages[:2] = [1.0, -1.0]
+    # when the bound is three, then the bad row loses three instead of ten and has no gradient;
+    # the good row gains the clipped 1.2 either way.
+    without, _, pulls = value_and_gradient(case)
+    bounded, _, rests = value_and_gradient(case, dual_clip=3.0)
+    np.testing.assert_allclose([without, bounded], [(10 - 1.2) / 2, (3 - 1.2) / 2], rtol=1e-5)
+    assert pulls[1, 0] != 0
+    assert (rests == 0).all()
+
+
+def test_sequence_ratio_is_shared_by_the_tokens_of_a_response():
+    case = Case(lengths=(6, 2, 3, 0), spread=0.05)
+    _, metrics, gradient = value_and_gradient(case, ratio="sequence", clip_low=9.0, clip_high=9.0)
+    differences = np.where(case.mask, case.new - case.old, 0.0).sum(1) / [6, 2, 3, 1]
+    expected = (np.exp(differences) * [6, 2, 3, 0]).sum() / 11
+    np.testing.assert_allclose(metrics["ratio/mean"], expected, rtol=1e-5)
+    for row, length in enumerate((6, 2, 3)):
+        share = -case.advantages[row] * np.exp(differences[row]) / 11
+        np.testing.assert_allclose(gradient[row, :length], share, rtol=1e-5)
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant"])
+def test_aggregations_divide_by_what_they_say(aggregation):
+    # Given ratio one and advantage one everywhere: each token loses one.
+    case = Case(lengths=LENGTHS)
+    case.new = case.old.copy()
+    case.advantages[:] = 1.0
+    value, _, _ = value_and_gradient(case, aggregation=aggregation, constant_length=12)
+    # then: all tokens / tokens; the three rows with tokens of four; 10 tokens of 4 x 12.
+    expected = {"token_mean": -1.0, "sequence_mean": -3 / 4, "constant": -10 / 48}
+    np.testing.assert_allclose(value, expected[aggregation], rtol=1e-6)
+
+
+def test_constant_aggregation_without_a_length_is_refused():
+    case = Case()
+    with pytest.raises(ValueError, match="needs constant_length"):
+        value_and_gradient(case, aggregation="constant")
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=seeds,
+    homes=st.lists(st.integers(0, 2), min_size=ROWS, max_size=ROWS),
+    lengths=st.lists(st.integers(0, LENGTH), min_size=ROWS, max_size=ROWS),
+    aggregation=st.sampled_from(["token_mean", "sequence_mean", "constant"]),
+    ratio=st.sampled_from(["token", "sequence"]),
+)
+def test_parts_of_a_batch_add_up_to_the_whole(seed, homes, lengths, aggregation, ratio):
+    # Given a batch whose rows are dealt to three unequal parts, garbage on the rows left blank,
+    case = Case(seed, lengths)
+    options = {"aggregation": aggregation, "ratio": ratio, "constant_length": 7, "kl_coef": 0.1}
+    whole = value_and_gradient(case, reference_logprobs=case.reference, **options)
+    totals = totals_of(jnp.asarray(case.mask))
+    assert (float(totals.tokens), float(totals.sequences)) == (sum(lengths), ROWS)
+    # when each part is divided by the totals of the whole,
+    parts = []
+    for home in range(3):
+        part = Case(seed, lengths)
+        part.mask &= (np.array(homes) == home)[:, None]
+        parts.append(
+            value_and_gradient(part, reference_logprobs=part.reference, totals=totals, **options)
+        )
+    # then losses, metrics and gradients add up: no mean of means.
+    np.testing.assert_allclose(sum(p[0] for p in parts), whole[0], rtol=1e-4, atol=1e-6)
+    for name, value in whole[1].items():
+        summed = sum(p[1][name] for p in parts)
+        np.testing.assert_allclose(summed, value, rtol=1e-4, atol=1e-6, err_msg=name)
+    np.testing.assert_allclose(sum(p[2] for p in parts), whole[2], rtol=1e-4, atol=1e-6)
+
+
+def test_totals_given_as_numbers_scale_the_loss():
+    case = Case()
+    whole, *_ = value_and_gradient(case)
+    half, *_ = value_and_gradient(case, totals=Totals(jnp.float32(20), jnp.float32(8)))
+    np.testing.assert_allclose(half, whole / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+@pytest.mark.parametrize("garbage", [np.nan, np.inf, -np.inf, 1e30])
+def test_whatever_stands_under_the_mask_changes_nothing(garbage, ratio):
+    # Given a batch with a cut row and a row of padding alone,
+    case, spoilt = Case(5), Case(5)
+    for array in (spoilt.new, spoilt.old, spoilt.reference):
+        array[~spoilt.mask] = garbage
+    spoilt.advantages[np.array(LENGTHS) == 0] = garbage
+    options = {"ratio": ratio, "kl_coef": 0.2, "aggregation": "sequence_mean", "dual_clip": 2.0}
+    # when garbage stands on the padding, then value, metrics and gradient are the same bits.
+    clean = value_and_gradient(case, reference_logprobs=case.reference, **options)
+    dirty = value_and_gradient(spoilt, reference_logprobs=spoilt.reference, **options)
+    assert dirty[:2] == clean[:2]
+    np.testing.assert_array_equal(dirty[2], clean[2])
+    assert (dirty[2][~case.mask] == 0).all()
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant"])
+def test_a_batch_of_padding_alone_has_loss_and_gradient_zero(aggregation):
+    case = Case(lengths=(0, 0, 0, 0))
+    value, metrics, gradient = value_and_gradient(
+        case,
+        aggregation=aggregation,
+        constant_length=9,
+        reference_logprobs=case.reference,
+        kl_coef=0.1,
+    )
+    assert value == 0
+    assert set(metrics.values()) == {0.0}
+    assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_kl_estimators_and_their_gradients_have_their_closed_form(estimator):
+    d = np.linspace(-4, 4, 33)[None]  # log reference - log policy
+    new = jnp.full(d.shape, -5.0)
+    reference = new + jnp.asarray(d, jnp.float32)
+    value = kl_estimate(new, reference, estimator)
+    gradient = jax.grad(lambda x: kl_estimate(x, reference, estimator).sum())(new)
+    expected = {
+        "k1": (-d, np.ones_like(d)),
+        "k2": (d * d / 2, -d),
+        "k3": (np.exp(d) - d - 1, 1 - np.exp(d)),
+    }
+    np.testing.assert_allclose(value, expected[estimator][0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(gradient, expected[estimator][1], rtol=1e-5, atol=1e-5)
+    # k2 and k3 are never negative, whatever was sampled.
+    assert estimator == "k1" or (value >= 0).all()
+
+
+def test_k1_and_k3_are_the_kl_divergence_in_expectation():
+    # Given two distributions over a few tokens, and the policy's own weights on them,
+    rng = np.random.default_rng(2)
+    policy, reference = rng.dirichlet(np.ones(8), size=2).astype(np.float32)
+    exact = (policy * np.log(policy / reference)).sum()
+    for estimator in ("k1", "k3"):
+        values = kl_estimate(*(jnp.log(x)[None] for x in (policy, reference)), estimator)
+        np.testing.assert_allclose((policy * np.asarray(values)[0]).sum(), exact, rtol=1e-4)
+
+
+def test_without_a_coefficient_the_reference_changes_nothing_but_its_metric():
+    case = Case(3)
+    alone = value_and_gradient(case)
+    beside = value_and_gradient(case, reference_logprobs=case.reference, kl_coef=0.0)
+    assert beside[0] == alone[0]
+    np.testing.assert_array_equal(beside[2], alone[2])
+    assert alone[1]["loss/kl"] == 0.0
+    assert beside[1]["loss/kl"] > 0.0
+
+
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+def test_on_policy_the_gradient_is_the_policy_gradient(ratio):
+    # Given a policy that is the one that sampled,
+    case = Case(lengths=(6, 1, 3, 2))
+    case.new = case.old.copy()
+    value, metrics, gradient = value_and_gradient(case, ratio=ratio)
+    # then the loss is minus the mean advantage of a token, nothing is clipped,
+    per_token = case.mask * case.advantages[:, None] / case.mask.sum()
+    np.testing.assert_allclose(value, -per_token.sum(), rtol=1e-5)
+    assert (metrics["clip/low"], metrics["clip/high"]) == (0.0, 0.0)
+    np.testing.assert_allclose(metrics["ratio/mean"], 1.0, rtol=1e-6)
+    # and the gradient is that of -mean(advantage x log-probability).
+    np.testing.assert_allclose(gradient, -per_token, rtol=1e-5)
+
+
+def test_metrics_carry_no_gradient():
+    case = Case(1)
+
+    def metric_sum(new):
+        return sum(loss_of(new, case)[1].values())
+
+    assert (np.asarray(jax.grad(metric_sum)(jnp.asarray(case.new))) == 0).all()
