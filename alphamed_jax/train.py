@@ -95,6 +95,11 @@ def starting_state(run: Run, checkpoints: Checkpoints) -> tuple[int, TrainState]
     if step is None:
         _, params = hf.load(run.weights, run.mesh, dtype=np.float32)
         return 0, init_state(settings, params)
+    if step > run.config.steps:
+        raise UserError(
+            f"{run.config.folder} has done {step} steps already, more than --steps "
+            f"{run.config.steps}; choose another --output for a shorter run."
+        )
     params = hf.abstract(settings.model, run.mesh, np.float32)
     return step, checkpoints.restore(step, abstract_state(settings, params))
 
@@ -103,71 +108,89 @@ def train(config: Config, console: Console) -> None:
     """Train, evaluate before and after, export; resume where an earlier run stopped."""
     began = time.perf_counter()
     run = prepare(config)
-    folder, prompts = config.folder, config.rollout.prompts
-    record.claim(folder, config)
-    main = distributed.is_main()
-    stop = distributed.StopRequest()
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        step, state = starting_state(run, checkpoints)
-        reference: Params | None = None
-        if config.loss.kl_coef > 0:
-            _, reference = hf.load(run.weights, run.mesh, dtype=run.learner.settings.compute.dtype)
+    if distributed.is_main():
+        record.claim(config.folder, config)
+    distributed.wait_for_all("output folder")
+    if record.is_finished(config.folder, config):
+        console.print(f"{config.folder} is finished: all {config.steps} steps are done.")
+        return
+    with distributed.StopRequest() as stop, Checkpoints(config.folder / "checkpoints") as saved:
+        step, state = starting_state(run, saved)
+        record.write_config(config.folder, config)
         show_start(console, run, resumed_from=step or None)
-        if step == config.steps and record.is_finished(folder, config):
-            console.print(f"{folder} is finished: all {step} steps are done. Nothing to do.")
-            return
-        with MetricsLog(folder, resume_step=step, enabled=main) as log:
-
-            def assess() -> None:
-                result = evaluate(run.learner, state.params, run.heldout, run.tokenizer, step)
-                log.log_eval(step, result)
-                console.print(evaluation_line(result))
-
-            if step == 0 and run.heldout:
-                assess()
-            seconds: list[float] = []
-            while step < config.steps and not stop.asked():
-                chosen = batch_indices(config.seed, len(run.train), step * prompts, prompts)
-                questions = [run.train[i] for i in chosen]
-                step += 1
-                state, metrics, outcome = grpo_step(run.learner, state, reference, questions, step)
-                samples = describe_samples(run.tokenizer, config, questions, outcome)
-                log.log(step, metrics)
-                log.log_samples(step, samples)
-                seconds.append(metrics["time/step"] or 0.0)
-                console.print(progress_line(step, config.steps, metrics, typical_seconds(seconds)))
-                for warning in warnings_for(metrics):
-                    console.print(f"  warning: {warning}", style="yellow")
-                if config.log.table_every and step % config.log.table_every == 0:
-                    console.print(sample_table(samples, step=step))
-                due = config.eval.every and step % config.eval.every == 0
-                if run.heldout and (due or step == config.steps):
-                    assess()
-                if step == config.steps or step % config.checkpoint_every == 0:
-                    checkpoints.save(step, state, record.cursor(config, step))
-        if step < config.steps:
-            checkpoints.save(step, state, record.cursor(config, step))
-    stop.restore()
+        step, state = learn(run, saved, stop, console, step, state)
     if step < config.steps:
         console.print(f"stopped after step {step}; the same command resumes.")
         return
     if config.export:
-        hf.save(folder / "export", run.learner.settings.model, state.params, run.weights)
-    if main:
-        record.write_run(
-            folder,
-            config,
-            run.mesh,
-            parameters=count_parameters(run.learner.settings.model),
-            questions={
-                "train": len(run.train),
-                "held_out": len(run.heldout),
-                "dropped": sum(run.dropped.values()),
-            },
-            seconds=time.perf_counter() - began,
-        )
-        write_report(folder)
-    console.print(f"finished {step} steps in {time.perf_counter() - began:.0f} s: {folder}")
+        hf.save(config.folder / "export", run.learner.settings.model, state.params, run.weights)
+    if distributed.is_main():
+        write_record(run, seconds=time.perf_counter() - began)
+        write_report(config.folder)
+    console.print(f"finished {step} steps in {time.perf_counter() - began:.0f} s: {config.folder}")
+
+
+def learn(
+    run: Run,
+    saved: Checkpoints,
+    stop: distributed.StopRequest,
+    console: Console,
+    step: int,
+    state: TrainState,
+) -> tuple[int, TrainState]:
+    """Step until all steps are done or a stop is asked for; the state returned is saved."""
+    config, prompts = run.config, run.config.rollout.prompts
+    reference: Params | None = None
+    if config.loss.kl_coef > 0:
+        _, reference = hf.load(run.weights, run.mesh, dtype=run.learner.settings.compute.dtype)
+    seconds: list[float] = []
+    with MetricsLog(config.folder, resume_step=step, enabled=distributed.is_main()) as log:
+        if step == 0:
+            assess(run, state.params, step, log, console)
+        while step < config.steps and not stop.asked():
+            chosen = batch_indices(config.seed, len(run.train), step * prompts, prompts)
+            questions = [run.train[i] for i in chosen]
+            step += 1
+            state, metrics, outcome = grpo_step(run.learner, state, reference, questions, step)
+            samples = describe_samples(run.tokenizer, config, questions, outcome)
+            log.log(step, metrics)
+            log.log_samples(step, samples)
+            seconds.append(metrics["time/step"] or 0.0)
+            console.print(progress_line(step, config.steps, metrics, typical_seconds(seconds)))
+            for warning in warnings_for(metrics):
+                console.print(f"  warning: {warning}", style="yellow")
+            if config.log.table_every and step % config.log.table_every == 0:
+                console.print(sample_table(samples, step=step))
+            if step == config.steps or (config.eval.every and step % config.eval.every == 0):
+                assess(run, state.params, step, log, console)
+            if step == config.steps or step % config.checkpoint_every == 0:
+                saved.save(step, state, record.cursor(config, step))
+    saved.save(step, state, record.cursor(config, step))
+    return step, state
+
+
+def assess(run: Run, params: Params, step: int, log: MetricsLog, console: Console) -> None:
+    """Evaluate on the held-out questions, if there are any."""
+    if run.heldout:
+        result = evaluate(run.learner, params, run.heldout, run.tokenizer, step)
+        log.log_eval(step, result)
+        console.print(evaluation_line(result))
+
+
+def write_record(run: Run, seconds: float) -> None:
+    """Write run.json; with it the run counts as finished."""
+    record.write_run(
+        run.config.folder,
+        run.config,
+        run.mesh,
+        parameters=count_parameters(run.learner.settings.model),
+        questions={
+            "train": len(run.train),
+            "held_out": len(run.heldout),
+            "dropped": sum(run.dropped.values()),
+        },
+        seconds=seconds,
+    )
 
 
 def show_start(console: Console, run: Run, resumed_from: int | None) -> None:

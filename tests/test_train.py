@@ -169,6 +169,12 @@ def test_a_finished_run_says_so_and_changes_nothing(whole):
     assert changed <= {"config.yaml"}
 
 
+def test_a_run_cannot_be_made_shorter(whole):
+    config, _ = whole
+    with pytest.raises(UserError, match="has done 6 steps already"):
+        run(dataclasses.replace(config, steps=2))
+
+
 def test_a_finished_run_can_be_made_longer(whole, inputs, tmp_path):
     short = tiny_config(inputs, tmp_path / "run", steps=4)
     run(short)

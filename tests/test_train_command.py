@@ -162,4 +162,6 @@ def test_two_processes_agree_with_one(inputs, tmp_path):
         assert a["loss/policy"] == pytest.approx(b["loss/policy"], abs=1e-5)
     assert_same_run(one, two, exact=False)
     final = json.loads((two / "eval" / "step_000005.json").read_text())
-    assert final["sampled"] == json.loads((one / "eval" / "step_000005.json").read_text())["sampled"]
+    assert (
+        final["sampled"] == json.loads((one / "eval" / "step_000005.json").read_text())["sampled"]
+    )

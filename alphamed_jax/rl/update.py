@@ -78,11 +78,20 @@ def optimizer(config: OptimizerConfig, total_updates: int) -> optax.GradientTran
 
 
 def state_shardings(abstract_params: Any, settings: Settings) -> Any:
-    """Shardings in the shape of a `TrainState`: the moments lie where their weights lie."""
+    """Shardings in the shape of a `TrainState`: the moments lie where their weights lie.
+
+    Spelled as compiled programs return them, without trailing Nones: jit takes P("fsdp", None)
+    and P("fsdp") for different arguments, and the second step would compile everything again.
+    """
     whole = NamedSharding(mesh_of(abstract_params), PartitionSpec())
-    layout = jax.tree.map(
-        lambda x: x.sharding if isinstance(x.sharding, NamedSharding) else whole, abstract_params
-    )
+
+    def respelled(x):
+        axes = list(x.sharding.spec) if isinstance(x.sharding, NamedSharding) else []
+        while axes and axes[-1] is None:
+            axes.pop()
+        return NamedSharding(whole.mesh, PartitionSpec(*axes))
+
+    layout = jax.tree.map(respelled, abstract_params)
     tx = optimizer(settings.optimizer, settings.total_updates)
     opt_state = optax.tree_utils.tree_map_params(
         tx,
@@ -101,10 +110,13 @@ def _fresh(settings: Settings, params: Params) -> TrainState:
 
 
 def init_state(settings: Settings, params: Params) -> TrainState:
-    """Fresh optimiser state beside `params`, which it takes over."""
-    where = state_shardings(params, settings)
-    rest = jax.jit(lambda p: _fresh(settings, p)[1:], out_shardings=tuple(where[1:]))(params)
-    return TrainState(params, *rest)
+    """Fresh optimiser state beside `params`, which it takes over (their arrays are donated)."""
+    fresh = jax.jit(
+        functools.partial(_fresh, settings),
+        out_shardings=state_shardings(params, settings),
+        donate_argnums=0,
+    )
+    return fresh(params)
 
 
 def abstract_state(settings: Settings, abstract_params: Any) -> TrainState:

@@ -57,6 +57,12 @@ def is_main() -> bool:
     return jax.process_index() == 0
 
 
+def wait_for_all(where: str) -> None:
+    """Wait until every process has come here; one that failed before ends the others."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
+
+
 class StopRequest:
     """Turns SIGTERM and SIGINT into a request that is honoured at the next step border."""
 
@@ -77,7 +83,10 @@ class StopRequest:
             return self._asked
         return bool(multihost_utils.process_allgather(np.array(self._asked)).any())
 
-    def restore(self) -> None:
+    def __enter__(self) -> "StopRequest":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Put the former handlers back."""
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -62,19 +62,25 @@ def claim(folder: Path, config: Config) -> None:
     if path.is_file():
         before, now = _fixed(load_config(path)), _fixed(config)
         for name in now:
-            if before[name] != now[name]:
+            if before.get(name) != now[name]:
                 raise UserError(
-                    f"{folder} holds a run with {name} {before[name]!r}, but now it is "
+                    f"{folder} holds a run with {name} {before.get(name)!r}, but now it is "
                     f"{now[name]!r}; choose another --output, or delete the folder to start over."
                 )
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not the folder of a run; choose another --output.")
+    else:
+        write_config(folder, config)
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """Write the resolved configuration, making the folder where it is not there."""
     if is_main():
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{folder}: cannot be made ({error.strerror}).") from None
-        write_atomically(path, to_yaml(config))
+        write_atomically(folder / "config.yaml", to_yaml(config))
 
 
 def cursor(config: Config, step: int) -> dict[str, Any]:
@@ -90,7 +96,8 @@ def cursor(config: Config, step: int) -> dict[str, Any]:
 def is_finished(folder: Path, config: Config) -> bool:
     """Whether the last start of this run came to its end, export and report included."""
     path = folder / "run.json"
-    return path.is_file() and json.loads(path.read_text())["steps"] == config.steps
+    exported = not config.export or (folder / "export").is_dir()
+    return path.is_file() and json.loads(path.read_text())["steps"] == config.steps and exported
 
 
 def write_run(

@@ -35,4 +35,3 @@ def describe_samples(
             )
         )
     return samples
-

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import make_settings
+from helpers import make_settings, on_mesh
 from jax.sharding import NamedSharding, PartitionSpec
 from tiny_rollouts import (
     GROUP,
@@ -29,7 +29,7 @@ from alphamed_jax.model.mesh import data_rows, mesh_of
 from alphamed_jax.rl.batch import gather, plan
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.loss import Totals
-from alphamed_jax.rl.update import batch_gradient, init_state, score, update
+from alphamed_jax.rl.update import batch_gradient, init_state, score, state_shardings, update
 
 SETTINGS = make_settings(optimizer=OptimizerConfig(learning_rate=3e-2, warmup_updates=0))
 # One group of four is constant and so without signal.
@@ -231,16 +231,30 @@ def off_policy():
 
 
 def fresh_state():
-    return init_state(SETTINGS, jax.tree.map(jnp.copy, weights()))
+    """A state of its own, which an update may donate, placed as `train` places it."""
+    return init_state(SETTINGS, on_mesh(jax.tree.map(jnp.copy, weights()), "1x1"))
 
 
-def test_second_update_on_old_logprobs_clips():
+@pytest.mark.parametrize("mesh", ["8x1", "2x4", "2x2x2"])
+def test_layout_of_the_state_is_that_of_the_weights_as_programs_spell_it(mesh):
+    params = split_weights(mesh)
+    where = state_shardings(params, SETTINGS)
+    moments = where.opt_state[1][0]
+    for layout in (where.params, moments.mu, moments.nu):
+        for leaf, weight in zip(*map(jax.tree.leaves, (layout, params)), strict=True):
+            assert leaf.is_equivalent_to(weight.sharding, weight.ndim)
+            assert not leaf.spec or leaf.spec[-1] is not None
+
+
+def test_second_update_on_old_logprobs_clips_and_runs_the_program_of_the_first():
     batch, count, totals = off_policy()
     state, first = update(fresh_state(), batch, count, totals, settings=SETTINGS)
+    programs = update._cache_size()
     state, second = update(state, batch, count, totals, settings=SETTINGS)
     assert float(first["clip/low"] + first["clip/high"]) == 0.0
     assert float(second["clip/low"] + second["clip/high"]) > 0.0
     assert (int(state.updates), int(state.skipped)) == (2, 0)
+    assert update._cache_size() == programs
 
 
 def test_gradient_that_is_not_finite_is_skipped_and_counted():
