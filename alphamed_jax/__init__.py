@@ -1,3 +1,8 @@
 """AlphaMed in JAX: reinforcement learning for medical reasoning from the answer key alone."""
 
+import os
+
+# transformers is used for tokenizers alone: it need not say that PyTorch is missing.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
 __version__ = "0.1.0"

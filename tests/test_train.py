@@ -188,14 +188,14 @@ def test_a_run_resumes_on_another_mesh(whole, inputs, tmp_path, monkeypatch):
     config, _ = whole
     resumed = dataclasses.replace(config, output=str(tmp_path / "run"), steps=4)
     run(resumed)
-    run(dataclasses.replace(resumed, steps=6, mesh="2x4"))
+    run(dataclasses.replace(resumed, steps=6, mesh="4x2"))
     rows = rows_of(config.folder / "metrics.jsonl")
     for ours, theirs in zip(rows_of(resumed.folder / "metrics.jsonl"), rows, strict=True):
         assert ours["reward/mean"] == theirs["reward/mean"]
         assert ours["loss/policy"] == pytest.approx(theirs["loss/policy"], abs=1e-5)
 
 
-@pytest.mark.parametrize("mesh", ["4x2", "2x2x2"])
+@pytest.mark.parametrize("mesh", ["4x2", pytest.param("2x2x2", marks=pytest.mark.slow)])
 def test_samples_and_losses_are_the_same_on_any_mesh(whole, tmp_path, mesh):
     config, _ = whole
     other = dataclasses.replace(config, output=str(tmp_path / "run"), mesh=mesh, steps=3)

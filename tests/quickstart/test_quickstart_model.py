@@ -169,6 +169,7 @@ def test_an_untrained_network_already_looks_up_what_followed_the_same_token():
     assert seen[1][10] > 3 / 25
 
 
+@pytest.mark.slow
 def test_make_writes_questions_and_a_loadable_model(tmp_path):
     make.make(make.Arguments(output=str(tmp_path), steps=1))
     config, _ = hf.load(tmp_path / "model")

@@ -215,10 +215,13 @@ def test_parts_of_a_batch_add_up_to_the_whole(seed, homes, lengths, aggregation,
     np.testing.assert_allclose(sum(p[2] for p in parts), whole[2], rtol=1e-4, atol=1e-6)
 
 
-def test_totals_given_as_numbers_scale_the_loss():
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant"])
+def test_a_batch_twice_as_large_halves_the_loss_of_its_part(aggregation):
     case = Case()
-    whole, *_ = value_and_gradient(case)
-    half, *_ = value_and_gradient(case, totals=Totals(jnp.float32(20), jnp.float32(8)))
+    options = {"aggregation": aggregation, "constant_length": 7}
+    whole, *_ = value_and_gradient(case, **options)
+    twice = Totals(jnp.float32(2 * sum(LENGTHS)), jnp.float32(2 * ROWS))
+    half, *_ = value_and_gradient(case, totals=twice, **options)
     np.testing.assert_allclose(half, whole / 2, rtol=1e-5)
 
 

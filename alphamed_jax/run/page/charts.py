@@ -130,7 +130,8 @@ def value_limits(
         high = common if high > 3 * common > 0 else high
     low = min(0.0, known[0])
     high = max(0.0, high)
-    return (low, high + 0.08 * (high - low)) if high > low else (0.0, 1.0)
+    # A span near the smallest float cannot be divided into ticks; nothing measured is that small.
+    return (low, high + 0.08 * (high - low)) if high - low > 1e-200 else (0.0, 1.0)
 
 
 def ticks(low: float | int, high: float | int, count: int = 4) -> list[float]:
