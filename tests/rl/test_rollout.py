@@ -10,6 +10,7 @@ import pytest
 from helpers import TINY
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from tiny_rollouts import (
     GROUP,
     LENGTH,
@@ -194,6 +195,20 @@ def test_logprobs_are_those_of_a_plain_forward_pass(plain_logprobs):
     np.testing.assert_allclose(free.logprobs, expected, atol=1e-4)
     # The model is sharp enough for this to mean something.
     assert expected.std() > 0.5
+
+
+def test_draws_follow_the_model_and_are_independent_from_token_to_token(plain_logprobs):
+    # Given where each token lies in the model's cumulative distribution, spread over its share,
+    tokens = np.asarray(sampled(stop_ids=NO_STOP).tokens)[..., None]
+    chance = np.exp(plain_logprobs.astype(np.float64))
+    below = np.take_along_axis(chance.cumsum(-1) - chance, tokens, axis=2)[..., 0]
+    share = np.take_along_axis(chance, tokens, axis=2)[..., 0]
+    places = below + share * np.random.default_rng(0).random(share.shape)
+    # then these places are uniform,
+    assert stats.kstest(places.reshape(-1), "uniform").pvalue > 1e-3
+    # and do not tell of those of the next token, nor of the next row.
+    for now, then in ((places[:, :-1], places[:, 1:]), (places[:-1], places[1:])):
+        assert abs(np.corrcoef(now.reshape(-1), then.reshape(-1))[0, 1]) < 0.2
 
 
 def test_greedy_is_the_argmax_loop_over_a_plain_forward_pass():

@@ -189,6 +189,12 @@ def test_trainer_agrees_with_sampler_on_logprobs():
     _, sums = our_gradient(skip=False)
     assert int(sums["tokens/trained"]) == int(sampled().lengths.sum())
     assert sums["sampler_gap/max"] < 1e-4
+    # A single token on which they did not agree would be seen.
+    batch, count, totals = prepared(skip=False)
+    moved = batch.sampler_logprobs.at[0, 0, 0, 0].add(0.5)
+    _, sums = gradient_of(batch._replace(sampler_logprobs=moved), count, totals)
+    np.testing.assert_allclose(sums["sampler_gap/max"], 0.5, atol=1e-4)
+    np.testing.assert_allclose(sums["sampler_gap/mean"], 0.5, atol=0.01)
 
 
 def border_distance(logits, sampling):
