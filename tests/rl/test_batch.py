@@ -30,6 +30,7 @@ def planned(micro_batch=8, rows=1, skip_constant=True, advantages=ADVANTAGES):
 # Units
 
 
+@settings(deadline=None)
 @given(st.integers(2, 32), st.integers(1, 64), st.integers(1, 16))
 def test_units_divide_the_group_and_fit_the_share_of_a_data_row(group, share, rows):
     size, per_micro = unit_shape(group, share * rows, rows)

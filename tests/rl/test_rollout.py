@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import TINY
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from tiny_rollouts import (
@@ -225,6 +225,7 @@ def test_greedy_is_the_argmax_loop_over_a_plain_forward_pass():
 # Shapes and programs
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200_000))
 def test_a_bucket_holds_its_length_with_at_most_a_third_of_padding(length):
     size = bucket(length)
@@ -235,10 +236,10 @@ def test_a_bucket_holds_its_length_with_at_most_a_third_of_padding(length):
     assert odd in (1, 3)
 
 
-@given(st.integers(1, 5000), st.integers(1, 5000))
-def test_buckets_grow_with_the_length_and_are_few(a, b):
-    assert bucket(min(a, b)) <= bucket(max(a, b))
-    assert len({bucket(n) for n in range(1, 4097, 7)}) <= 17
+def test_buckets_grow_with_the_length_and_are_few():
+    sizes = [bucket(length) for length in range(1, 4097)]
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) == 17  # 16, 24, 32, 48, ... 4096
 
 
 def test_prompts_are_padded_on_the_right_and_filled_up_to_a_multiple():
