@@ -11,7 +11,8 @@ os.environ["XLA_FLAGS"] = (
     # Eight devices on two busy cores may wait long for each other.
     " --xla_cpu_collective_call_terminate_timeout_seconds=600"
     # Tests compile much and compute little.
-    " --xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+    " --xla_llvm_disable_expensive_passes=true"
 )
 
 import pytest
