@@ -151,7 +151,8 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class UpdateConfig:
-    """How the gradient of one batch is computed; none of this changes its value."""
+    """How a batch becomes updates. Below `epochs`, nothing changes the value of the gradient
+    (but for rounding, which compute_dtype decides)."""
 
     mini_batches: int = 1
     """Optimiser updates per pass over the batch."""
