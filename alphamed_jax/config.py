@@ -66,6 +66,9 @@ class RolloutConfig:
     """Sample from the fewest tokens that hold this share of the probability; 1 keeps all."""
     top_k: int = 0
     """0 keeps the whole vocabulary."""
+    slots: int | None = None
+    """Responses decoded at once, over the whole mesh; as one ends, the next takes its slot. null:
+    all of a step, which is fastest where their caches fit into memory."""
 
     def __post_init__(self):
         _at_least(1, rollout_prompts=self.prompts, rollout_max_new_tokens=self.max_new_tokens)
@@ -82,6 +85,8 @@ class RolloutConfig:
         if not 0 < self.top_p <= 1:
             raise UserError(f"rollout.top_p is {self.top_p}: expected a number in (0, 1].")
         _at_least(0, rollout_top_k=self.top_k)
+        if self.slots is not None:
+            _at_least(1, rollout_slots=self.slots)
 
 
 @dataclass(frozen=True)

@@ -126,25 +126,40 @@ def _pick(weights: Float[Array, "B n"], uniform: Float[Array, "B"]) -> Int[Array
 
 
 def draw(
-    keys: Key[Array, "B"], logits: Float[Array, "B V"], sampling: Sampling
+    keys: Key[Array, "B"],
+    logits: Float[Array, "B V"] | Float[Array, "V B"],
+    sampling: Sampling,
+    vocabulary_first: bool = False,
 ) -> tuple[Int[Array, "B"], Float[Array, "B"]]:
     """Draw a token per row, and its log-probability under the sampled distribution.
 
     Two-level inversion: first a block of the vocabulary, then a token within it. It takes two
     uniform numbers per row where the Gumbel trick takes V, and each level adds about sqrt(V)
     numbers, so that rounding moves few borders. Greedy draws have log-probability 0.
+
+    `vocabulary_first` says that the logits are [V B], as products with output-major weights
+    leave them; to turn them on a CPU takes as long as to make them.
     """
     if sampling.temperature == 0:
-        return jnp.argmax(logits, axis=-1), jnp.zeros(logits.shape[0])
+        return jnp.argmax(logits, axis=0 if vocabulary_first else -1), jnp.zeros(keys.shape)
+    if vocabulary_first and sampling.filtered:
+        logits, vocabulary_first = logits.T, False
     logits = shape_logits(logits, sampling)
-    rows, vocabulary = logits.shape
+    axis = 0 if vocabulary_first else 1
+    vocabulary, rows = logits.shape[axis], keys.shape[0]
     width = block_width(vocabulary)
-    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
-    blocks = weights.reshape(rows, vocabulary // width, width)
-    mass = blocks.sum(-1)
+    weights = jnp.exp(logits - logits.max(axis, keepdims=True))
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
-    block = _pick(mass, uniform[:, 0])
-    inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
+    if vocabulary_first:
+        blocks = weights.reshape(vocabulary // width, width, rows)
+        mass = blocks.sum(1).T
+        block = _pick(mass, uniform[:, 0])
+        inside = jnp.take_along_axis(blocks, block[None, None, :], axis=0)[0].T
+    else:
+        blocks = weights.reshape(rows, vocabulary // width, width)
+        mass = blocks.sum(-1)
+        block = _pick(mass, uniform[:, 0])
+        inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
     place = _pick(inside, uniform[:, 1])
     weight = jnp.take_along_axis(inside, place[:, None], axis=1)[:, 0]
     return block * width + place, jnp.log(weight / mass.sum(-1))

@@ -10,7 +10,7 @@ import numpy as np
 from alphamed_jax.data.prompts import EncodedQuestion
 from alphamed_jax.model.llama import Params
 from alphamed_jax.model.mesh import mesh_of, to_host
-from alphamed_jax.rl.rollout import decode_layout, generate
+from alphamed_jax.rl.rollout import generate, layout_for
 from alphamed_jax.rl.step import Learner
 
 # Evaluation noise must not be training noise: its keys fold in this number first.
@@ -39,9 +39,8 @@ def evaluate(
     by_source: dict[str, dict[str, Any]] = defaultdict(dict)
     mesh = mesh_of(params)
     if questions:
-        with jax.set_mesh(mesh):
-            dtype = learner.settings.compute.dtype
-            layout = decode_layout(learner.settings.model, params, dtype)
+        rows = rollout.slots or min(rollout.prompts, len(questions)) * samples
+        layout = layout_for(learner.settings.model, params, rows, learner.settings.compute.dtype)
     for way in ("sampled", "greedy"):
         group = samples if way == "sampled" else 1
         rows: list[tuple[str, bool, bool, int, bool, bool]] = []
@@ -61,6 +60,7 @@ def evaluate(
                 first_sequence=start * group,
                 dtype=learner.settings.compute.dtype,
                 layout=layout,
+                slots=rollout.slots,
             )
             with jax.set_mesh(mesh):
                 letters = learner.automaton.extract(trajectories.tokens, trajectories.lengths)

@@ -1,23 +1,34 @@
-"""Rollout: each prompt is prefilled once, its G responses are decoded in one jitted loop.
+"""Rollout: each prompt is prefilled once, its G responses are decoded in slots, in jitted loops.
 
 Row p·G + g is response g of prompt p. Every response has a sequence id of its own, and the
 noise of its token t is `fold_in(fold_in(key, sequence id), t)`: what a row samples does not
-depend on the rows beside it, nor on the mesh.
+depend on the rows beside it, nor on the slot it is decoded in, nor on the mesh.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from alphamed_jax.model import attention, llama
 from alphamed_jax.model.llama import LlamaConfig, Params
-from alphamed_jax.model.mesh import constrain, data_rows, mesh_of, place
-from alphamed_jax.rl.distribution import Sampling, draw
+from alphamed_jax.model.mesh import data_rows, mesh_of, place, to_host
+from alphamed_jax.rl import decode as engine
+from alphamed_jax.rl.decode import Decoding, Layout, Pause, Prompts, Rows, decode_layout, prefill
+from alphamed_jax.rl.distribution import Sampling
+
+# Caches start this long and double: short responses are read from short caches.
+FIRST_CAPACITY = 256
+# Slots are refilled once an eighth of them is free: a refill costs about as much as a step, and
+# with it about a sixteenth of them stands idle.
+REFILL_SHARE = 8
+# When the queue is empty and a quarter of the slots is at work, decoding goes on in so many; fewer
+# than eight rows cost as much as eight.
+SHRINK, FEWEST_SLOTS = 4, 8
+# Rows per device up to which a CPU decodes faster from output-major weights (`llama.project`).
+OUTPUT_MAJOR_ROWS = 64
 
 
 class Trajectories(NamedTuple):
@@ -35,12 +46,45 @@ class Trajectories(NamedTuple):
     """Whether a stop id ended the response; False: it was truncated."""
 
 
-class Prefilled(NamedTuple):
-    """A prompt's keys and values per layer, [P K Tp H] each, and its last hidden state."""
+class Occupancy(NamedTuple):
+    """How busy the slots were."""
 
-    keys: tuple[Array, ...]
-    values: tuple[Array, ...]
-    last: Float[Array, "P D"]
+    steps: int
+    """Decode steps."""
+    busy: float
+    """Share of slot-steps at which a response went on, over the whole rollout."""
+    busy_while_waiting: float | None
+    """The same while responses waited for a slot; None where all had one from the start."""
+
+
+class Usage(NamedTuple):
+    """Counts that `Occupancy` is made of, added up from loop to loop."""
+
+    steps: int = 0
+    busy: int = 0
+    slot_steps: int = 0
+    waiting_busy: int = 0
+    waiting_slot_steps: int = 0
+
+    def after(self, steps: int, busy: int, slots: int, waiting: bool) -> "Usage":
+        """After a loop over `slots`; `steps` and `busy` count from the start of the rollout."""
+        here, at_work = (steps - self.steps) * slots, busy - self.busy
+        return Usage(
+            steps,
+            busy,
+            self.slot_steps + here,
+            self.waiting_busy + at_work * waiting,
+            self.waiting_slot_steps + here * waiting,
+        )
+
+    def summary(self) -> Occupancy:
+        """Shares of the slot-steps."""
+        queue = self.waiting_slot_steps
+        return Occupancy(
+            self.steps,
+            self.busy / max(self.slot_steps, 1),
+            self.waiting_busy / queue if queue else None,
+        )
 
 
 def bucket(length: int, smallest: int = 16) -> int:
@@ -49,166 +93,6 @@ def bucket(length: int, smallest: int = 16) -> int:
     while size < length:
         size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
     return size
-
-
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def decode_layout(config: LlamaConfig, params: Params, dtype: Any) -> Params:
-    """The weights as decoding wants them, made once per rollout.
-
-    Cast to the compute dtype, gathered over `fsdp`, and each layer's weights arrays of their
-    own: a slice of a stacked array inside the loop would be copied at every step.
-    """
-    layers = [
-        llama.gathered(config, {name: w[i] for name, w in params["layers"].items()}, dtype)
-        for i in range(config.num_layers)
-    ]
-    table = constrain(params["embed"].astype(dtype), "vocab", None)
-    head = llama.gathered_head(config, params, dtype)
-    return {"embed": table, "layers": layers, "norm": params["norm"]} | head
-
-
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def prefill(
-    config: LlamaConfig,
-    params: Params,
-    tokens: Int[Array, "P Tp"],
-    lengths: Int[Array, "P"],
-    dtype: Any,
-) -> Prefilled:
-    """Forward the prompts once, each on its own row, padded on the right."""
-    prompts, width = tokens.shape
-    positions = jnp.broadcast_to(jnp.arange(width), (prompts, width))
-    mask = (positions[:, :, None] >= positions[:, None, :]) & (
-        positions[:, None, :] < lengths[:, None, None]
-    )
-
-    def attend(q, k, v):
-        return attention.causal(q, jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), mask)
-
-    x = llama.embed(config, params, tokens, dtype)
-    x, kv = llama.run_layers(config, params, x, positions, attend, keep_kv=True)
-    assert kv is not None
-    last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)[:, 0]
-
-    def per_layer(stacked):
-        rows = jnp.swapaxes(stacked, 2, 3)  # [L P K Tp H]
-        return tuple(constrain(row, "batch", "kv_heads", None, None) for row in rows)
-
-    return Prefilled(per_layer(kv[0]), per_layer(kv[1]), last)
-
-
-class _Loop(NamedTuple):
-    """State of the decode loop after `step` tokens of every row."""
-
-    step: Int[Array, ""]
-    tokens: Int[Array, "P G T"]
-    logprobs: Float[Array, "P G T"]
-    lengths: Int[Array, "P G"]
-    done: Bool[Array, "P G"]
-    last: Int[Array, "P G"]
-    keys: tuple[Array, ...]
-    values: tuple[Array, ...]
-
-
-@functools.partial(jax.jit, static_argnames=("config", "group_size", "max_new_tokens", "sampling"))
-def decode(
-    config: LlamaConfig,
-    layout: Params,
-    prefilled: Prefilled,
-    prompt_lengths: Int[Array, "P"],
-    stop_ids: Int[Array, "s"],
-    key: Key[Array, ""],
-    sequence_ids: Int[Array, "P G"],
-    *,
-    group_size: int,
-    max_new_tokens: int,
-    sampling: Sampling,
-) -> tuple[Array, Array, Array, Array]:
-    """Sample `group_size` responses per prompt until all are done.
-
-    Returns tokens, log-probabilities [P G T], lengths and finished [P G].
-
-    The prompt's cache is read in place by all rows of its group; a row's own cache is written
-    at the same index in every row, so that the update is one slice and stays in place.
-    """
-    prompts, prompt_width = prompt_lengths.shape[0], prefilled.keys[0].shape[2]
-    dtype = layout["embed"].dtype
-    shape = (prompts, group_size)
-    row_keys = jax.vmap(jax.vmap(lambda i: jax.random.fold_in(key, i)))(sequence_ids)
-    prompt_mask = jnp.arange(prompt_width) < prompt_lengths[:, None]
-    slots = jnp.arange(max_new_tokens)
-
-    def sample(x, step):
-        """Token and log-probability per row, from hidden states [P G D]."""
-        logits = constrain(llama.unembed(config, layout, x), "batch", None, "vocab")
-        keys = jax.vmap(lambda k: jax.random.fold_in(k, step))(row_keys.reshape(-1))
-        token, logprob = draw(keys, logits.reshape(-1, config.vocab_size), sampling)
-        return token.reshape(shape).astype(jnp.int32), logprob.reshape(shape)
-
-    def record(loop, token, logprob):
-        """Write the sampled token into the rows that are not done."""
-        live = ~loop.done
-        token = jnp.where(live, token, 0)
-        logprob = jnp.where(live, logprob, 0.0)
-        at = (0, 0, loop.step)
-        return loop._replace(
-            step=loop.step + 1,
-            tokens=jax.lax.dynamic_update_slice(loop.tokens, token[..., None], at),
-            logprobs=jax.lax.dynamic_update_slice(loop.logprobs, logprob[..., None], at),
-            lengths=loop.lengths + live,
-            done=loop.done | (live & jnp.isin(token, stop_ids)),
-            last=token,
-        )
-
-    def body(loop):
-        own_mask = (slots < loop.step)[None, None, None]
-        positions = jnp.broadcast_to((prompt_lengths + loop.step - 1)[:, None, None], (*shape, 1))
-        rope = llama.rope_table(config, positions)
-        x = llama.embed(config, layout, loop.last[..., None], dtype)
-        keys, values = list(loop.keys), list(loop.values)
-        for i, layer_weights in enumerate(layout["layers"]):
-
-            def attend(q, k, v, i=i):
-                at = (0, 0, 0, loop.step - 1, 0)
-                k, v = jnp.swapaxes(k, 2, 3), jnp.swapaxes(v, 2, 3)
-                keys[i] = jax.lax.dynamic_update_slice(keys[i], k, at)
-                values[i] = jax.lax.dynamic_update_slice(values[i], v, at)
-                return attention.shared(
-                    q,
-                    prefilled.keys[i],
-                    prefilled.values[i],
-                    prompt_mask,
-                    keys[i],
-                    values[i],
-                    own_mask,
-                )
-
-            x, _ = llama.layer(config, layer_weights)(x, rope, attend)
-        x = llama.rms_norm(x[:, :, 0], layout["norm"], config.rms_norm_eps)
-        token, logprob = sample(x, loop.step)
-        loop = loop._replace(keys=tuple(keys), values=tuple(values))
-        return record(loop, token, logprob)
-
-    def empty():
-        cache = jnp.zeros((*shape, config.num_kv_heads, max_new_tokens, config.head_dim), dtype)
-        return constrain(cache, "batch", None, "kv_heads", None, None)
-
-    loop = _Loop(
-        step=jnp.int32(0),
-        tokens=constrain(jnp.zeros((*shape, max_new_tokens), jnp.int32), "batch", None, None),
-        logprobs=constrain(jnp.zeros((*shape, max_new_tokens)), "batch", None, None),
-        lengths=jnp.zeros(shape, jnp.int32),
-        done=jnp.zeros(shape, bool),
-        last=jnp.zeros(shape, jnp.int32),
-        keys=tuple(empty() for _ in prefilled.keys),
-        values=tuple(empty() for _ in prefilled.values),
-    )
-    first = jnp.broadcast_to(prefilled.last[:, None], (*shape, config.hidden_size))
-    loop = record(loop, *sample(first, 0))
-    loop = jax.lax.while_loop(
-        lambda loop: (loop.step < max_new_tokens) & ~jnp.all(loop.done), body, loop
-    )
-    return loop.tokens, loop.logprobs, loop.lengths, loop.done
 
 
 def pad_prompts(
@@ -227,6 +111,28 @@ def pad_prompts(
     return tokens, lengths
 
 
+def capacities(length: int) -> list[int]:
+    """Cache lengths for responses of up to `length` tokens: doubling, the last one `length`."""
+    sizes, size = [], FIRST_CAPACITY
+    while 2 * size <= length:
+        sizes.append(size)
+        size *= 2
+    return [*sizes, length]
+
+
+def layout_for(config: LlamaConfig, params: Params, rows: int, dtype: Any = None) -> Layout:
+    """Decoding weights for `rows` responses at once on the mesh that `params` live on."""
+    mesh = mesh_of(params)
+    few = rows <= OUTPUT_MAJOR_ROWS * data_rows(mesh)
+    with jax.set_mesh(mesh):
+        return decode_layout(
+            config,
+            params,
+            dtype or params["embed"].dtype,
+            output_major=few and mesh.devices.flat[0].platform == "cpu",
+        )
+
+
 def generate(
     config: LlamaConfig,
     params: Params,
@@ -241,7 +147,8 @@ def generate(
     key: Key[Array, ""],
     first_sequence: int = 0,
     dtype: Any = None,
-    layout: Params | None = None,
+    layout: Layout | None = None,
+    slots: int | None = None,
 ) -> Trajectories:
     """Sample `group_size` responses to each prompt on the mesh that `params` live on.
 
@@ -251,7 +158,9 @@ def generate(
       key: fixed for a run; `first_sequence` advances by the number of rows each step.
       first_sequence: sequence id of row 0; row i has `first_sequence + i`.
       dtype: compute dtype; None takes that of `params`.
-      layout: weights from `decode_layout`, to share them between calls.
+      layout: weights from `layout_for`, to share them between calls.
+      slots: responses decoded at once over the whole mesh, at least one per data row; as one
+        ends the next takes its place. None: all of them.
 
     Returns:
       Trajectories whose rows are padded to a whole number of rows per device: with fewer
@@ -260,31 +169,177 @@ def generate(
     Raises:
       ValueError: no prompts, or an empty one.
     """
+    return roll_out(
+        config,
+        params,
+        prompts,
+        group_size=group_size,
+        max_new_tokens=max_new_tokens,
+        sampling=Sampling(temperature, top_p, top_k),
+        stop_ids=stop_ids,
+        key=key,
+        first_sequence=first_sequence,
+        dtype=dtype,
+        layout=layout,
+        slots=slots,
+    )[0]
+
+
+def roll_out(
+    config: LlamaConfig,
+    params: Params,
+    prompts: Sequence[Sequence[int]],
+    *,
+    group_size: int,
+    max_new_tokens: int,
+    sampling: Sampling,
+    stop_ids: Sequence[int],
+    key: Key[Array, ""],
+    first_sequence: int = 0,
+    dtype: Any = None,
+    layout: Layout | None = None,
+    slots: int | None = None,
+    refill: bool = True,
+    limits: Int[np.ndarray, "B"] | None = None,
+) -> tuple[Trajectories, Occupancy]:
+    """`generate`, and how busy the slots were.
+
+    Args:
+      refill: False waits until all slots are free before it starts the next responses; for
+        measuring what refilling saves.
+      limits: longest length of each response, at least 1; None: `max_new_tokens`.
+
+    Raises:
+      ValueError: no prompts, or an empty one.
+    """
     if not prompts or not all(len(prompt) for prompt in prompts):
         raise ValueError("generate needs at least one prompt, and no prompt may be empty.")
     mesh = mesh_of(params)
+    shares = data_rows(mesh)
+    tokens, lengths = pad_prompts(prompts, shares)
+    responses = len(tokens) // shares * group_size  # of a data row
+    here = responses if slots is None else min(responses, max(1, slots // shares))
+    longest = np.full(shares * responses, max_new_tokens, np.int32)
+    if limits is not None:
+        longest[: len(limits)] = np.minimum(limits, max_new_tokens)
     dtype = dtype or params["embed"].dtype
-    tokens, lengths = pad_prompts(prompts, data_rows(mesh))
-    ids = first_sequence + np.arange(len(tokens) * group_size, dtype=np.int32)
+    layout = layout or layout_for(config, params, here * shares, dtype)
     with jax.set_mesh(mesh):
         prompt_tokens = place(tokens, ("batch", None), mesh)
         prompt_lengths = place(lengths, ("batch",), mesh)
-        layout = layout or decode_layout(config, params, dtype)
-        sampled = decode(
+        prefilled, last = prefill(config, params, prompt_tokens, prompt_lengths, dtype)
+
+        def per_row(x):
+            return place(np.int32(x).reshape(shares, responses), ("batch", None), mesh)
+
+        rows = Rows(
+            prompt=per_row(np.tile(np.arange(responses) // group_size, shares)),
+            sequence=per_row(first_sequence + np.arange(shares * responses)),
+            limit=per_row(longest),
+        )
+        state, occupancy = _decode_all(
             config,
             layout,
-            prefill(config, params, prompt_tokens, prompt_lengths, dtype),
-            prompt_lengths,
-            place(np.asarray(stop_ids, np.int32), (None,), mesh),
-            key,
-            place(ids.reshape(-1, group_size), ("batch", None), mesh),
-            group_size=group_size,
-            max_new_tokens=max_new_tokens,
-            sampling=Sampling(temperature, top_p, top_k),
+            prefilled,
+            last,
+            rows,
+            slots=here,
+            refill=refill,
+            length=max_new_tokens,
+            stop_ids=place(np.asarray(stop_ids, np.int32), (None,), mesh),
+            key=key,
+            sampling=sampling,
+            mesh=mesh,
         )
-        rows = len(prompts) * group_size
-        flat = [x.reshape(-1, *x.shape[2:])[:rows] for x in sampled]
+        count = len(prompts) * group_size
+        found = (state.tokens, state.lengths, state.logprobs, state.finished)
+        flat = [jax.lax.collapse(x, 0, 2)[:count] for x in found]
         kept = slice(0, len(prompts))
-        return Trajectories(
-            prompt_tokens[kept], prompt_lengths[kept], flat[0], flat[2], flat[1], flat[3]
+        return Trajectories(prompt_tokens[kept], prompt_lengths[kept], *flat), occupancy
+
+
+def _decode_all(
+    config: LlamaConfig,
+    layout: Layout,
+    prefilled: Prompts,
+    last: Float[Array, "P D"],
+    rows: Rows,
+    *,
+    slots: int,
+    refill: bool,
+    length: int,
+    stop_ids: Int[Array, "stops"],
+    key: Key[Array, ""],
+    sampling: Sampling,
+    mesh: Mesh,
+) -> tuple[Decoding, Occupancy]:
+    """Decode all `rows`, `slots` of each data row at a time.
+
+    The host decides only between loops, from which slots are at work; that is the same in every
+    process.
+    """
+    shares, responses = rows.sequence.shape
+    group = responses * shares // len(last)
+    shared = slots == responses  # all responses of a prompt stand side by side
+    sizes = capacities(length)
+    state = engine.start(
+        config,
+        last,
+        rows,
+        group=group if shared else 1,
+        slots=slots,
+        length=length,
+        capacity=sizes.pop(0),
+    )
+    prompts = prefilled
+    working = np.zeros((shares, slots), bool)
+    row = np.zeros((shares, slots), np.int32)
+    queued = np.zeros(shares, np.int32)  # responses of each data row that have had a slot
+    usage = Usage()
+    while True:
+        assigned = next_responses(working, queued, responses)
+        queued = np.maximum(queued, assigned.max(axis=1) + 1)
+        moved = not shared
+        if (assigned >= 0).any():
+            on_mesh = place(assigned, ("batch", None), mesh)
+            state = engine.refill(
+                config, layout, last, rows, state, on_mesh, stop_ids, key, sampling=sampling
+            )
+            row = np.where(assigned >= 0, assigned, row)
+        elif not working.any():
+            return state, usage.summary()
+        elif working.sum(axis=1).max() <= fewer_slots(working.shape[1]):
+            # Those at work first, then others to fill up.
+            kept = np.argsort(~working, axis=1, kind="stable")[:, : fewer_slots(working.shape[1])]
+            state = engine.keep(state, place(kept.astype(np.int32), ("batch", None), mesh))
+            row, shared, moved = np.take_along_axis(row, kept, axis=1), False, True
+        else:
+            state, moved = engine.grow(state, capacity=sizes.pop(0)), False
+        if moved:
+            prompts = engine.fan_out(prefilled, place(row // group, ("batch", None), mesh))
+        waiting = responses - queued
+        enough = min(row.size // REFILL_SHARE, waiting.sum()) if refill else row.size
+        pause = Pause(
+            waiting=waiting,
+            refill=np.int32(max(enough, 1)),
+            few=np.int32(0 if waiting.any() else fewer_slots(row.shape[1])),
         )
+        state = engine.decode(
+            config, layout, prompts, state, pause, stop_ids, key, sampling=sampling
+        )
+        counts = (engine.at_work(state.slots), state.steps, state.busy)
+        working, steps, busy = to_host(counts, mesh)
+        usage = usage.after(int(steps), int(busy), row.size, waiting=bool(waiting.any()))
+
+
+def next_responses(
+    working: Bool[np.ndarray, "R s"], queued: Int[np.ndarray, "R"], responses: int
+) -> Int[np.ndarray, "R s"]:
+    """The response that each free slot takes up next, in order; -1: none."""
+    place_in_line = queued[:, None] + np.cumsum(~working, axis=1) - 1
+    return np.where(~working & (place_in_line < responses), place_in_line, -1).astype(np.int32)
+
+
+def fewer_slots(slots: int) -> int:
+    """Number of slots of a data row to go on with once so few are at work; 0: never."""
+    return slots // SHRINK if slots // SHRINK >= FEWEST_SLOTS else 0

@@ -123,6 +123,7 @@ def sample(
         key=learner.key,
         first_sequence=(step - 1) * len(questions) * rollout.group_size,
         dtype=learner.settings.compute.dtype,
+        slots=rollout.slots,
     )
 
 

@@ -1,0 +1,414 @@
+"""The jitted parts of a rollout: prefill, the decode loop over slots, and what happens between.
+
+A slot is a place in the decode batch; when its response ends, the next one of the queue takes it.
+Letters: R data rows of the mesh, s slots and n responses on each of them, P·G = R·n responses,
+C capacity of a response's cache. In the decode batch, slots are [P' G']: rows of G' responses
+that read one prompt cache, where all responses have a slot (P' = P, G' = G), else G' = 1.
+
+All slots write their keys at one common index, `cursor`, that runs round a ring of C places, so
+that the write is one slice, in place. A response of length t owns the last t places.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
+
+from alphamed_jax.model import attention, llama
+from alphamed_jax.model.llama import LlamaConfig, Params
+from alphamed_jax.model.mesh import constrain
+from alphamed_jax.rl.distribution import Sampling, draw
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=["output_major"]
+)
+@dataclass(frozen=True)
+class Layout:
+    """Weights as decoding wants them; `llama.project` says what `output_major` means."""
+
+    weights: Params
+    output_major: bool
+
+
+class Prompts(NamedTuple):
+    """Keys and values of prompts per layer, [P K Tp H] each."""
+
+    keys: tuple[Array, ...]
+    values: tuple[Array, ...]
+    lengths: Int[Array, "P"]
+
+
+class Rows(NamedTuple):
+    """The responses to be sampled, of each data row its own."""
+
+    prompt: Int[Array, "R n"]
+    """Index of the prompt among those of the data row."""
+    sequence: Int[Array, "R n"]
+    limit: Int[Array, "R n"]
+    """Longest length."""
+
+
+class Slots(NamedTuple):
+    """What each slot is working on."""
+
+    row: Int[Array, "R s"]
+    sequence: Int[Array, "R s"]
+    limit: Int[Array, "R s"]
+    length: Int[Array, "R s"]
+    """Tokens sampled, the last one not yet in the cache."""
+    stopped: Bool[Array, "R s"]
+    last: Int[Array, "R s"]
+
+
+class Decoding(NamedTuple):
+    """State of the decode loop."""
+
+    slots: Slots
+    cursor: Int[Array, ""]
+    """Place in the ring where the last tokens' keys will be written."""
+    keys: tuple[Array, ...]
+    """Own keys and values per layer, [P' G' K C H] each."""
+    values: tuple[Array, ...]
+    tokens: Int[Array, "R n T"]
+    logprobs: Float[Array, "R n T"]
+    lengths: Int[Array, "R n"]
+    finished: Bool[Array, "R n"]
+    steps: Int[Array, ""]
+    busy: Int[Array, ""]
+    """Sum over steps of the slots that were at work."""
+
+
+class Pause(NamedTuple):
+    """When the loop returns to the host, besides when all slots are done or a cache is full."""
+
+    waiting: Int[Array, "R"]
+    """Responses of each data row that have no slot yet."""
+    refill: Int[Array, ""]
+    """Return once so many slots are free for waiting responses."""
+    few: Int[Array, ""]
+    """Return once no data row has more than so many slots at work."""
+
+
+def at_work(slots: Slots) -> Bool[Array, "R s"]:
+    """Slots whose response goes on."""
+    return ~slots.stopped & (slots.length < slots.limit)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype", "output_major"))
+def decode_layout(
+    config: LlamaConfig, params: Params, dtype: Any, output_major: bool = False
+) -> Layout:
+    """The weights as decoding wants them, made once per rollout.
+
+    Cast to the compute dtype, gathered over `fsdp`, and each layer's weights arrays of their
+    own: a slice of a stacked array inside the loop would be copied at every step.
+    """
+    layers = [
+        llama.gathered(config, {name: w[i] for name, w in params["layers"].items()}, dtype)
+        for i in range(config.num_layers)
+    ]
+    table = constrain(params["embed"].astype(dtype), "vocab", None)
+    head = llama.gathered_head(config, params, dtype)
+    if output_major:
+        layers = [llama.output_major(config, layer) for layer in layers]
+        head = {name: w if name == "embed" else w.T for name, w in head.items()}
+    return Layout({"embed": table, "layers": layers, "norm": params["norm"]} | head, output_major)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def prefill(
+    config: LlamaConfig,
+    params: Params,
+    tokens: Int[Array, "P Tp"],
+    lengths: Int[Array, "P"],
+    dtype: Any,
+) -> tuple[Prompts, Float[Array, "P D"]]:
+    """Forward the prompts once, each on its own row, padded on the right.
+
+    Returns their caches, and the hidden state of each prompt's last token.
+    """
+    prompts, width = tokens.shape
+    positions = jnp.broadcast_to(jnp.arange(width), (prompts, width))
+    mask = (positions[:, :, None] >= positions[:, None, :]) & (
+        positions[:, None, :] < lengths[:, None, None]
+    )
+
+    def attend(q, k, v):
+        return attention.causal(q, jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), mask)
+
+    x = llama.embed(config, params, tokens, dtype)
+    x, kv = llama.run_layers(config, params, x, positions, attend, keep_kv=True)
+    assert kv is not None
+    last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)[:, 0]
+
+    def per_layer(stacked):
+        rows = jnp.swapaxes(stacked, 2, 3)  # [L P K Tp H]
+        return tuple(constrain(row, "batch", "kv_heads", None, None) for row in rows)
+
+    return Prompts(per_layer(kv[0]), per_layer(kv[1]), lengths), last
+
+
+def _take(x: Shaped[Array, "R m ..."], index: Int[Array, "R s"]) -> Shaped[Array, "R s ..."]:
+    """Elements `index` of each data row's share."""
+    taken = jax.vmap(lambda share, i: share[i])(x, index)
+    return constrain(taken, "batch", *(None,) * (taken.ndim - 1))
+
+
+def _split(x: Shaped[Array, "B ..."], data_rows: int) -> Shaped[Array, "R m ..."]:
+    """The leading axis cut into the data rows' shares."""
+    return x.reshape(data_rows, x.shape[0] // data_rows, *x.shape[1:])
+
+
+@jax.jit
+def fan_out(prompts: Prompts, index: Int[Array, "R s"]) -> Prompts:
+    """A copy of its prompt's cache for each slot; `index` counts within the data row."""
+
+    def copies(x):
+        return jax.lax.collapse(_take(_split(x, index.shape[0]), index), 0, 2)
+
+    return jax.tree.map(copies, prompts)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "group", "slots", "length", "capacity"))
+def start(
+    config: LlamaConfig,
+    like: Float[Array, "P D"],
+    rows: Rows,
+    *,
+    group: int,
+    slots: int,
+    length: int,
+    capacity: int,
+) -> Decoding:
+    """A state in which all slots are free; `like` gives the dtype of the caches."""
+    data_rows, responses = rows.sequence.shape
+    shape = (data_rows * slots // group, group, config.num_kv_heads, capacity, config.head_dim)
+
+    def zeros(shape, dtype, *axes):
+        return constrain(jnp.zeros(shape, dtype), "batch", *axes, *(None,) * (len(shape) - 1))
+
+    def per_slot(dtype=jnp.int32):
+        return zeros((data_rows, slots), dtype)
+
+    def cache():
+        blank = jnp.zeros(shape, like.dtype)
+        return tuple(
+            constrain(blank, "batch", None, "kv_heads", None, None)
+            for _ in range(config.num_layers)
+        )
+
+    kept = (data_rows, responses, length)
+    return Decoding(
+        slots=Slots(*(per_slot() for _ in range(4)), per_slot(bool), per_slot()),
+        cursor=jnp.int32(0),
+        keys=cache(),
+        values=cache(),
+        tokens=zeros(kept, jnp.int32),
+        logprobs=zeros(kept, jnp.float32),
+        lengths=zeros(kept[:2], jnp.int32),
+        finished=zeros(kept[:2], bool),
+        steps=jnp.int32(0),
+        busy=jnp.int32(0),
+    )
+
+
+def _sample(
+    config: LlamaConfig,
+    layout: Layout,
+    x: Float[Array, "*B D"],
+    keys: Key[Array, "R s"],
+    tokens_before: Int[Array, "R s"],
+    sampling: Sampling,
+) -> tuple[Int[Array, "R s"], Float[Array, "R s"]]:
+    """Token and log-probability of each slot, from hidden states [R s D] or [P' G' D].
+
+    The noise of token t is `fold_in(fold_in(key, sequence id), t)`.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    if layout.output_major:
+        head = layout.weights["embed" if config.tie_embeddings else "head"]
+        logits = constrain((head @ rows.T).astype(jnp.float32), "vocab", "batch")
+    else:
+        logits = constrain(llama.unembed(config, layout.weights, rows), "batch", "vocab")
+    noise = jax.vmap(jax.random.fold_in)(keys.reshape(-1), tokens_before.reshape(-1))
+    token, logprob = draw(noise, logits, sampling, vocabulary_first=layout.output_major)
+    return token.reshape(keys.shape).astype(jnp.int32), logprob.reshape(keys.shape)
+
+
+def _record(
+    state: Decoding,
+    where: Bool[Array, "R s"],
+    token: Int[Array, "R s"],
+    logprob: Float[Array, "R s"],
+    stop_ids: Int[Array, "stops"],
+) -> Decoding:
+    """Append the sampled token to the responses of the slots in `where`."""
+    slots, length = state.slots, state.tokens.shape[-1]
+    place = jnp.where(where, slots.length, length)  # beyond the end: not written
+
+    def put(buffer, value):
+        return jax.vmap(lambda b, row, at, v: b.at[row, at].set(v, mode="drop"))(
+            buffer, slots.row, place, value
+        )
+
+    return state._replace(
+        tokens=put(state.tokens, token),
+        logprobs=put(state.logprobs, logprob),
+        slots=slots._replace(
+            length=slots.length + where,
+            stopped=slots.stopped | (where & jnp.isin(token, stop_ids)),
+            last=jnp.where(where, token, slots.last),
+        ),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("config", "sampling"), donate_argnames="state")
+def refill(
+    config: LlamaConfig,
+    layout: Layout,
+    last: Float[Array, "P D"],
+    rows: Rows,
+    state: Decoding,
+    assigned: Int[Array, "R s"],
+    stop_ids: Int[Array, "stops"],
+    key: Key[Array, ""],
+    *,
+    sampling: Sampling,
+) -> Decoding:
+    """Give free slots their next response, and draw its first token from the prompt's end.
+
+    Args:
+      last: hidden state of each prompt's last token.
+      assigned: response that a slot takes up, -1 where it goes on with its own.
+    """
+    fresh = assigned >= 0
+    taken = jnp.maximum(assigned, 0)
+    old = state.slots
+    slots = Slots(
+        row=jnp.where(fresh, assigned, old.row),
+        sequence=jnp.where(fresh, _take(rows.sequence, taken), old.sequence),
+        limit=jnp.where(fresh, _take(rows.limit, taken), old.limit),
+        length=jnp.where(fresh, 0, old.length),
+        stopped=~fresh & old.stopped,
+        last=old.last,
+    )
+    x = _take(_split(last, len(assigned)), _take(rows.prompt, taken))
+    keys = jax.vmap(jax.vmap(lambda i: jax.random.fold_in(key, i)))(slots.sequence)
+    token, logprob = _sample(config, layout, x, keys, jnp.zeros_like(taken), sampling)
+    return _record(state._replace(slots=slots), fresh, token, logprob, stop_ids)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "sampling"), donate_argnames="state")
+def decode(
+    config: LlamaConfig,
+    layout: Layout,
+    prompts: Prompts,
+    state: Decoding,
+    pause: Pause,
+    stop_ids: Int[Array, "stops"],
+    key: Key[Array, ""],
+    *,
+    sampling: Sampling,
+) -> Decoding:
+    """Sample a token in every slot at work, again and again until `pause` says otherwise.
+
+    Returns also once a response is longer than the caches: then `grow` them.
+
+    `prompts` holds the cache of each row of slots [P'], read in place by all slots of that row.
+    """
+    weights = layout.weights
+    dtype = weights["embed"].dtype
+    shape = state.keys[0].shape[:2]
+    capacity = state.keys[0].shape[3]
+    keys = jax.vmap(jax.vmap(lambda i: jax.random.fold_in(key, i)))(state.slots.sequence)
+    prompt_mask = jnp.arange(prompts.keys[0].shape[2]) < prompts.lengths[:, None]
+    ring = jnp.arange(capacity)
+
+    def going_on(state):
+        working = at_work(state.slots)
+        busy = working.sum(axis=1)
+        free = jnp.minimum(working.shape[1] - busy, pause.waiting).sum()
+        longest = jnp.where(working, state.slots.length, 0).max()
+        return (busy.max() > pause.few) & (free < pause.refill) & (longest <= capacity)
+
+    def step(state):
+        slots, working = state.slots, at_work(state.slots)
+        length = slots.length.reshape(shape)
+        positions = (prompts.lengths[:, None] + length - 1)[..., None]
+        rope = llama.rope_table(config, positions)
+        own_mask = ((state.cursor - ring) % capacity < length[..., None])[:, :, None]
+        x = llama.embed(config, weights, slots.last.reshape(*shape, 1), dtype)
+        x = constrain(x, "batch", None, None, None)
+        own_keys, own_values = list(state.keys), list(state.values)
+        for i, layer_weights in enumerate(weights["layers"]):
+
+            def attend(q, k, v, i=i):
+                at = (0, 0, 0, state.cursor, 0)
+                k, v = jnp.swapaxes(k, 2, 3), jnp.swapaxes(v, 2, 3)
+                own_keys[i] = jax.lax.dynamic_update_slice(own_keys[i], k, at)
+                own_values[i] = jax.lax.dynamic_update_slice(own_values[i], v, at)
+                return attention.shared(
+                    q,
+                    prompts.keys[i],
+                    prompts.values[i],
+                    prompt_mask,
+                    own_keys[i],
+                    own_values[i],
+                    own_mask,
+                )
+
+            layer = llama.layer(config, layer_weights)
+            x, _ = layer(x, rope, attend, output_major=layout.output_major)
+        x = llama.rms_norm(x[:, :, 0], weights["norm"], config.rms_norm_eps)
+        token, logprob = _sample(config, layout, x, keys, slots.length, sampling)
+        state = state._replace(
+            keys=tuple(own_keys),
+            values=tuple(own_values),
+            cursor=(state.cursor + 1) % capacity,
+            steps=state.steps + 1,
+            busy=state.busy + working.sum(),
+        )
+        return _record(state, working, token, logprob, stop_ids)
+
+    state = jax.lax.while_loop(going_on, step, state)
+    slots = state.slots
+    put = jax.vmap(lambda b, row, v: b.at[row].set(v))
+    return state._replace(
+        lengths=put(state.lengths, slots.row, slots.length),
+        finished=put(state.finished, slots.row, slots.stopped),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="capacity")
+def grow(state: Decoding, *, capacity: int) -> Decoding:
+    """The same state with longer caches: the ring is cut open at its oldest place."""
+    former = state.keys[0].shape[3]
+
+    def longer(cache):
+        opened = jnp.roll(cache, -state.cursor, axis=3)
+        return jnp.pad(opened, [(0, 0)] * 3 + [(0, capacity - former), (0, 0)])
+
+    return state._replace(
+        keys=tuple(map(longer, state.keys)),
+        values=tuple(map(longer, state.values)),
+        cursor=jnp.int32(former),
+    )
+
+
+@jax.jit
+def keep(state: Decoding, kept: Int[Array, "R s"]) -> Decoding:
+    """The same state with only the slots `kept` of each data row, each beside its own prompt."""
+
+    def rows(cache):
+        shares = cache.reshape(*state.slots.row.shape, *cache.shape[2:])
+        return jax.lax.collapse(_take(shares, kept), 0, 2)[:, None]
+
+    return state._replace(
+        slots=jax.tree.map(lambda x: _take(x, kept), state.slots),
+        keys=tuple(map(rows, state.keys)),
+        values=tuple(map(rows, state.values)),
+    )
