@@ -15,8 +15,20 @@ from alphamed_jax.model.mesh import constrain, mesh_of, place
 from alphamed_jax.rl.rollout import Trajectories, bucket
 
 
+class Lanes(NamedTuple):
+    """Where the responses of a unit lie in its n lanes of T tokens, one after another.
+
+    Without it every response has a lane of its own.
+    """
+
+    source: Int[Array, "*M P n T"]
+    """Which token lies there: response in the unit · T + place in the response; -1: none."""
+    starts: Int[Array, "*M P G"]
+    """Where each response starts: lane · T + place in the lane."""
+
+
 class GroupBatch(NamedTuple):
-    """M micro-batches of P prompts with G responses each (a group, or a part of one)."""
+    """M micro-batches of P units: a prompt and G responses to it (a group, or a part of one)."""
 
     prompt_tokens: Int[Array, "*M P Tp"]
     prompt_lengths: Int[Array, "*M P"]
@@ -25,6 +37,7 @@ class GroupBatch(NamedTuple):
     """0 on rows that only fill the shape."""
     advantages: Float[Array, "*M P G"]
     sampler_logprobs: Float[Array, "*M P G T"]
+    lanes: Lanes | None = None
     old_logprobs: Float[Array, "*M P G T"] | None = None
     """None: the policy being trained is the one that sampled."""
     reference_logprobs: Float[Array, "*M P G T"] | None = None
@@ -33,11 +46,18 @@ class GroupBatch(NamedTuple):
 class Plan(NamedTuple):
     """The micro-batches of one update."""
 
-    units: Int[np.ndarray, "M P"]
-    """Index of each unit; -1 fills the shape. A unit is `unit_size` responses of one group."""
+    prompts: Int[np.ndarray, "M P"]
+    """Index of each unit's prompt; -1 fills the shape."""
+    responses: Int[np.ndarray, "M P G"]
+    """Row of each response of a unit; -1 fills the shape."""
+    starts: Int[np.ndarray, "M P G"]
+    """Where each response starts, as in `Lanes`."""
+    lanes: int
+    """Lanes of a unit."""
+    packed: bool
+    """Whether any lane holds more than one response."""
     count: int
     """Micro-batches in use; M is the number a batch full of signal needs."""
-    unit_size: int
     prompt_width: int
     width: int
     tokens: int
@@ -45,20 +65,35 @@ class Plan(NamedTuple):
     sequences: int
 
 
-def unit_shape(group_size: int, micro_batch: int, rows: int) -> tuple[int, int]:
-    """Cut `micro_batch` sequences over `rows` data rows of the mesh into units.
+def lane_counts(group_size: int, micro_batch: int, rows: int) -> list[int]:
+    """Numbers of lanes that a unit may have, largest first: few, as each is a program.
 
-    Returns (responses per unit, units per micro-batch): a unit is a whole group where a group
-    fits a row's share, else the largest even part of one.
+    A data row's share of `micro_batch` lanes, or as many as a group can need, then a half and a
+    quarter of that.
 
     Raises:
-      ValueError: fewer sequences than rows.
+      ValueError: fewer lanes than data rows.
     """
     share = micro_batch // rows
     if share < 1:
         raise ValueError(f"micro_batch {micro_batch} is below the {rows} data rows of the mesh.")
-    size = max(d for d in range(1, min(group_size, share) + 1) if group_size % d == 0)
-    return size, rows * (share // size)
+    most = max(d for d in range(1, min(group_size, share) + 1) if group_size % d == 0)
+    return [most // part for part in (1, 2, 4) if most % part == 0]
+
+
+def fill_lanes(lengths: Int[np.ndarray, "G"], width: int) -> list[list[int]]:
+    """Put responses into as few lanes of `width` as first-fit, longest first, finds."""
+    lanes: list[list[int]] = []
+    room: list[int] = []
+    for response in np.argsort(-lengths, kind="stable"):
+        length = int(lengths[response])
+        lane = next((i for i, free in enumerate(room) if free >= length), len(lanes))
+        if lane == len(lanes):
+            lanes.append([])
+            room.append(width)
+        lanes[lane].append(int(response))
+        room[lane] -= length
+    return lanes
 
 
 def plan(
@@ -69,40 +104,96 @@ def plan(
     micro_batch: int,
     rows: int,
     skip_constant: bool,
+    pack: bool = True,
+    share_prompts: bool = True,
 ) -> Plan:
-    """Choose the units that enter the forward pass, longest first, and their shapes.
+    """Choose the responses that enter the forward pass, and where they lie in it.
 
     With `skip_constant` a group whose advantages are all zero is left out: its gradient is
-    exactly zero. Its tokens and sequences still count in the divisors.
+    exactly zero. Its tokens and sequences still count in the divisors. A group's responses are
+    packed into lanes, and its lanes into units that share one forward pass of the prompt; among
+    the numbers of lanes a unit may have, the one with the least tokens to compute is taken.
+
+    Args:
+      micro_batch: lanes in memory at once, over all `rows` data rows.
+      pack, share_prompts: False to measure what each saves.
     """
     prompts, group = lengths.shape
-    size, per_micro = unit_shape(group, min(micro_batch, -(-prompts // rows) * rows * group), rows)
-    parts = group // size
-    chosen = np.arange(prompts * parts)
+    micro_batch = min(micro_batch, -(-prompts // rows) * rows * group)
+    chosen = np.arange(prompts)
     if skip_constant:
-        chosen = chosen[np.repeat(np.any(advantages != 0, axis=1), parts)]
-    unit_lengths = lengths.reshape(-1, size).max(axis=1)
-    chosen = chosen[np.argsort(-unit_lengths[chosen], kind="stable")]
-    units = np.full((-(-prompts * parts // per_micro), per_micro), -1, np.int32)
-    units.reshape(-1)[: len(chosen)] = chosen
+        chosen = chosen[np.any(advantages != 0, axis=1)]
+    width = bucket(int(lengths[chosen].max(initial=1)))
+    prompt_width = bucket(int(prompt_lengths[chosen].max(initial=1)))
+    filled = [
+        fill_lanes(lengths[p], width) if pack else [[g] for g in range(group)] for p in chosen
+    ]
+
+    def micro_batches(lanes, groups):
+        """Units of a micro-batch, and micro-batches for groups that need so many lanes each."""
+        units = rows * max(micro_batch // rows // lanes, 1)
+        return units, -(-sum(-(-need // lanes) for need in groups) // units)
+
+    def cost(lanes):
+        units, count = micro_batches(lanes, map(len, filled))
+        return count * units * (prompt_width + lanes * width)
+
+    counts = lane_counts(group, micro_batch, rows) if share_prompts else [1]
+    lanes = min(counts, key=cost)
+    units, count = micro_batches(lanes, map(len, filled))
+    _, most = micro_batches(lanes, [group] * prompts)
+    packed = any(len(lane) > 1 for needed in filled for lane in needed)
+    members = group if packed else lanes
+
+    unit_prompts = np.full(most * units, -1, np.int32)
+    responses = np.full((most * units, members), -1, np.int32)
+    starts = np.zeros((most * units, members), np.int32)
+    unit = 0
+    for p, needed in zip(chosen, filled, strict=True):
+        for first in range(0, len(needed), lanes):
+            unit_prompts[unit], member = p, 0
+            for lane, inside in enumerate(needed[first : first + lanes]):
+                begin = lane * width
+                for response in inside:
+                    responses[unit, member], starts[unit, member] = p * group + response, begin
+                    begin += int(lengths[p, response])
+                    member += 1
+            unit += 1
     return Plan(
-        units=units,
-        count=-(-len(chosen) // per_micro),
-        unit_size=size,
-        prompt_width=bucket(int(prompt_lengths[chosen // parts].max(initial=1))),
-        width=bucket(int(unit_lengths[chosen].max(initial=1))),
+        prompts=unit_prompts.reshape(most, units),
+        responses=responses.reshape(most, units, members),
+        starts=starts.reshape(most, units, members),
+        lanes=lanes,
+        packed=packed,
+        count=count,
+        prompt_width=prompt_width,
+        width=width,
         tokens=int(lengths.sum()),
         sequences=lengths.size,
     )
 
 
-@functools.partial(jax.jit, static_argnames=("unit_size", "prompt_width", "width"))
+def lane_sources(layout: Plan, lengths: Int[np.ndarray, "B"]) -> Int[np.ndarray, "M P n T"]:
+    """Which token lies where, as `Lanes.source` says it."""
+    micros, units = layout.prompts.shape
+    source = np.full((micros * units, layout.lanes * layout.width), -1, np.int32)
+    members = layout.responses.shape[-1]
+    flat = (layout.responses.reshape(-1, members), layout.starts.reshape(-1, members))
+    for unit, (rows, starts) in enumerate(zip(*flat, strict=True)):
+        for member, (row, start) in enumerate(zip(rows, starts, strict=True)):
+            if row >= 0:
+                length, first = int(lengths[row]), member * layout.width
+                source[unit, start : start + length] = np.arange(first, first + length)
+    return source.reshape(micros, units, layout.lanes, layout.width)
+
+
+@functools.partial(jax.jit, static_argnames=("prompt_width", "width"))
 def _gather(
     trajectories: Trajectories,
     advantages: Float[Array, "B"],
     units: Int[Array, "M P"],
+    members: Int[Array, "M P G"],
     *,
-    unit_size: int,
     prompt_width: int,
     width: int,
 ) -> GroupBatch:
@@ -111,42 +202,44 @@ def _gather(
         x = x[..., :size]
         return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, size - x.shape[-1])])
 
-    def take(x):
-        rows = x[jnp.maximum(units, 0)]
+    def take(x, index):
+        rows = x[jnp.maximum(index, 0)]
         return constrain(rows, None, "batch", *(None,) * (rows.ndim - 2))
 
-    def responses(x):
-        return take(x.reshape(-1, unit_size, *x.shape[1:]))
-
-    units_per_prompt = trajectories.tokens.shape[0] // (
-        unit_size * trajectories.prompt_lengths.shape[0]
-    )
-
-    def prompts(x):
-        return take(jnp.repeat(x, units_per_prompt, axis=0))
-
-    used = (units >= 0)[..., None]
+    used = members >= 0
     return GroupBatch(
-        prompt_tokens=prompts(fit(trajectories.prompt_tokens, prompt_width)),
-        prompt_lengths=prompts(trajectories.prompt_lengths),
-        tokens=responses(fit(trajectories.tokens, width)),
-        lengths=jnp.where(used, responses(trajectories.lengths), 0),
-        advantages=jnp.where(used, responses(advantages), 0.0),
-        sampler_logprobs=responses(fit(trajectories.logprobs, width)),
+        prompt_tokens=take(fit(trajectories.prompt_tokens, prompt_width), units),
+        prompt_lengths=take(trajectories.prompt_lengths, units),
+        tokens=take(fit(trajectories.tokens, width), members),
+        lengths=jnp.where(used, take(trajectories.lengths, members), 0),
+        advantages=jnp.where(used, take(advantages, members), 0.0),
+        sampler_logprobs=take(fit(trajectories.logprobs, width), members),
     )
 
 
 def gather(
-    trajectories: Trajectories, advantages: Float[np.ndarray, "P G"], layout: Plan
+    trajectories: Trajectories,
+    lengths: Int[np.ndarray, "P G"],
+    advantages: Float[np.ndarray, "P G"],
+    layout: Plan,
 ) -> GroupBatch:
     """Bring the planned units together as [M P G T], split over the data rows of the mesh."""
     mesh = mesh_of(trajectories)
     with jax.set_mesh(mesh):
-        return _gather(
+        batch = _gather(
             trajectories,
             place(advantages.reshape(-1).astype(np.float32), (None,), mesh),
-            place(layout.units, (None, None), mesh),
-            unit_size=layout.unit_size,
+            place(layout.prompts, (None, None), mesh),
+            place(layout.responses, (None, None, None), mesh),
             prompt_width=layout.prompt_width,
             width=layout.width,
         )
+        if not layout.packed:
+            return batch
+        split = (None, "batch", None)
+        source = lane_sources(layout, lengths.reshape(-1))
+        lanes = Lanes(
+            place(source, (*split, None), mesh),
+            place(layout.starts, split, mesh),
+        )
+        return batch._replace(lanes=lanes)

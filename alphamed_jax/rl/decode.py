@@ -203,7 +203,7 @@ def start(
 
     kept = (data_rows, responses, length)
     return Decoding(
-        slots=Slots(*(per_slot() for _ in range(4)), per_slot(bool), per_slot()),
+        slots=Slots(per_slot(), per_slot(), per_slot(), per_slot(), per_slot(bool), per_slot()),
         cursor=jnp.int32(0),
         keys=cache(),
         values=cache(),

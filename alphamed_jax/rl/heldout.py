@@ -39,8 +39,8 @@ def evaluate(
     by_source: dict[str, dict[str, Any]] = defaultdict(dict)
     mesh = mesh_of(params)
     if questions:
-        rows = rollout.slots or min(rollout.prompts, len(questions)) * samples
-        layout = layout_for(learner.settings.model, params, rows, learner.settings.compute.dtype)
+        at_once = rollout.slots or min(rollout.prompts, len(questions)) * samples
+        layout = layout_for(learner.settings.model, params, at_once, learner.settings.compute.dtype)
     for way in ("sampled", "greedy"):
         group = samples if way == "sampled" else 1
         rows: list[tuple[str, bool, bool, int, bool, bool]] = []

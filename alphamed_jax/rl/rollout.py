@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
@@ -320,9 +321,9 @@ def _decode_all(
         waiting = responses - queued
         enough = min(row.size // REFILL_SHARE, waiting.sum()) if refill else row.size
         pause = Pause(
-            waiting=waiting,
-            refill=np.int32(max(enough, 1)),
-            few=np.int32(0 if waiting.any() else fewer_slots(row.shape[1])),
+            waiting=jnp.asarray(waiting),
+            refill=jnp.int32(max(enough, 1)),
+            few=jnp.int32(0 if waiting.any() else fewer_slots(row.shape[1])),
         )
         state = engine.decode(
             config, layout, prompts, state, pause, stop_ids, key, sampling=sampling

@@ -1,8 +1,8 @@
 """Log-probabilities of given responses under the policy, differentiable: the trainer's forward.
 
-A row is a prompt followed by its responses. The prompt is forwarded once; each response sees
-the prompt's keys and its own, never its neighbour's. Logits exist for one chunk of response
-tokens at a time: no array of size B x T x V is made, forward or backward.
+A row is a prompt followed by lanes of responses to it. The prompt is forwarded once; each
+response sees the prompt's keys and its own, never its neighbour's. Logits exist for one chunk
+of response tokens at a time: no array of size B x T x V is made, forward or backward.
 """
 
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from alphamed_jax.model import attention, llama
 from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import constrain, context_data_rows
+from alphamed_jax.rl.batch import GroupBatch
 from alphamed_jax.rl.distribution import Sampling, logprobs_and_entropy
 
 
@@ -32,37 +33,75 @@ def chunk_length(tokens_per_position: int, length: int, limit: int) -> int:
     return max(d for d in divisors if d == 1 or d * tokens_per_position <= limit)
 
 
-def response_logprobs(
+def batch_logprobs(
+    config: LlamaConfig,
+    params: Params,
+    micro: GroupBatch,
+    sampling: Sampling,
+    compute: Compute,
+) -> tuple[Float[Array, "P G T"], Float[Array, "P G T"]]:
+    """Log-probability and entropy (nats) at each token of a micro-batch's responses.
+
+    What stands at padding is arbitrary.
+    """
+    prompts = micro.prompt_tokens, micro.prompt_lengths
+    if micro.lanes is None:
+        length = micro.tokens.shape[-1]
+        place = jnp.broadcast_to(jnp.arange(length), micro.tokens.shape)
+        return lane_logprobs(config, params, *prompts, micro.tokens, place, None, sampling, compute)
+    units, _, length = micro.tokens.shape
+    source, starts = micro.lanes
+    pick = jax.vmap(lambda row, index: row[index])
+    used = jnp.maximum(source, 0)
+    tokens = pick(micro.tokens.reshape(units, -1), used)
+    member = jnp.where(source >= 0, used // length, -1)
+    found = lane_logprobs(
+        config, params, *prompts, tokens, used % length, member, sampling, compute
+    )
+    back = jnp.minimum(starts[..., None] + jnp.arange(length), source[0].size - 1)
+    logprobs, entropy = (pick(x.reshape(units, -1), back) for x in found)
+    return logprobs, entropy
+
+
+def lane_logprobs(
     config: LlamaConfig,
     params: Params,
     prompt_tokens: Int[Array, "P Tp"],
     prompt_lengths: Int[Array, "P"],
-    tokens: Int[Array, "P G T"],
+    tokens: Int[Array, "P n T"],
+    place: Int[Array, "P n T"],
+    member: Int[Array, "P n T"] | None,
     sampling: Sampling,
     compute: Compute,
-) -> tuple[Float[Array, "P G T"], Float[Array, "P G T"]]:
-    """Log-probability and entropy (nats) at each response token; padding holds arbitrary values."""
+) -> tuple[Float[Array, "P n T"], Float[Array, "P n T"]]:
+    """Log-probability and entropy (nats) of the tokens in n lanes beside each prompt.
+
+    Args:
+      place: place of each token in its response; at 0 the prompt's last token predicts it.
+      member: which response a token belongs to, where lanes hold several; None: one each.
+    """
     prompts, prompt_width = prompt_tokens.shape
-    _, group, length = tokens.shape
+    _, lanes, length = tokens.shape
     row = jnp.concatenate([prompt_tokens, tokens.reshape(prompts, -1)], axis=1)
     prompt_positions = jnp.broadcast_to(jnp.arange(prompt_width), (prompts, prompt_width))
-    own_positions = prompt_lengths[:, None, None] + jnp.arange(length)
-    own_positions = jnp.broadcast_to(own_positions, tokens.shape).reshape(prompts, -1)
+    own_positions = (prompt_lengths[:, None, None] + place).reshape(prompts, -1)
     positions = jnp.concatenate([prompt_positions, own_positions], axis=1)
 
     visible = prompt_positions < prompt_lengths[:, None]
     causal = jnp.tril(jnp.ones((prompt_width, prompt_width), bool))
     prompt_mask = causal & visible[:, None, :]
     own_mask = jnp.tril(jnp.ones((length, length), bool))[None, None]
+    if member is not None:
+        own_mask = own_mask & (member[..., :, None] == member[..., None, :])
 
     def attend(q, k, v):
         heads, width = q.shape[-2:]
         prompt_k, prompt_v = (jnp.swapaxes(x[:, :prompt_width], 1, 2) for x in (k, v))
         own_k, own_v = (
-            jnp.swapaxes(x[:, prompt_width:].reshape(prompts, group, length, -1, width), 2, 3)
+            jnp.swapaxes(x[:, prompt_width:].reshape(prompts, lanes, length, -1, width), 2, 3)
             for x in (k, v)
         )
-        own_q = q[:, prompt_width:].reshape(prompts, group, length, heads, width)
+        own_q = q[:, prompt_width:].reshape(prompts, lanes, length, heads, width)
         to_prompt = attention.causal(q[:, :prompt_width], prompt_k, prompt_v, prompt_mask)
         to_own = attention.shared(own_q, prompt_k, prompt_v, visible, own_k, own_v, own_mask)
         return jnp.concatenate([to_prompt, to_own.reshape(prompts, -1, heads, width)], axis=1)
@@ -72,13 +111,13 @@ def response_logprobs(
 
     # The token before predicts: the prompt's last for the first of each response.
     last = jnp.take_along_axis(x, (prompt_lengths - 1)[:, None, None], axis=1)[:, :, None]
-    own = x[:, prompt_width:].reshape(prompts, group, length, -1)
-    first = jnp.broadcast_to(last, (prompts, group, 1, x.shape[-1]))
-    predictors = jnp.concatenate([first, own[:, :, :-1]], axis=2)
+    own = x[:, prompt_width:].reshape(prompts, lanes, length, -1)
+    before = jnp.concatenate([own[:, :, :1], own[:, :, :-1]], axis=2)
+    predictors = jnp.where(place[..., None] == 0, last, before)
 
     head = llama.gathered_head(config, params, compute.dtype)
     here = -(-prompts // context_data_rows())
-    chunk = chunk_length(here * group, length, compute.logits_chunk)
+    chunk = chunk_length(here * lanes, length, compute.logits_chunk)
 
     @jax.checkpoint
     def one_chunk(_, inputs):
@@ -87,7 +126,7 @@ def response_logprobs(
         return None, logprobs_and_entropy(logits, targets, sampling)
 
     def split(x):
-        parts = x.reshape(prompts, group, length // chunk, chunk, *x.shape[3:])
+        parts = x.reshape(prompts, lanes, length // chunk, chunk, *x.shape[3:])
         return jnp.moveaxis(parts, 2, 0)
 
     _, pairs = jax.lax.scan(one_chunk, None, (split(predictors), split(tokens)))

@@ -207,7 +207,7 @@ def mini_batch(
         trajectories.prompt_lengths[rows],
         *(x[per_row] for x in trajectories[2:]),
     )
-    return gather(part, advantages, layout), layout
+    return gather(part, lengths, advantages, layout), layout
 
 
 def combine(reports: Sequence[dict[str, Any]]) -> Metrics:

@@ -20,7 +20,7 @@ from alphamed_jax.model.mesh import mesh_of
 from alphamed_jax.rl.batch import GroupBatch
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.loss import Totals, policy_loss
-from alphamed_jax.rl.score import Compute, response_logprobs
+from alphamed_jax.rl.score import Compute, batch_logprobs
 
 
 class TrainState(NamedTuple):
@@ -132,14 +132,8 @@ def micro_batch_loss(
     params: Params, micro: GroupBatch, totals: Totals, settings: Settings
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Part of the loss that one micro-batch contributes, and the sums its metrics are made of."""
-    logprobs, entropy = response_logprobs(
-        settings.model,
-        params,
-        micro.prompt_tokens,
-        micro.prompt_lengths,
-        micro.tokens,
-        settings.sampling,
-        settings.compute,
+    logprobs, entropy = batch_logprobs(
+        settings.model, params, micro, settings.sampling, settings.compute
     )
     rows = micro.tokens.shape[-1]
     logprobs, entropy = logprobs.reshape(-1, rows), entropy.reshape(-1, rows)
@@ -252,15 +246,7 @@ def score(
 
     def one(i, logprobs):
         micro = jax.tree.map(lambda x: x[i], batch)
-        new, _ = response_logprobs(
-            settings.model,
-            params,
-            micro.prompt_tokens,
-            micro.prompt_lengths,
-            micro.tokens,
-            settings.sampling,
-            settings.compute,
-        )
+        new, _ = batch_logprobs(settings.model, params, micro, settings.sampling, settings.compute)
         return logprobs.at[i].set(new)
 
     return jax.lax.fori_loop(0, count, one, jnp.zeros(batch.tokens.shape))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alphamed_jax.rl.batch import gather, plan, unit_shape
+from alphamed_jax.rl.batch import fill_lanes, gather, lane_counts, lane_sources, plan
 from alphamed_jax.rl.rollout import Trajectories, bucket
 
 GROUP = 4
@@ -16,7 +16,7 @@ ADVANTAGES = np.random.default_rng(0).normal(size=(5, GROUP)).astype(np.float32)
 ADVANTAGES[1] = 0.0  # the group without signal has the longest prompt
 
 
-def planned(micro_batch=8, rows=1, skip_constant=True, advantages=ADVANTAGES):
+def planned(micro_batch=8, rows=1, skip_constant=True, advantages=ADVANTAGES, **options):
     return plan(
         PROMPT_LENGTHS,
         LENGTHS,
@@ -24,42 +24,86 @@ def planned(micro_batch=8, rows=1, skip_constant=True, advantages=ADVANTAGES):
         micro_batch=micro_batch,
         rows=rows,
         skip_constant=skip_constant,
+        **options,
     )
 
 
-# Units
+def in_use(layout):
+    """Prompt and responses of each unit in use, in order."""
+    members = layout.responses.shape[-1]
+    return [
+        (int(p), sorted(int(row) for row in rows if row >= 0))
+        for p, rows in zip(layout.prompts.flat, layout.responses.reshape(-1, members), strict=True)
+        if p >= 0
+    ]
+
+
+# Lanes and units
 
 
 @settings(deadline=None)
 @given(st.integers(2, 32), st.integers(1, 64), st.integers(1, 16))
-def test_units_divide_the_group_and_fit_the_share_of_a_data_row(group, share, rows):
-    size, per_micro = unit_shape(group, share * rows, rows)
-    assert group % size == 0
-    assert size <= share
-    assert per_micro % rows == 0
-    assert size * per_micro <= share * rows
-    # The largest such part: a whole group wherever one fits.
-    assert (size == group) == (group <= share)
-    assert not any(group % d == 0 and d <= share for d in range(size + 1, group + 1))
+def test_lanes_of_a_unit_are_few_kinds_that_divide_the_group_and_fit_a_data_row(group, share, rows):
+    counts = lane_counts(group, share * rows, rows)
+    assert 1 <= len(counts) <= 3
+    assert all(group % n == 0 and n <= share for n in counts)
+    # The largest is a whole group wherever one fits.
+    assert (counts[0] == group) == (group <= share)
+    assert not any(group % d == 0 and d <= share for d in range(counts[0] + 1, group + 1))
 
 
-def test_fewer_sequences_than_data_rows_are_refused():
+def test_fewer_lanes_than_data_rows_are_refused():
     with pytest.raises(ValueError, match="micro_batch 3 is below the 4 data rows"):
-        unit_shape(8, 3, 4)
+        lane_counts(8, 3, 4)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=16), st.integers(0, 100))
+def test_lanes_hold_every_response_once_and_are_not_overfull(lengths, spare):
+    lengths, width = np.array(lengths), max(lengths) + spare
+    lanes = fill_lanes(lengths, width)
+    assert sorted(r for lane in lanes for r in lane) == list(range(len(lengths)))
+    fill = [lengths[lane].sum() for lane in lanes]
+    assert max(fill) <= width
+    # First-fit never leaves two lanes that would fit into one.
+    assert all(a + b > width for i, a in enumerate(fill) for b in fill[i + 1 :])
 
 
 # The plan
 
 
 def test_groups_without_signal_are_left_out_but_count_in_the_divisors():
-    without, everything = planned(), planned(skip_constant=False)
-    assert sorted(without.units[without.units >= 0]) == [0, 2, 3, 4]
-    assert sorted(everything.units[everything.units >= 0]) == [0, 1, 2, 3, 4]
-    for layout in (without, everything):
-        assert (layout.tokens, layout.sequences) == (LENGTHS.sum(), LENGTHS.size)
-    # Two groups a micro-batch: one micro-batch fewer runs, in the same program.
+    for pack in (False, True):
+        without, everything = planned(pack=pack), planned(skip_constant=False, pack=pack)
+        assert {p for p, _ in in_use(without)} == {0, 2, 3, 4}
+        assert {p for p, _ in in_use(everything)} == {0, 1, 2, 3, 4}
+        for layout in (without, everything):
+            assert (layout.tokens, layout.sequences) == (LENGTHS.sum(), LENGTHS.size)
+    # Two whole groups a micro-batch: one micro-batch fewer runs, in the same program.
+    without, everything = planned(pack=False), planned(skip_constant=False, pack=False)
     assert (without.count, everything.count) == (2, 3)
-    assert without.units.shape == everything.units.shape == (3, 2)
+    assert without.prompts.shape == everything.prompts.shape == (3, 2)
+
+
+def test_short_responses_share_lanes_and_a_group_its_prompt():
+    # Given lanes of 32 tokens, as the longest response has 25,
+    layout = planned()
+    assert (layout.width, layout.packed) == (32, True)
+    # then a group of 16, 4 or 18 tokens lies in one lane; 25 + 3 + 3 and 20 need two: units of
+    # two lanes, four in a micro-batch, have the least tokens to compute.
+    assert (layout.lanes, layout.count) == (2, 1)
+    groups = [(p, [4 * p, 4 * p + 1, 4 * p + 2, 4 * p + 3]) for p in (0, 2, 3, 4)]
+    assert in_use(layout) == groups
+    # Side by side in a lane, the longest first.
+    assert layout.starts[0, 0].tolist() == [0, 9, 13, 15]
+    assert layout.starts[0, 2].tolist() == [0, 25, 28, 32]
+    # A micro-batch of one lane cuts that group in two.
+    assert in_use(planned(micro_batch=1))[2:4] == [(3, [13, 14, 15]), (3, [12])]
+    # Without packing each response has a lane, without sharing also a prompt.
+    apart = planned(pack=False)
+    assert (apart.packed, apart.lanes, len(in_use(apart))) == (False, 4, 4)
+    alone = planned(pack=False, share_prompts=False)
+    assert (alone.packed, alone.lanes, len(in_use(alone))) == (False, 1, 16)
 
 
 def test_shapes_follow_what_is_left():
@@ -68,18 +112,10 @@ def test_shapes_follow_what_is_left():
     assert (planned(skip_constant=False).prompt_width, planned().width) == (32, 32)
 
 
-def test_longest_units_come_first_and_equals_keep_their_order():
-    assert planned(skip_constant=False).units.reshape(-1).tolist() == [3, 4, 0, 1, 2, -1]
-    # Parts of groups are ordered by themselves: the two-response part 2p + i of group p.
-    halves = planned(micro_batch=2, skip_constant=False)
-    assert halves.unit_size == 2
-    assert halves.units.reshape(-1).tolist() == [7, 6, 9, 0, 2, 3, 1, 8, 4, 5]
-
-
 def test_a_batch_without_any_signal_needs_no_micro_batch():
     layout = planned(advantages=np.zeros_like(ADVANTAGES))
     assert layout.count == 0
-    assert (layout.units == -1).all()
+    assert (layout.prompts == -1).all()
     assert (layout.tokens, layout.sequences) == (LENGTHS.sum(), LENGTHS.size)
     assert (layout.prompt_width, layout.width) == (16, 16)
 
@@ -87,13 +123,12 @@ def test_a_batch_without_any_signal_needs_no_micro_batch():
 def test_a_group_is_kept_for_a_single_nonzero_advantage():
     advantages = np.zeros_like(ADVANTAGES)
     advantages[2, 3] = -1e-20
-    layout = planned(advantages=advantages)
-    assert layout.units[layout.units >= 0].tolist() == [2]
+    assert [p for p, _ in in_use(planned(advantages=advantages))] == [2]
 
 
 def test_a_micro_batch_larger_than_the_batch_is_cut_to_it():
-    layout = planned(micro_batch=4096, skip_constant=False)
-    assert (layout.units.shape, layout.count) == ((1, 5), 1)
+    layout = planned(micro_batch=4096, skip_constant=False, pack=False)
+    assert (layout.prompts.shape, layout.count) == ((1, 5), 1)
 
 
 @settings(max_examples=60, deadline=None)
@@ -104,9 +139,10 @@ def test_a_micro_batch_larger_than_the_batch_is_cut_to_it():
     rows=st.sampled_from([1, 2, 4]),
     share=st.integers(1, 16),
     skip_constant=st.booleans(),
+    pack=st.booleans(),
 )
 def test_every_response_with_signal_is_planned_exactly_once(
-    seed, prompts, group, rows, share, skip_constant
+    seed, prompts, group, rows, share, skip_constant, pack
 ):
     rng = np.random.default_rng(seed)
     prompt_lengths = rng.integers(1, 100, size=prompts)
@@ -120,28 +156,28 @@ def test_every_response_with_signal_is_planned_exactly_once(
         micro_batch=share * rows,
         rows=rows,
         skip_constant=skip_constant,
+        pack=pack,
     )
-    used = layout.units[layout.units >= 0]
-    responses = (used[:, None] * layout.unit_size + np.arange(layout.unit_size)).reshape(-1)
+    units = in_use(layout)
     signal = advantages.any(axis=1) if skip_constant else np.ones(prompts, bool)
-    assert sorted(responses) == np.flatnonzero(np.repeat(signal, group)).tolist()
+    rows_used = sorted(row for _, members in units for row in members)
+    assert rows_used == np.flatnonzero(np.repeat(signal, group)).tolist()
+    assert all(row // group == p for p, members in units for row in members)
     # Units in use fill the first `count` micro-batches; what is left is -1.
-    flat = layout.units.reshape(-1)
-    assert (flat[: len(used)] >= 0).all()
-    assert (flat[len(used) :] == -1).all()
-    assert layout.count <= len(layout.units)
-    assert layout.count == -(-len(used) // layout.units.shape[1])
-    assert layout.units.shape[1] % rows == 0
-    # The number of micro-batches, and with it the program, does not depend on the signal.
-    parts = prompts * group // layout.unit_size
-    assert len(layout.units) == -(-parts // layout.units.shape[1])
-    # Widths hold what they must, and longer units come before shorter ones.
-    if len(used):
-        tops = lengths.reshape(-1, layout.unit_size).max(axis=1)[used]
-        assert (np.diff(tops) <= 0).all()
-        assert layout.width == bucket(int(tops[0]))
-        owners = responses // group
-        assert layout.prompt_width == bucket(int(prompt_lengths[owners].max()))
+    flat = layout.prompts.reshape(-1)
+    assert (flat[: len(units)] >= 0).all()
+    assert (flat[len(units) :] == -1).all()
+    assert layout.count <= len(layout.prompts)
+    assert layout.count == -(-len(units) // layout.prompts.shape[1])
+    assert layout.prompts.shape[1] % rows == 0
+    # Widths hold what they must.
+    if units:
+        assert layout.width == bucket(int(lengths[signal].max()))
+        assert layout.prompt_width == bucket(int(prompt_lengths[signal].max()))
+    # No place of a unit is taken twice.
+    sources = lane_sources(layout, lengths.reshape(-1))
+    assert sources.shape == (*layout.prompts.shape, layout.lanes, layout.width)
+    assert (sources >= 0).sum() == lengths.reshape(-1)[rows_used].sum()
 
 
 # What is gathered
@@ -167,38 +203,48 @@ def trajectories():
 
 # Two groups a micro-batch, one, half of one, a single response; and more than there is.
 @pytest.mark.parametrize(
-    ("micro_batch", "skip_constant"), [(8, True), (4, False), (2, True), (1, False), (64, True)]
+    ("micro_batch", "skip_constant", "pack"),
+    [(8, True, True), (4, False, False), (2, True, True), (1, False, False), (64, True, True)],
 )
 def test_gather_brings_each_response_with_its_own_prompt_and_advantage(
-    trajectories, micro_batch, skip_constant
+    trajectories, micro_batch, skip_constant, pack
 ):
-    layout = planned(micro_batch, skip_constant=skip_constant)
-    batch = gather(trajectories, ADVANTAGES, layout)
-    micros, per_micro = layout.units.shape
-    assert batch.tokens.shape == (micros, per_micro, layout.unit_size, layout.width)
+    layout = planned(micro_batch, skip_constant=skip_constant, pack=pack)
+    batch = gather(trajectories, LENGTHS, ADVANTAGES, layout)
+    micros, per_micro, members = layout.responses.shape
+    assert batch.tokens.shape == (micros, per_micro, members, layout.width)
     assert batch.prompt_tokens.shape == (micros, per_micro, layout.prompt_width)
     assert batch.old_logprobs is None
     assert batch.reference_logprobs is None
-    batch = [np.asarray(x) for x in batch[:6]]
-    prompt_tokens, prompt_lengths, tokens, lengths, advantages, logprobs = batch
-    for m, p in np.ndindex(layout.units.shape):
-        unit = layout.units[m, p]
-        if unit < 0:
+    prompt_tokens, prompt_lengths, tokens, lengths, advantages, logprobs = map(
+        np.asarray, batch[:6]
+    )
+    for m, p in np.ndindex(layout.prompts.shape):
+        owner = layout.prompts[m, p]
+        if owner < 0:
             # Units that fill the shape have no tokens and no advantage,
             assert (lengths[m, p] == 0).all()
             assert (advantages[m, p] == 0).all()
             assert prompt_lengths[m, p] > 0  # but a prompt, so that nothing is empty
             continue
-        owner = unit * layout.unit_size // GROUP
         length = PROMPT_LENGTHS[owner]
         assert prompt_lengths[m, p] == length
         expected = 1000 * owner + np.arange(length)
         np.testing.assert_array_equal(prompt_tokens[m, p, :length], expected)
-        for g in range(layout.unit_size):
-            row = unit * layout.unit_size + g
+        in_lanes = None
+        if batch.lanes is not None:
+            source = np.asarray(batch.lanes.source[m, p]).reshape(-1)
+            in_lanes = np.where(source >= 0, tokens[m, p].reshape(-1)[source], -1)
+        for g, row in enumerate(layout.responses[m, p]):
+            if row < 0:
+                assert lengths[m, p, g] == 0
+                continue
             length = LENGTHS.reshape(-1)[row]
             assert lengths[m, p, g] == length
             assert advantages[m, p, g] == ADVANTAGES.reshape(-1)[row]
             expected = 1000 * row + np.arange(length)
             np.testing.assert_array_equal(tokens[m, p, g, :length], expected)
             np.testing.assert_allclose(logprobs[m, p, g, :length], -expected / 7.0, rtol=1e-6)
+            if in_lanes is not None:
+                start = layout.starts[m, p, g]
+                np.testing.assert_array_equal(in_lanes[start : start + length], expected)

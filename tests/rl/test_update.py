@@ -64,19 +64,24 @@ def plain(aggregation="token_mean"):
     return plain_objective(weights(), rows, starts, trajectories.tokens, token_weights)
 
 
-def prepared(trajectories=None, advantages=ADVANTAGES, micro_batch=8, skip=True):
+def prepared(
+    trajectories=None, advantages=ADVANTAGES, micro_batch=8, skip=True, pack=False, share=True
+):
     """Batch, number of micro-batches and totals, on the mesh of the trajectories."""
     trajectories = trajectories or sampled()
+    lengths = np.asarray(trajectories.lengths).reshape(advantages.shape)
     layout = plan(
         np.asarray(trajectories.prompt_lengths),
-        np.asarray(trajectories.lengths).reshape(advantages.shape),
+        lengths,
         advantages,
         micro_batch=micro_batch,
         rows=data_rows(mesh_of(trajectories)),
         skip_constant=skip,
+        pack=pack,
+        share_prompts=share,
     )
     totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
-    return gather(trajectories, advantages, layout), jnp.int32(layout.count), totals
+    return gather(trajectories, lengths, advantages, layout), jnp.int32(layout.count), totals
 
 
 def gradient_of(batch, count, totals, settings=SETTINGS, params=None):
@@ -106,31 +111,44 @@ def assert_close(tree, expected, tolerance=1e-5):
 # Micro-batches of two groups, of half a group, of one response: all of unequal numbers of tokens.
 # A row of the table costs one compilation, so aggregations and ways to compute are dealt to them.
 @pytest.mark.parametrize(
-    ("micro_batch", "aggregation", "compute"),
+    ("micro_batch", "pack", "aggregation", "compute"),
     [
-        (8, "token_mean", {}),
-        (2, "sequence_mean", {"remat": "layer", "logits_chunk": 16}),
-        (1, "constant", {"remat": "dots", "logits_chunk": 5}),
+        (8, False, "token_mean", {}),
+        (2, True, "sequence_mean", {"remat": "layer", "logits_chunk": 16}),
+        (1, False, "constant", {"remat": "dots", "logits_chunk": 5}),
+        (8, True, "token_mean", {}),
     ],
 )
 def test_gradient_is_the_plain_one_however_it_is_cut_up_and_computed(
-    micro_batch, aggregation, compute
+    micro_batch, pack, aggregation, compute
 ):
     value, expected = plain(aggregation)
     settings = SETTINGS
     if compute:
         settings = make_settings(loss=LossConfig(aggregation=aggregation), **compute)
-    grads, sums = our_gradient(micro_batch=micro_batch, settings=settings)
+    grads, sums = our_gradient(micro_batch=micro_batch, pack=pack, settings=settings)
     assert_close(grads, expected)
     np.testing.assert_allclose(sums["loss/policy"], value, rtol=1e-5)
+    assert sums["sampler_gap/max"] < 1e-4
+
+
+def test_packing_puts_several_responses_into_a_lane():
+    # The case above means something: 12 responses with signal lie in fewer lanes.
+    batch, _, _ = prepared(pack=True)
+    lanes = (np.asarray(batch.lanes.source) >= 0).any(axis=-1).sum()
+    assert lanes < (np.asarray(batch.lengths) > 0).sum() == 12
+    # And without sharing, each response has its own prompt.
+    batch, count, _ = prepared(share=False)
+    assert batch.tokens.shape[2] == 1
+    assert count == 2
 
 
 # All rows on an axis of their own; and all three axes at once.
-@pytest.mark.parametrize("mesh", ["8x1", "2x2x2"])
-def test_gradient_is_the_same_on_any_mesh(mesh):
+@pytest.mark.parametrize(("mesh", "pack"), [("8x1", False), ("2x2x2", True)])
+def test_gradient_is_the_same_on_any_mesh(mesh, pack):
     params = split_weights(mesh)
     everywhere = NamedSharding(mesh_of(params), PartitionSpec())
-    batch = prepared(jax.device_put(sampled(), everywhere))
+    batch = prepared(jax.device_put(sampled(), everywhere), pack=pack)
     grads, _ = gradient_of(*batch, params=params)
     assert_close(grads, plain()[1])
 
