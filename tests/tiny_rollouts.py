@@ -73,3 +73,11 @@ def response_logits(params, rows, starts):
     """Logits [B T V] that predict the responses, by the plain forward pass over whole rows."""
     at = starts[:, None] + jnp.arange(LENGTH)
     return jnp.take_along_axis(llama.logits(TINY, params, rows), at[..., None], axis=1)
+
+
+def assert_same_samples(got, expected, rows=slice(None)):
+    for name in ("tokens", "lengths", "finished"):
+        np.testing.assert_array_equal(
+            getattr(got, name), getattr(expected, name)[rows], err_msg=name
+        )
+    np.testing.assert_allclose(got.logprobs, expected.logprobs[rows], atol=1e-4)

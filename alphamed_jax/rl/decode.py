@@ -28,7 +28,7 @@ from alphamed_jax.rl.distribution import Sampling, draw
 )
 @dataclass(frozen=True)
 class Layout:
-    """Weights as decoding wants them; `llama.project` says what `output_major` means."""
+    """Weights as decoding wants them; `llama.project_rows` says what `output_major` means."""
 
     weights: Params
     output_major: bool

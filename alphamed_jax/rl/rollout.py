@@ -28,7 +28,7 @@ REFILL_SHARE = 8
 # When the queue is empty and a quarter of the slots is at work, decoding goes on in so many; fewer
 # than eight rows cost as much as eight.
 SHRINK, FEWEST_SLOTS = 4, 8
-# Rows per device up to which a CPU decodes faster from output-major weights (`llama.project`).
+# Rows per device up to which a CPU decodes faster from output-major weights (`llama.project_rows`).
 OUTPUT_MAJOR_ROWS = 64
 
 

@@ -174,6 +174,10 @@ def batch_gradient(
     """Gradient of the whole batch, from its first `count` micro-batches, and metric sums."""
     one = functools.partial(micro_batch_loss, totals=totals, settings=settings)
 
+    first = jax.tree.map(lambda x: x[0], batch)
+    shapes = jax.eval_shape(one, params, first)[1]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (params, shapes))
+
     def add(i, carry):
         grads, sums = carry
         micro = jax.tree.map(lambda x: x[i], batch)
@@ -182,13 +186,17 @@ def batch_gradient(
         summed["sampler_gap/max"] = jnp.maximum(sums["sampler_gap/max"], new["sampler_gap/max"])
         return jax.tree.map(jnp.add, grads, new_grads), summed
 
-    first = jax.tree.map(lambda x: x[0], batch)
-    shapes = jax.eval_shape(one, params, first)[1]
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (params, shapes))
-    # The condition keeps XLA from computing what a loop of no turns does not need: with a single
-    # micro-batch every turn is the same, and it would be moved out of the loop.
+    # The condition keeps XLA from computing what a loop of no turns does not need, and a single
+    # micro-batch needs no loop and no sum.
+    micro_batches = batch.lengths.shape[0]
     return jax.lax.cond(
-        count > 0, lambda carry: jax.lax.fori_loop(0, count, add, carry), lambda carry: carry, zeros
+        count > 0,
+        lambda: (
+            jax.grad(one, has_aux=True)(params, first)
+            if micro_batches == 1
+            else jax.lax.fori_loop(0, count, add, zeros)
+        ),
+        lambda: zeros,
     )
 
 

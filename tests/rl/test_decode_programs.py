@@ -1,0 +1,117 @@
+"""The programs of a rollout: how many are compiled, and what a decode step touches."""
+
+import dataclasses
+
+import hlo
+import jax
+import jax.numpy as jnp
+import numpy as np
+from helpers import TINY
+from tiny_rollouts import sample
+
+from alphamed_jax.model import llama
+from alphamed_jax.rl import decode as engine
+from alphamed_jax.rl.decode import decode, decode_layout, prefill
+from alphamed_jax.rl.distribution import Sampling
+from alphamed_jax.rl.rollout import bucket
+
+
+def test_programs_compiled_over_many_steps_are_as_many_as_buckets():
+    # Given 20 steps of prompts of random lengths, with other keys and sequence ids each,
+    rng = np.random.default_rng(7)
+    lengths = [16, 32, *rng.integers(1, 33, size=18).tolist()]
+    sample(prompts=[[1]], group_size=1)  # the buckets' programs, as far as others made them
+    before = {f: f._cache_size() for f in (prefill, decode, decode_layout)}
+    for step, length in enumerate(lengths):
+        prompt = rng.integers(0, TINY.vocab_size, size=length).tolist()
+        sample(
+            prompts=[prompt],
+            group_size=1,
+            seed=step,
+            first_sequence=step,
+            stop_ids=[step, step + 1],
+        )
+    # then no more programs were made than there are new buckets.
+    buckets = {bucket(length) for length in lengths}
+    assert buckets == {16, 24, 32}
+    made = {f: f._cache_size() - count for f, count in before.items()}
+    assert made[prefill] <= len(buckets) - 1
+    assert made[decode] <= len(buckets) - 1
+    assert made[decode_layout] == 0
+
+
+def decode_program(config, prompts, group, length, width):
+    """The compiled decode loop for a cache of `length`, and the bytes of weights and caches."""
+    shape, i32, f32 = jax.ShapeDtypeStruct, jnp.int32, jnp.dtype("float32")
+    rows = shape((1, prompts * group), i32)
+    params = llama.map_weights(lambda s, _: shape(s, f32), llama.weights(config))
+    layout = jax.eval_shape(lambda p: decode_layout(config, p, f32), params)
+    prefilled, last = jax.eval_shape(
+        lambda p, t, n: prefill(config, p, t, n, f32),
+        params,
+        shape((prompts, width), i32),
+        shape((prompts,), i32),
+    )
+    state = jax.eval_shape(
+        lambda last, rows: engine.start(
+            config,
+            last,
+            rows,
+            group=group,
+            slots=prompts * group,
+            length=length,
+            capacity=length,
+        ),
+        last,
+        engine.Rows(rows, rows, rows),
+    )
+    compiled = decode.lower(
+        config,
+        layout,
+        prefilled,
+        state,
+        engine.Pause(shape((1,), i32), shape((), i32), shape((), i32)),
+        shape((3,), i32),
+        jax.eval_shape(lambda: jax.random.key(0)),
+        sampling=Sampling(),
+    ).compile()
+    given = sum(x.size * 4 for x in jax.tree.leaves((layout, prefilled)))
+    cache = sum(x.size * 4 for x in jax.tree.leaves((state.keys, state.values)))
+    return compiled, given, cache
+
+
+def test_a_decode_step_reads_weights_and_cache_once_and_copies_neither():
+    # Given a cache that is large beside everything else,
+    config = dataclasses.replace(TINY, num_heads=2, num_kv_heads=2, head_dim=32)
+    compiled, given, cache = decode_program(config, prompts=2, group=8, length=1024, width=48)
+    assert cache > 20 * given
+    # then a step touches about their size: a copy of the cache would make it three times that,
+    touched = hlo.bytes_per_step(compiled.as_text())
+    assert cache < touched < 1.3 * (given + cache)
+    # and no second cache is kept.
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.2 * cache
+
+
+def test_the_measure_of_a_step_sees_a_stacked_cache_being_copied():
+    # Given the layout to avoid, one cache for all layers carried through a scan over layers,
+    shape = (2, 2, 8, 2, 1024, 32)
+
+    def decode_stacked(cache, x):
+        def step(state):
+            def layer(state, i):
+                cache, x = state
+                own = jax.lax.dynamic_update_slice(cache[i], x[..., None, :], (0, 0, 0, at, 0))
+                cache = jax.lax.dynamic_update_slice(cache, own[None], (i, 0, 0, 0, 0, 0))
+                scores = jax.nn.softmax(jnp.einsum("pgkh,pgkth->pgkt", x, own))
+                return (cache, jnp.einsum("pgkt,pgkth->pgkh", scores, own)), None
+
+            at, cache, x = state
+            (cache, x), _ = jax.lax.scan(layer, (cache, x), jnp.arange(2))
+            return at + 1, cache, x
+
+        return jax.lax.while_loop(lambda s: s[0] < 99, step, (jnp.int32(0), cache, x))[2]
+
+    arguments = [jax.ShapeDtypeStruct(s, jnp.float32) for s in (shape, (*shape[1:4], shape[5]))]
+    program = jax.jit(decode_stacked).lower(*arguments).compile().as_text()
+    # then a step touches several times the cache.
+    assert hlo.bytes_per_step(program) > 2 * np.prod(shape) * 4
