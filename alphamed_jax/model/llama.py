@@ -145,11 +145,18 @@ def rotate(x: Float[Array, "*B T heads H"], rope: tuple[jax.Array, jax.Array]) -
     return rotated.astype(x.dtype)
 
 
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=2)
 def rms_norm(x: Float[Array, "*B D"], scale: Float[Array, "D"], eps: float) -> jax.Array:
     """Root-mean-square norm in float32, scaled in the dtype of `x`."""
     wide = x.astype(jnp.float32)
     wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
     return wide.astype(x.dtype) * scale.astype(x.dtype)
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def gated(gate: Float[Array, "*B F"], up: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
+    """SiLU of `gate` times `up`. The backward pass keeps these two and computes the rest again."""
+    return jax.nn.silu(gate) * up
 
 
 @jax.custom_vjp
@@ -247,10 +254,10 @@ class Layer(nnx.Module):
         """The gated feed-forward part, without norm and residual."""
         gate, up, down = self.gate[...], self.up[...], self.down[...]
         if not output_major:
-            return project(jax.nn.silu(project(h, gate)) * project(h, up), down)
+            return project(gated(project(h, gate), project(h, up)), down)
         # The wide activations stay [F ..]: turning them costs more than the products' difference.
         h = jnp.moveaxis(h, -1, 0)
-        wide = jax.nn.silu(jnp.tensordot(gate, h, 1)) * jnp.tensordot(up, h, 1)
+        wide = gated(jnp.tensordot(gate, h, 1), jnp.tensordot(up, h, 1))
         return jnp.moveaxis(jnp.tensordot(down, wide, 1), 0, -1)
 
 

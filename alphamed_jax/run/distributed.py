@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from alphamed_jax.errors import UserError
+from alphamed_jax.run.memory import keep_freed_memory
 
 
 def _launched_together() -> bool:
@@ -39,6 +40,7 @@ def start(
     flags = (coordinator, num_processes, process_id)
     if any(flag is not None for flag in flags) and None in flags:
         raise UserError("--coordinator, --num-processes and --process-id go together.")
+    keep_freed_memory()
     processes = num_processes or 1
     if devices is not None:
         if devices % processes:

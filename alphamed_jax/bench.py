@@ -1,0 +1,162 @@
+"""`python -m alphamed_jax.bench`: time a GRPO step on random weights of a given shape.
+
+    python -m alphamed_jax.bench                          SmolLM2-135M, 2 prompts x 4, 64 + 64
+    python -m alphamed_jax.bench --workload realistic --prompts 8 --generations 8
+
+Progress goes to stderr; the last line of stdout is one JSON object. Times are seconds, medians over
+the steps counted. `floor` holds the machine's own rates, measured in this process, and `share`
+how much of them each phase reached: the least seconds the work of the phase can take, over what it
+took. `rest` is reward, advantages and update.
+"""
+
+import json
+import statistics
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from alphamed_jax.benchmark import work
+from alphamed_jax.benchmark.machine import Clock, Rates, measure_rates, peak_memory_mb
+from alphamed_jax.benchmark.setup import BenchConfig, compute_dtype, make_batch, make_learner
+from alphamed_jax.benchmark.timing import Timed, time_savings, timed_step
+from alphamed_jax.config_io import flag_names, parse_flags
+from alphamed_jax.errors import UserError, command, nearest
+from alphamed_jax.model.llama import count_parameters
+from alphamed_jax.model.mesh import make_mesh, parse_mesh
+from alphamed_jax.run import distributed
+
+
+def say(text: str) -> None:
+    """Progress, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def bench(config: BenchConfig) -> dict[str, Any]:
+    """Run the workload and return what is printed."""
+    mesh = make_mesh(config.mesh)
+    learner, state = make_learner(config, mesh)
+    parameters = count_parameters(config.model)
+    say(f"{parameters / 1e6:.1f} M parameters, {config.dtype}, mesh {config.mesh}")
+    times: list[Timed] = []
+    outcome = None
+    clock = Clock()
+    for step in range(config.warmup + config.steps):
+        if step == config.warmup:
+            clock = Clock()
+        state, timed, outcome = timed_step(learner, state, make_batch(config, step), step)
+        times.append(timed)
+        say(f"step {step}: rollout {timed.rollout:.2f} s, rest {timed.rest:.2f} s")
+    other = clock.other_share()
+    peak = peak_memory_mb()
+    if config.profile:
+        batch = make_batch(config, len(times))
+        with jax.profiler.trace(config.profile, create_perfetto_trace=True):
+            state, _, _ = timed_step(learner, state, batch, len(times))
+        say(f"trace of one more step in {config.profile}")
+    assert outcome is not None
+    result = summary(config, times) | {"other_cpu_fraction": other, "rss_mb_peak": peak}
+    if config.workload == "realistic":
+        say("savings, on and off")
+        first = len(times) + 1
+        batches = [make_batch(config, first + i) for i in range(config.steps + 1)]
+        state, result["savings"] = time_savings(learner, state, batches)
+    rates = measure_rates(compute_dtype(config))
+    result["floor"] = rates._asdict()
+    result["share"] = shares(config, times, rates)
+    return result
+
+
+def summary(config: BenchConfig, times: list[Timed]) -> dict[str, Any]:
+    """Medians, and rates of tokens as other trainers count them."""
+    counted = times[config.warmup :]
+    median = statistics.median
+    step, rollout = median(t.step for t in counted), median(t.rollout for t in counted)
+    rest = median(t.rest for t in counted)
+    batches = [make_batch(config, config.warmup + i) for i in range(config.steps)]
+    generated = median(int(b.limits.sum()) for b in batches)
+    whole = median(
+        int(b.limits.sum() + config.generations * sum(len(q.tokens) for q in b.questions))
+        for b in batches
+    )
+    device = jax.devices()[0]
+    return {
+        "system": "alphamed_jax",
+        "jax": jax.__version__,
+        "device": device.device_kind,
+        "config": dict(vars(config)),
+        "params": count_parameters(config.model),
+        "sequences_per_step": config.prompts * config.generations,
+        "step_s_median": step,
+        "gen_s_median": rollout,
+        "train_s_median": rest,
+        "gen_tokens_per_s": generated / rollout,
+        "train_tokens_per_s": whole / rest,
+        "step_tokens_per_s": generated / step,
+        "first_step_s": times[0].step,
+        "steps_s": [t.step for t in counted],
+        "gens_s": [t.rollout for t in counted],
+    }
+
+
+def shares(config: BenchConfig, times: list[Timed], rates: Rates) -> dict[str, Any]:
+    """Least seconds of each phase at the machine's own rates, over the seconds it took.
+
+    A rollout must compute its products and read weights and caches; whichever takes longer,
+    prefill and decoding apart. The rest must compute its products and pass over the optimiser's
+    arrays.
+    """
+    itemsize = compute_dtype(config).itemsize
+    reached: dict[str, list[float]] = {"rollout": [], "rest": []}
+    least: dict[str, list[float]] = {"rollout": [], "rest": []}
+    for i, timed in enumerate(times[config.warmup :]):
+        batch = make_batch(config, config.warmup + i)
+        prompts = np.array([len(q.tokens) for q in batch.questions])
+        lengths = batch.limits.reshape(-1, config.generations)
+        rewards = batch.rewards.reshape(-1, config.generations)
+        trained = rewards.max(axis=1) != rewards.min(axis=1)
+        model = config.model
+        reading = work.decode_bytes(model, prompts, lengths, timed.occupancy.steps, itemsize)
+        decoding = max(
+            work.decode_flops(model, prompts, lengths) / rates.product_flops_per_s,
+            reading / rates.copy_bytes_per_s,
+        )
+        prefilling = work.prefill_flops(model, prompts) / rates.product_flops_per_s
+        products = work.update_flops(model, prompts, lengths, trained) / rates.product_flops_per_s
+        applying = work.optimizer_bytes(model) / rates.copy_bytes_per_s
+        least["rollout"].append(prefilling + decoding)
+        least["rest"].append(products + applying)
+        reached["rollout"].append((prefilling + decoding) / timed.rollout)
+        reached["rest"].append((products + applying) / timed.rest)
+    median = statistics.median
+    return {
+        "rollout": median(reached["rollout"]),
+        "rest": median(reached["rest"]),
+        "rollout_floor_s": median(least["rollout"]),
+        "rest_floor_s": median(least["rest"]),
+        "decode_step_s": median(
+            t.rollout / max(t.occupancy.steps, 1) for t in times[config.warmup :]
+        ),
+    }
+
+
+@command
+def main() -> None:
+    """Parse, time, print."""
+    start = time.perf_counter()
+    config, unknown = parse_flags(
+        sys.argv[1:], "python -m alphamed_jax.bench", str(__doc__), BenchConfig()
+    )
+    if unknown:
+        known = flag_names(BenchConfig)
+        raise UserError(f"unknown argument {unknown[0]!r}.{nearest(unknown[0], known)}")
+    distributed.start(int(np.prod(parse_mesh(config.mesh, 1))))
+    result = bench(config)
+    say(f"{time.perf_counter() - start:.0f} s in all")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Timed steps: what each phase takes, and what each saving saves."""
+
+import statistics
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alphamed_jax.benchmark.setup import Batch
+from alphamed_jax.model.mesh import data_rows, mesh_of, place
+from alphamed_jax.rl.advantages import group_advantages
+from alphamed_jax.rl.batch import gather, plan
+from alphamed_jax.rl.loss import Totals
+from alphamed_jax.rl.rollout import Occupancy, Trajectories, roll_out
+from alphamed_jax.rl.step import Learner, Outcome, judge, learn
+from alphamed_jax.rl.update import TrainState, update
+
+
+class Timed(NamedTuple):
+    """Seconds of a step."""
+
+    rollout: float
+    rest: float
+    """Reward, advantages, planning and update."""
+    occupancy: Occupancy
+
+    @property
+    def step(self) -> float:
+        """All of it."""
+        return self.rollout + self.rest
+
+
+def rolled_out(
+    learner: Learner, params: Any, batch: Batch, step: int, refill: bool = True
+) -> tuple[Trajectories, Occupancy]:
+    """Responses of the batch, as `rl.step.sample` draws them, cut at the lengths it asks for."""
+    rollout, settings = learner.config.rollout, learner.settings
+    found = roll_out(
+        settings.model,
+        params,
+        [question.tokens for question in batch.questions],
+        group_size=rollout.group_size,
+        max_new_tokens=rollout.max_new_tokens,
+        sampling=settings.sampling,
+        stop_ids=learner.stop_ids,
+        key=learner.key,
+        first_sequence=step * len(batch.limits),
+        dtype=settings.compute.dtype,
+        slots=rollout.slots,
+        refill=refill,
+        limits=batch.limits,
+    )
+    return jax.block_until_ready(found)
+
+
+def judged(learner: Learner, trajectories: Trajectories, batch: Batch) -> Outcome:
+    """The answer rule runs as in training; then the made-up rewards take its place."""
+    outcome = judge(learner, trajectories, batch.questions)
+    rewards = jnp.asarray(batch.rewards)
+    advantages = group_advantages(rewards, learner.config.rollout.group_size)
+    return outcome._replace(rewards=batch.rewards, advantages=np.asarray(advantages))
+
+
+def timed_step(
+    learner: Learner, state: TrainState, batch: Batch, step: int
+) -> tuple[TrainState, Timed, Outcome]:
+    """One whole step."""
+    start = time.perf_counter()
+    trajectories, occupancy = rolled_out(learner, state.params, batch, step)
+    sampled = time.perf_counter()
+    outcome = judged(learner, trajectories, batch)
+    state, _ = learn(learner, state, None, trajectories, outcome)
+    jax.block_until_ready(state)
+    end = time.perf_counter()
+    return state, Timed(sampled - start, end - sampled, occupancy), outcome
+
+
+# Name -> which savings are on.
+VARIANTS = {
+    "all": {"skip_constant": True, "pack": True, "share_prompts": True},
+    "without_skipping": {"skip_constant": False, "pack": True, "share_prompts": True},
+    "without_packing": {"skip_constant": True, "pack": False, "share_prompts": True},
+    "without_prompt_sharing": {"skip_constant": True, "pack": True, "share_prompts": False},
+    "none": {"skip_constant": False, "pack": False, "share_prompts": False},
+}
+
+
+def time_savings(
+    learner: Learner, state: TrainState, batches: list[Batch]
+) -> tuple[TrainState, dict[str, Any]]:
+    """Seconds of rollout and update with each saving on and off, on the same responses.
+
+    The first batch compiles and is not counted; the variants alternate on the others.
+    """
+    rollouts: dict[str, list[float]] = {"refilled": [], "waves": []}
+    updates: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    occupancies: dict[str, list[Occupancy]] = {"refilled": [], "waves": []}
+    for step, batch in enumerate(batches):
+        found = {}
+        for name in rollouts:
+            start = time.perf_counter()
+            found[name], occupancy = rolled_out(
+                learner, state.params, batch, step, refill=name == "refilled"
+            )
+            rollouts[name].append(time.perf_counter() - start)
+            occupancies[name].append(occupancy)
+        trajectories = found["refilled"]
+        if not np.array_equal(trajectories.tokens, found["waves"].tokens):
+            raise AssertionError("refilled slots sampled other tokens than plain waves")
+        outcome = judged(learner, trajectories, batch)
+        for name, savings in VARIANTS.items():
+            start = time.perf_counter()
+            state = _update(learner, state, trajectories, outcome, savings)
+            updates[name].append(time.perf_counter() - start)
+    counted = {
+        "rollout_s": {name: statistics.median(times[1:]) for name, times in rollouts.items()},
+        "update_s": {name: statistics.median(times[1:]) for name, times in updates.items()},
+    }
+    busy = {
+        name: statistics.median(o.busy_while_waiting or 1.0 for o in all_[1:])
+        for name, all_ in occupancies.items()
+    }
+    steps = {
+        name: statistics.median(o.steps for o in all_[1:]) for name, all_ in occupancies.items()
+    }
+    return state, counted | {
+        "rollout_ratio": counted["rollout_s"]["refilled"] / counted["rollout_s"]["waves"],
+        "update_ratio": counted["update_s"]["all"] / counted["update_s"]["none"],
+        "slots_busy_while_waiting": busy,
+        "decode_steps": steps,
+    }
+
+
+def _update(
+    learner: Learner,
+    state: TrainState,
+    trajectories: Trajectories,
+    outcome: Outcome,
+    savings: dict[str, bool],
+) -> TrainState:
+    group, mesh = learner.config.rollout.group_size, mesh_of(state.params)
+    lengths = outcome.lengths.reshape(-1, group)
+    advantages = outcome.advantages.reshape(-1, group)
+    layout = plan(
+        np.asarray(trajectories.prompt_lengths),
+        lengths,
+        advantages,
+        micro_batch=learner.config.update.micro_batch,
+        rows=data_rows(mesh),
+        **savings,
+    )
+    with jax.set_mesh(mesh):
+        batch = gather(trajectories, lengths, advantages, layout)
+        count = place(np.int32(layout.count), (), mesh)
+        totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
+        state, _ = update(state, batch, count, totals, settings=learner.settings)
+    return jax.block_until_ready(state)
