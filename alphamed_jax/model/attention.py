@@ -60,3 +60,52 @@ def shared(
     )
     total = jnp.moveaxis(total, (3, 4), (1, 2))[..., None].astype(q.dtype)  # p g t k q 1
     return (mixed / total).reshape(prompts, group, queries, heads, width)
+
+
+def shared_step(
+    q: Float[Array, "P G N H"],
+    prompt_k: Float[Array, "P K S0 H"],
+    prompt_v: Float[Array, "P K S0 H"],
+    prompt_mask: Bool[Array, "P S0"],
+    own_k: Float[Array, "B K S1 H"],
+    own_v: Float[Array, "B K S1 H"],
+    own_mask: Bool[Array, "B S1"],
+) -> Float[Array, "P G N H"]:
+    """`shared` for one query per response, B = P·G: a decode step.
+
+    The products are written as they lie in memory, keys [S H] times queries [H Q] and weights
+    [Q S] times values [S H]: no cache is turned, whatever the compiler would choose for an einsum.
+    """
+    prompts, group, heads, width = q.shape
+    kv_heads = prompt_k.shape[1]
+    queries = heads // kv_heads
+    q = (q * jnp.asarray(width**-0.5, q.dtype)).reshape(-1, kv_heads, queries, width)
+
+    def by_prompt(x: jax.Array) -> jax.Array:
+        """[B K Q ..] as [P K G·Q ..]."""
+        x = jnp.moveaxis(x.reshape(prompts, group, *x.shape[1:]), 1, 2)
+        return x.reshape(prompts, kv_heads, group * queries, *x.shape[4:])
+
+    def by_response(x: jax.Array) -> jax.Array:
+        """The way back."""
+        x = x.reshape(prompts, kv_heads, group, queries, *x.shape[3:])
+        return jnp.moveaxis(x, 2, 1).reshape(-1, kv_heads, queries, *x.shape[4:])
+
+    def product(a: jax.Array, b: jax.Array) -> jax.Array:
+        dims = (((3,), (2,)), ((0, 1), (0, 1)))
+        return jax.lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
+
+    def turned(x: jax.Array) -> jax.Array:
+        return jnp.swapaxes(x, 2, 3)
+
+    to_prompt = turned(product(prompt_k, turned(by_prompt(q))))  # [P K G·Q S0]
+    to_prompt = jnp.where(prompt_mask[:, None, None], to_prompt, MASKED)
+    to_own = turned(product(own_k, turned(q)))  # [B K Q S1]
+    to_own = jnp.where(own_mask[:, None, None], to_own, MASKED)
+    top = jnp.maximum(by_response(to_prompt.max(3)), to_own.max(3))
+    to_prompt = jnp.exp(to_prompt - by_prompt(top)[..., None])
+    to_own = jnp.exp(to_own - top[..., None])
+    total = by_response(to_prompt.sum(3)) + to_own.sum(3)
+    mixed = by_response(product(to_prompt.astype(q.dtype), prompt_v))
+    mixed += product(to_own.astype(q.dtype), own_v)
+    return (mixed / total[..., None]).astype(q.dtype).reshape(prompts, group, heads, width)

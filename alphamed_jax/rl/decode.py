@@ -71,7 +71,8 @@ class Decoding(NamedTuple):
     cursor: Int[Array, ""]
     """Place in the ring where the last tokens' keys will be written."""
     keys: tuple[Array, ...]
-    """Own keys and values per layer, [P' G' K C H] each."""
+    """Own keys and values per layer, [P'·G' K C H] each. A slot has one axis here: with two, one
+    of them of length 1, XLA for CPUs would write the cache a second time for the reader."""
     values: tuple[Array, ...]
     tokens: Int[Array, "R n T"]
     logprobs: Float[Array, "R n T"]
@@ -186,7 +187,7 @@ def start(
 ) -> Decoding:
     """A state in which all slots are free; `like` gives the dtype of the caches."""
     data_rows, responses = rows.sequence.shape
-    shape = (data_rows * slots // group, group, config.num_kv_heads, capacity, config.head_dim)
+    shape = (data_rows * slots, config.num_kv_heads, capacity, config.head_dim)
 
     def zeros(shape, dtype, *axes):
         return constrain(jnp.zeros(shape, dtype), "batch", *axes, *(None,) * (len(shape) - 1))
@@ -197,8 +198,7 @@ def start(
     def cache():
         blank = jnp.zeros(shape, like.dtype)
         return tuple(
-            constrain(blank, "batch", None, "kv_heads", None, None)
-            for _ in range(config.num_layers)
+            constrain(blank, "batch", "kv_heads", None, None) for _ in range(config.num_layers)
         )
 
     kept = (data_rows, responses, length)
@@ -322,8 +322,9 @@ def decode(
     """
     weights = layout.weights
     dtype = weights["embed"].dtype
-    shape = state.keys[0].shape[:2]
-    capacity = state.keys[0].shape[3]
+    rows = prompts.keys[0].shape[0]
+    shape = rows, state.slots.row.size // rows
+    capacity = state.keys[0].shape[2]
     keys = jax.vmap(jax.vmap(lambda i: jax.random.fold_in(key, i)))(state.slots.sequence)
     prompt_mask = jnp.arange(prompts.keys[0].shape[2]) < prompts.lengths[:, None]
     ring = jnp.arange(capacity)
@@ -340,19 +341,19 @@ def decode(
         length = slots.length.reshape(shape)
         positions = (prompts.lengths[:, None] + length - 1)[..., None]
         rope = llama.rope_table(config, positions)
-        own_mask = ((state.cursor - ring) % capacity < length[..., None])[:, :, None]
+        own_mask = (state.cursor - ring) % capacity < slots.length.reshape(-1)[:, None]
         x = llama.embed(config, weights, slots.last.reshape(*shape, 1), dtype)
         x = constrain(x, "batch", None, None, None)
         own_keys, own_values = list(state.keys), list(state.values)
         for i, layer_weights in enumerate(weights["layers"]):
 
             def attend(q, k, v, i=i):
-                at = (0, 0, 0, state.cursor, 0)
-                k, v = jnp.swapaxes(k, 2, 3), jnp.swapaxes(v, 2, 3)
+                at = (0, 0, state.cursor, 0)
+                k, v = (jax.lax.collapse(jnp.swapaxes(x, 2, 3), 0, 2) for x in (k, v))
                 own_keys[i] = jax.lax.dynamic_update_slice(own_keys[i], k, at)
                 own_values[i] = jax.lax.dynamic_update_slice(own_values[i], v, at)
-                return attention.shared(
-                    q,
+                mixed = attention.shared_step(
+                    q[:, :, 0],
                     prompts.keys[i],
                     prompts.values[i],
                     prompt_mask,
@@ -360,6 +361,7 @@ def decode(
                     own_values[i],
                     own_mask,
                 )
+                return mixed[:, :, None]
 
             layer = llama.layer(config, layer_weights)
             x, _ = layer(x, rope, attend, output_major=layout.output_major)
@@ -386,11 +388,11 @@ def decode(
 @functools.partial(jax.jit, static_argnames="capacity")
 def grow(state: Decoding, *, capacity: int) -> Decoding:
     """The same state with longer caches: the ring is cut open at its oldest place."""
-    former = state.keys[0].shape[3]
+    former = state.keys[0].shape[2]
 
     def longer(cache):
-        opened = jnp.roll(cache, -state.cursor, axis=3)
-        return jnp.pad(opened, [(0, 0)] * 3 + [(0, capacity - former), (0, 0)])
+        opened = jnp.roll(cache, -state.cursor, axis=2)
+        return jnp.pad(opened, [(0, 0), (0, 0), (0, capacity - former), (0, 0)])
 
     return state._replace(
         keys=tuple(map(longer, state.keys)),
@@ -404,8 +406,7 @@ def keep(state: Decoding, kept: Int[Array, "R s"]) -> Decoding:
     """The same state with only the slots `kept` of each data row, each beside its own prompt."""
 
     def rows(cache):
-        shares = cache.reshape(*state.slots.row.shape, *cache.shape[2:])
-        return jax.lax.collapse(_take(shares, kept), 0, 2)[:, None]
+        return jax.lax.collapse(_take(_split(cache, len(kept)), kept), 0, 2)
 
     return state._replace(
         slots=jax.tree.map(lambda x: _take(x, kept), state.slots),

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process: on a CPU a step's large arrays are those of the step before."""
+"""Freed memory stays with the process: on a CPU each step uses the pages of the one before."""
 
 import ctypes
 import os
