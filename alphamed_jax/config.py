@@ -237,6 +237,9 @@ class Config:
     """Processes of the run; goes with --coordinator."""
     process_id: int | None = None
     """Which of them this is, from 0; goes with --coordinator."""
+    compilation_cache: str = "auto"
+    """Where compiled programs are kept: a folder, `off`, or auto: JAX_COMPILATION_CACHE_DIR where
+    it is set, else alphamed_jax/xla in the user's cache folder."""
     export: bool = True
     """Write the final policy as a Hugging Face folder."""
     prompt: PromptConfig = field(default_factory=PromptConfig)
@@ -262,6 +265,8 @@ class Config:
             )
         if not self.data:
             raise UserError("data is empty: name at least one source.")
+        if not self.compilation_cache:
+            raise UserError("compilation_cache is empty: it is auto, a folder, or off.")
 
     @property
     def name(self) -> str:
@@ -295,7 +300,11 @@ def load_config(path: Path | str) -> Config:
         twice, or a value of the wrong type or out of its range.
     """
     # The file that is read is its own name: `config` is no key of it.
-    read = read_section(read_yaml(Path(path)), Config, str(path), without=("config",))
+    values = read_yaml(Path(path))
+    # YAML 1.1 reads off as False.
+    if isinstance(values, dict) and values.get("compilation_cache") is False:
+        values["compilation_cache"] = "off"
+    read = read_section(values, Config, str(path), without=("config",))
     return dataclasses.replace(read, config=str(path))
 
 

@@ -32,9 +32,11 @@ from alphamed_jax.rl.step import Learner, grpo_step, make_settings
 from alphamed_jax.rl.update import TrainState, abstract_state, init_state
 from alphamed_jax.run import distributed, record
 from alphamed_jax.run.checkpoint import Checkpoints
+from alphamed_jax.run.compilation import FirstStep, ProgramCounter, use_cache
 from alphamed_jax.run.display import (
     batch_arithmetic,
     evaluation_line,
+    first_step_line,
     make_console,
     progress_line,
     question_lines,
@@ -107,25 +109,26 @@ def starting_state(run: Run, checkpoints: Checkpoints) -> tuple[int, TrainState]
 def train(config: Config, console: Console) -> None:
     """Train, evaluate before and after, export; resume where an earlier run stopped."""
     began = time.perf_counter()
-    run = prepare(config)
-    if distributed.is_main():
-        record.claim(config.folder, config)
-    distributed.wait_for_all("output folder")
-    if record.is_finished(config.folder, config):
-        console.print(f"{config.folder} is finished: all {config.steps} steps are done.")
-        return
-    with distributed.StopRequest() as stop, Checkpoints(config.folder / "checkpoints") as saved:
-        step, state = starting_state(run, saved)
-        record.write_config(config.folder, config)
-        show_start(console, run, resumed_from=step or None)
-        step, state = learn(run, saved, stop, console, step, state)
+    with ProgramCounter() as programs:
+        run = prepare(config)
+        if distributed.is_main():
+            record.claim(config.folder, config)
+        distributed.wait_for_all("output folder")
+        if record.is_finished(config.folder, config):
+            console.print(f"{config.folder} is finished: all {config.steps} steps are done.")
+            return
+        with distributed.StopRequest() as stop, Checkpoints(config.folder / "checkpoints") as saved:
+            step, state = starting_state(run, saved)
+            record.write_config(config.folder, config)
+            show_start(console, run, resumed_from=step or None)
+            step, state = learn(run, saved, stop, console, programs, step, state)
     if step < config.steps:
         console.print(f"stopped after step {step}; the same command resumes.")
         return
     if config.export:
         hf.save(config.folder / "export", run.learner.settings.model, state.params, run.weights)
     if distributed.is_main():
-        write_record(run, seconds=time.perf_counter() - began)
+        write_record(run, time.perf_counter() - began, programs.first)
         write_report(config.folder)
     console.print(f"finished {step} steps in {time.perf_counter() - began:.0f} s: {config.folder}")
 
@@ -135,6 +138,7 @@ def learn(
     saved: Checkpoints,
     stop: distributed.StopRequest,
     console: Console,
+    programs: ProgramCounter,
     step: int,
     state: TrainState,
 ) -> tuple[int, TrainState]:
@@ -157,6 +161,8 @@ def learn(
             log.log_samples(step, samples)
             seconds.append(metrics["time/step"] or 0.0)
             console.print(progress_line(step, config.steps, metrics, typical_seconds(seconds)))
+            if first := programs.step_done():
+                console.print(first_step_line(first._asdict()))
             for warning in warnings_for(metrics):
                 console.print(f"  warning: {warning}", style="yellow")
             if config.log.table_every and step % config.log.table_every == 0:
@@ -177,7 +183,7 @@ def assess(run: Run, params: Params, step: int, log: MetricsLog, console: Consol
         console.print(evaluation_line(result))
 
 
-def write_record(run: Run, seconds: float) -> None:
+def write_record(run: Run, seconds: float, first: FirstStep | None) -> None:
     """Write run.json; with it the run counts as finished."""
     record.write_run(
         run.config.folder,
@@ -190,6 +196,7 @@ def write_record(run: Run, seconds: float) -> None:
             "dropped": sum(run.dropped.values()),
         },
         seconds=seconds,
+        first=first,
     )
 
 
@@ -227,6 +234,8 @@ def main() -> None:
     distributed.start(devices, config.coordinator, config.num_processes, config.process_id)
     console = make_console()
     console.quiet = not distributed.is_main()
+    if problem := use_cache(config.compilation_cache):
+        console.print(f"warning: {problem}", style="yellow", markup=False)
     train(config, console)
 
 

@@ -1,6 +1,7 @@
-"""Eight simulated CPU devices for every test; nothing reaches the network."""
+"""Eight simulated CPU devices for every test; nothing reaches the network or the user's caches."""
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -16,6 +17,12 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import pytest
+
+# Commands that tests start keep their compiled programs here, and share them; JAX in the process
+# of the tests keeps none.
+_cache = tempfile.TemporaryDirectory(prefix="alphamed_jax-cache-")
+os.environ["XDG_CACHE_HOME"] = _cache.name
+os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -123,6 +123,14 @@ def test_one_source_needs_no_list(tmp_path):
     assert load_config(write(tmp_path, "data: medqa\n")).data == ("medqa",)
 
 
+def test_the_compilation_cache_can_be_off_although_yaml_reads_that_as_false(tmp_path):
+    for text in ("off", "'off'", "false"):
+        read = load_config(write(tmp_path, f"compilation_cache: {text}\n"))
+        assert read.compilation_cache == "off"
+    assert load_config(write(tmp_path, to_yaml(read))).compilation_cache == "off"
+    assert parse("--compilation-cache", "off").compilation_cache == "off"
+
+
 def test_anchors_and_merges_are_read(tmp_path):
     text = "update: &u {epochs: 2}\nlog: {samples: 1}\n"
     assert load_config(write(tmp_path, text)).update.epochs == 2
@@ -189,6 +197,7 @@ BAD_VALUES = [
     ("seed", 2**32),
     ("model", ""),
     ("data", []),
+    ("compilation_cache", ""),
     ("prompt.max_tokens", 0),
     ("rollout.prompts", 0),
     ("rollout.group_size", 1),

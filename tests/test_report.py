@@ -38,6 +38,10 @@ RUN_JSON = {
     "mesh": {"fsdp": 8, "tensor": 1},
     "versions": {"jax": "0.10.2", "flax": "0.12.8"},
     "wall_seconds": 3840.5,
+    "first_step_seconds": 23.41,
+    "programs_compiled": 14,
+    "compile_seconds": 12.06,
+    "programs_cached": 9,
     "command": "python -m alphamed_jax.train --steps 3",
 }
 
@@ -130,6 +134,16 @@ def points(svg: str, color: int = 1, kind: str = "line|raw|area") -> int:
     lines = re.findall(rf'<polyline class="(?:{kind}) c{color}" points="([^"]*)"', svg)
     dots = re.findall(rf'<circle class="(?:{kind}) c{color}"', svg)
     return sum(len(line.split()) for line in lines) + len(dots)
+
+
+def test_the_page_says_what_it_took_until_the_first_step(tmp_path):
+    folder = make_run(tmp_path / "run", 3, {})
+    assert "23.4 s: 14 programs compiled in 12.1 s, 9 from the cache" in page_of(folder).text
+    # A start that took no step has none, and the record of an older version does not say.
+    for changed in ({"first_step_seconds": None}, {}):
+        record = {k: v for k, v in RUN_JSON.items() if k != "first_step_seconds"} | changed
+        (folder / "run.json").write_text(json.dumps(record))
+        assert "Until the first step" not in page_of(folder).text
 
 
 def test_the_page_says_what_ran(tmp_path):

@@ -1,6 +1,7 @@
 """The training loop: what it writes, and that an interrupted run is the uninterrupted one."""
 
 import dataclasses
+import html
 import io
 import json
 import os
@@ -15,6 +16,7 @@ from tiny_run import rows_of, tiny_config, write_model, write_questions
 from alphamed_jax import train as trainer
 from alphamed_jax.config import LossConfig, UpdateConfig
 from alphamed_jax.errors import UserError
+from alphamed_jax.run.display import first_step_line
 from alphamed_jax.run.metrics import METRIC_KEYS
 
 
@@ -97,6 +99,18 @@ def test_the_start_shows_batch_arithmetic_and_the_first_prompt(whole):
     assert "34 for training, 6 held out" in printed
     assert "A. one" in printed
     assert "step 6/6" in printed
+
+
+def test_the_time_to_the_first_step_is_shown_once_and_kept(whole):
+    config, printed = whole
+    written = json.loads((config.folder / "run.json").read_text())
+    assert printed.count("first step after") == printed.count(first_step_line(written)) == 1
+    assert 0 < written["first_step_seconds"] < written["wall_seconds"] + 0.1
+    # No command, no cache: what is not compiled here was compiled by another run in this process.
+    assert written["programs_cached"] == 0
+    assert first_step_line(written).removeprefix("first step after ") in html.unescape(
+        (config.folder / "report.html").read_text()
+    )
 
 
 def test_two_runs_with_one_seed_agree_and_another_seed_differs(whole, inputs, tmp_path):

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from tiny_run import rows_of, tiny_config, write_model, write_questions
 
 from alphamed_jax.config import to_yaml
+from alphamed_jax.run.display import first_step_line
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,37 @@ def test_bad_input_is_one_line_and_exit_2(inputs, tmp_path, flags, message):
     assert lines[0].startswith("error: ")
     assert message in lines[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_second_start_takes_its_programs_from_the_cache_and_learns_the_same(inputs, tmp_path):
+    # Given a cache that is empty, when the same run is made twice,
+    flags = ("--mesh", "1x1", "--steps", "2", "--eval.questions", "0")
+    flags += ("--compilation-cache", str(tmp_path / "programs"))
+    records = []
+    for name in ("cold", "warm"):
+        status, printed, errors = finish(start(inputs, tmp_path / name, *flags))
+        assert (status, errors) == (0, "")
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        assert first_step_line(record) in printed
+        records.append(record)
+    # then the second compiles nothing until its first step,
+    cold, warm = records
+    assert cold["programs_compiled"] > 10
+    assert warm["programs_compiled"] == warm["compile_seconds"] == 0
+    assert warm["programs_cached"] == cold["programs_compiled"] + cold["programs_cached"]
+    assert warm["first_step_seconds"] < cold["first_step_seconds"]
+    # and metrics, samples and weights are the same, bit for bit.
+    assert_same_run(tmp_path / "cold", tmp_path / "warm")
+
+
+def test_a_cache_that_cannot_be_written_to_is_one_line_and_training_goes_on(inputs, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    flags = ("--mesh", "1x1", "--steps", "1", "--eval.questions", "0", "--no-export")
+    flags += ("--compilation-cache", str(tmp_path / "file" / "programs"))
+    status, printed, errors = finish(start(inputs, tmp_path / "run", *flags))
+    assert (status, errors) == (0, "")
+    assert printed.count("warning: compiled programs are not kept in") == 1
+    assert "step 1/1" in printed
 
 
 @pytest.mark.slow

@@ -149,6 +149,16 @@ def progress_line(
     return "  ".join(parts)
 
 
+def first_step_line(record: Mapping[str, Any]) -> str:
+    """What it took until the first step was done, from the keys of `FirstStep`."""
+    compiled, cached = record["programs_compiled"], record["programs_cached"]
+    return (
+        f"first step after {record['first_step_seconds']:.1f} s: "
+        f"{_count(compiled, 'program')} compiled in {record['compile_seconds']:.1f} s, "
+        f"{cached:,} from the cache"
+    )
+
+
 def typical_seconds(seconds: Sequence[float], window: int = 20) -> float:
     """Median seconds of the last steps: a step that compiled or saved does not distort it.
 

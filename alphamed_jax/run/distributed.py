@@ -1,7 +1,10 @@
 """Processes and devices: before the first touch of a backend, and agreement between hosts."""
 
+import contextlib
 import os
+import secrets
 import signal
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -63,6 +66,27 @@ def wait_for_all(where: str) -> None:
     """Wait until every process has come here; one that failed before ends the others."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(where)
+
+
+def all_see(folder: Path | None) -> bool:
+    """Whether every process has a folder and it is the same one; the same answer in each.
+
+    Args:
+      folder: one that can be written to; None where this process has none.
+    """
+    if jax.process_count() == 1:
+        return folder is not None
+    drawn = np.int32(secrets.randbelow(2**31))
+    name = f".seen-{int(multihost_utils.broadcast_one_to_all(drawn))}"
+    if is_main() and folder is not None:
+        with contextlib.suppress(OSError):  # then nobody sees it
+            (folder / name).touch()
+    wait_for_all(name)
+    seen = folder is not None and (folder / name).exists()
+    agreed = bool(multihost_utils.process_allgather(np.array(seen)).all())
+    if is_main() and folder is not None:
+        (folder / name).unlink(missing_ok=True)
+    return agreed
 
 
 class StopRequest:

@@ -14,6 +14,7 @@ import yaml
 from alphamed_jax import __version__
 from alphamed_jax.config import Config, load_config, to_yaml
 from alphamed_jax.errors import UserError
+from alphamed_jax.run.compilation import FirstStep
 from alphamed_jax.run.distributed import is_main
 from alphamed_jax.run.metrics import write_atomically
 
@@ -31,6 +32,7 @@ FREE = (
     "coordinator",
     "num_processes",
     "process_id",
+    "compilation_cache",
 )
 
 
@@ -108,8 +110,13 @@ def write_run(
     parameters: int,
     questions: dict[str, int],
     seconds: float,
+    first: FirstStep | None,
 ) -> None:
-    """Write run.json: versions, devices, sizes, seconds of this start and its command."""
+    """Write run.json: versions, devices, sizes, seconds of this start and its command.
+
+    Args:
+      first: what this start took until its first step; None where it took no step.
+    """
     record = {
         "name": config.name,
         "model": config.model,
@@ -120,6 +127,7 @@ def write_run(
         "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
         "processes": jax.process_count(),
         "wall_seconds": round(seconds, 1),
+        **(first._asdict() if first else dict.fromkeys(FirstStep._fields)),
         "command": " ".join(["python -m alphamed_jax.train", *sys.argv[1:]]),
         "questions": questions,
         "versions": {"python": platform.python_version(), "alphamed-jax": __version__}

@@ -17,6 +17,7 @@ from alphamed_jax.run.display import (
     duration,
     evaluation_line,
     facts_panel,
+    first_step_line,
     progress_line,
     question_lines,
     sample_table,
@@ -259,6 +260,18 @@ def test_a_healthy_step_has_no_warning():
 def test_a_warning_names_the_cause_and_only_that(changes, said):
     (warning,) = warnings_for(HEALTHY | changes)
     assert said in warning
+
+
+def test_the_first_step_says_what_it_took():
+    record = {
+        "first_step_seconds": 23.41,
+        "programs_compiled": 1,
+        "compile_seconds": 12.06,
+        "programs_cached": 1209,
+    }
+    assert first_step_line(record) == (
+        "first step after 23.4 s: 1 program compiled in 12.1 s, 1,209 from the cache"
+    )
 
 
 def test_no_gradient_without_a_signal_is_one_warning():

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from alphamed_jax.run.display import duration, warnings_for
+from alphamed_jax.run.display import duration, first_step_line, warnings_for
 from alphamed_jax.run.page.charts import number
 from alphamed_jax.run.page.curves import curves_section
 from alphamed_jax.run.page.evaluations import evaluations_section
@@ -77,6 +77,7 @@ def _header(run: RunFiles) -> str:
         "Mesh": record.get("mesh", config.get("mesh")),
         "Seed": config.get("seed"),
         "Versions": record.get("versions"),
+        "Until the first step": _until_first_step(record),
         "Last start took": _wall_time(record.get("wall_seconds")),
         "Command": record.get("command"),
     }
@@ -171,6 +172,12 @@ def _grouped(value: Any) -> Any:
 
 def _wall_time(seconds: Any) -> str | None:
     return duration(seconds) if isinstance(seconds, int | float) else None
+
+
+def _until_first_step(record: Mapping[str, Any]) -> str | None:
+    if record.get("first_step_seconds") is None:
+        return None
+    return first_step_line(record).removeprefix("first step after ")
 
 
 def _flat(value: Any) -> str:

@@ -1,0 +1,142 @@
+"""The programs of training: their number follows from the shapes there are, not from the steps."""
+
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+from tiny_run import tiny_config, write_model
+
+from alphamed_jax.config import OptimizerConfig, RolloutConfig, UpdateConfig
+from alphamed_jax.data.prompts import EncodedQuestion
+from alphamed_jax.data.questions import Question
+from alphamed_jax.data.tokenizer import load_tokenizer
+from alphamed_jax.model import hf
+from alphamed_jax.model.mesh import AXES
+from alphamed_jax.rl import batch
+from alphamed_jax.rl import step as step_module
+from alphamed_jax.rl.batch import lane_counts
+from alphamed_jax.rl.reward import AnswerAutomaton
+from alphamed_jax.rl.rollout import bucket, capacities, fewer_slots
+from alphamed_jax.rl.step import Learner, grpo_step, make_settings
+from alphamed_jax.rl.update import init_state
+from alphamed_jax.run.compilation import ProgramCounter
+
+PROMPTS, GROUP, LONGEST, DATA_ROWS = 16, 4, 24, 2
+STEPS = 20
+# What runs between the large programs, on arrays as long as the batch or as there are slots: more
+# than there are, fewer than if one of them were compiled anew in each step.
+SMALL = 40
+
+
+@pytest.fixture
+def made():
+    """How often a program of each name was compiled."""
+    found = Counter()
+
+    def listen(event, duration, **facts):
+        if event == "/jax/core/compile/backend_compile_duration":
+            found[facts["fun_name"].removeprefix("jit(").removesuffix(")")] += 1
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture
+def layouts(monkeypatch):
+    """The layouts of the updates that were taken."""
+    found = []
+
+    def plan(*arguments, **options):
+        found.append(batch.plan(*arguments, **options))
+        return found[-1]
+
+    monkeypatch.setattr(step_module, "plan", plan)
+    return found
+
+
+def random_steps(learner):
+    """Steps with prompts of random lengths up to a random one, and random stop ids."""
+    rng = np.random.default_rng(3)
+    for number in range(1, STEPS + 1):
+        longest = int(rng.integers(4, LONGEST + 1))
+        questions = [
+            EncodedQuestion(
+                Question(f"q{i}", "?", ("a", "b"), "AB"[rng.integers(2)], "random"),
+                rng.integers(0, 256, size=length).tolist(),
+            )
+            for i, length in enumerate(rng.integers(1, longest + 1, size=PROMPTS))
+        ]
+        # In some steps most responses end at once, in others hardly any does.
+        stops = rng.choice(256, size=200, replace=False)
+        stops[int(rng.integers(1, 200)) :] = stops[0]
+        yield number, learner._replace(stop_ids=tuple(stops.tolist())), questions
+
+
+def test_twenty_steps_compile_as_many_programs_as_there_are_shapes(tmp_path, made, layouts):
+    # Given a run whose weights stand still, so that a second pass over its steps is the same,
+    write_model(tmp_path / "model")
+    config = tiny_config(
+        tmp_path,
+        tmp_path / "run",
+        rollout=RolloutConfig(prompts=PROMPTS, group_size=GROUP, max_new_tokens=LONGEST),
+        optimizer=OptimizerConfig(learning_rate=0.0),
+        update=UpdateConfig(micro_batch=PROMPTS * GROUP, remat="none"),
+    )
+    devices = np.array(jax.devices()[:DATA_ROWS]).reshape(1, DATA_ROWS, 1)
+    mesh = jax.sharding.Mesh(devices, AXES, axis_types=(AxisType.Auto,) * 3)
+    model, params = hf.load(tmp_path / "model", mesh, dtype=np.float32)
+    settings = make_settings(config, model, "cpu")
+    automaton = AnswerAutomaton.from_tokenizer(load_tokenizer(tmp_path / "model"))
+    learner = Learner(config, settings, automaton, (), jax.random.key(0))
+    state = init_state(settings, params)
+    made.clear()
+
+    def one_pass(state):
+        sampled, mixed_groups = [], set()
+        for number, this, questions in random_steps(learner):
+            state, _, outcome = grpo_step(this, state, None, questions, number)
+            sampled.append(bucket(max(len(question.tokens) for question in questions)))
+            mixed = outcome.advantages.reshape(PROMPTS, GROUP).any(axis=1)
+            mixed_groups.add(int(mixed.sum()))
+        return state, sampled, mixed_groups
+
+    # when twenty steps are taken, with prompts, responses and groups with signal of all kinds,
+    with ProgramCounter() as programs:
+        state, sampled, mixed_groups = one_pass(state)
+    prompt_widths = set(sampled)
+    assert prompt_widths == {bucket(length) for length in range(1, LONGEST + 1)} == {16, 24}
+    assert len(mixed_groups) >= 4
+    trained = [(x.prompt_width, x.width, x.lanes, x.packed) for x in layouts]
+    shapes, gathered = set(trained), set(zip(sampled, trained, strict=True))
+    assert {shape[1] for shape in shapes} == {16, 24}
+
+    # then the large programs are as many as their shapes:
+    slots = PROMPTS * GROUP // DATA_ROWS
+    stages = 2 if fewer_slots(slots) else 1  # all slots, and the few that go on at the end
+    assert fewer_slots(fewer_slots(slots)) == 0
+    rollout = {
+        "decode_layout": 1,
+        "prefill": len(prompt_widths),
+        "start": 1,
+        "refill": 1,
+        "decode": len(prompt_widths) * stages * len(capacities(LONGEST)),
+        "keep": stages - 1,
+        "fan_out": len(prompt_widths) * (stages - 1),
+        "verdicts": 1,
+        "reward": 1,
+    }
+    bounds = rollout | {"update": len(shapes), "_gather": len(gathered)}
+    for name, bound in bounds.items():
+        assert 0 < made[name] <= bound, name
+    lanes = lane_counts(GROUP, config.update.micro_batch, DATA_ROWS)
+    assert len(shapes) <= len(prompt_widths) * 2 * len(lanes) * 2  # widths; packed or not
+    # all others are few,
+    assert programs.compiled + programs.cached == sum(made.values())
+    assert programs.compiled <= sum(bounds.values()) + SMALL, made
+    # and the same steps again compile nothing at all.
+    with ProgramCounter() as again:
+        one_pass(state)
+    assert (again.compiled, again.cached) == (0, 0), made
