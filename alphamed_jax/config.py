@@ -111,12 +111,17 @@ class LossConfig:
     """0 keeps no reference weights: with a rule for a reward there is no model to be hacked."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """k3 is never negative and has the least variance."""
+    tis_cap: float | None = None
+    """Weigh a token by how much likelier the trainer finds it than the sampler did, at most by this
+    (2 is usual; at least 1). null: all by 1, as in float32 the two agree; in bfloat16 less so."""
 
     def __post_init__(self):
         _at_least(0, loss_clip_low=self.clip_low, loss_clip_high=self.clip_high)
         _at_least(0, loss_kl_coef=self.kl_coef)
         if self.dual_clip is not None and not 1 < self.dual_clip < math.inf:
             raise UserError(f"loss.dual_clip is {self.dual_clip}: it must be above 1, or null.")
+        if self.tis_cap is not None:
+            _at_least(1, loss_tis_cap=self.tis_cap)
         if self.constant_length is not None:
             _at_least(1, loss_constant_length=self.constant_length)
 

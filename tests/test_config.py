@@ -204,6 +204,8 @@ BAD_VALUES = [
     ("loss.clip_high", float("nan")),
     ("loss.dual_clip", 1.0),
     ("loss.dual_clip", float("inf")),
+    ("loss.tis_cap", 0.9),
+    ("loss.tis_cap", float("nan")),
     ("loss.constant_length", 0),
     ("loss.kl_coef", -1.0),
     ("optimizer.learning_rate", -1e-6),

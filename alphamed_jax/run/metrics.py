@@ -39,6 +39,8 @@ METRIC_KEYS: dict[str, str] = {
     "clip/high": "share of tokens whose ratio was clipped from above",
     "entropy": "mean entropy of the next-token distribution, in nats",
     "ratio/mean": "mean importance ratio of current to sampling policy",
+    "tis/weight": "mean weight of a token by sampler and trainer; 1 without loss.tis_cap",
+    "tis/truncated": "share of tokens whose weight is loss.tis_cap; 0 without",
     "sampler_gap/mean": "mean |log-probability of sampler - trainer|, in nats",
     "sampler_gap/max": "largest |log-probability of sampler - trainer|, in nats",
     "grad_norm": "norm of the gradient before clipping; null where it was not finite",
