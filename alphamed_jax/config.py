@@ -66,12 +66,16 @@ class RolloutConfig:
     """Sample from the fewest tokens that hold this share of the probability; 1 keeps all."""
     top_k: int = 0
     """0 keeps the whole vocabulary."""
+    max_rounds: int = 1
+    """Rounds of `prompts` fresh questions that a step may sample until so many groups carry a
+    signal (DAPO's dynamic sampling). 1: a single one, as its cost is known beforehand."""
     slots: int | None = None
     """Responses decoded at once, over the whole mesh; as one ends, the next takes its slot. null:
     all of a step, which is fastest where their caches fit into memory."""
 
     def __post_init__(self):
         _at_least(1, rollout_prompts=self.prompts, rollout_max_new_tokens=self.max_new_tokens)
+        _at_least(1, rollout_max_rounds=self.max_rounds)
         if self.group_size < 2:
             raise UserError(
                 f"rollout.group_size is {self.group_size}: an advantage is relative to the other "

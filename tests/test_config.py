@@ -193,6 +193,7 @@ BAD_VALUES = [
     ("rollout.prompts", 0),
     ("rollout.group_size", 1),
     ("rollout.max_new_tokens", 0),
+    ("rollout.max_rounds", 0),
     ("rollout.temperature", 0.0),
     ("rollout.temperature", float("nan")),
     ("rollout.temperature", float("inf")),
