@@ -156,8 +156,9 @@ def test_two_processes_agree_with_one(inputs, tmp_path, rounds):
         assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     # then both take the same steps, and only process 0 prints.
     assert "step 5/5" in first[1]
-    ours = [line for line in second[1].splitlines() if not line.startswith("[Gloo]")]
-    assert ours == []
+    # Gloo's threads may tear each other's lines.
+    gloo = ("[Gloo]", "peer ranks")
+    assert [s for s in second[1].splitlines() if s and not any(g in s for g in gloo)] == []
     ours, theirs = (rows_of(folder / "samples.jsonl") for folder in (two, one))
     assert [row["response"] for row in ours] == [row["response"] for row in theirs]
     for a, b in zip(rows_of(two / "metrics.jsonl"), rows_of(one / "metrics.jsonl"), strict=True):
