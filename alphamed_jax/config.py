@@ -66,12 +66,16 @@ class RolloutConfig:
     """Sample from the fewest tokens that hold this share of the probability; 1 keeps all."""
     top_k: int = 0
     """0 keeps the whole vocabulary."""
+    max_rounds: int = 1
+    """Rounds of `prompts` fresh questions that a step may sample until so many groups carry a
+    signal (DAPO's dynamic sampling). 1: a single one, as its cost is known beforehand."""
     slots: int | None = None
     """Responses decoded at once, over the whole mesh; as one ends, the next takes its slot. null:
     all of a step, which is fastest where their caches fit into memory."""
 
     def __post_init__(self):
         _at_least(1, rollout_prompts=self.prompts, rollout_max_new_tokens=self.max_new_tokens)
+        _at_least(1, rollout_max_rounds=self.max_rounds)
         if self.group_size < 2:
             raise UserError(
                 f"rollout.group_size is {self.group_size}: an advantage is relative to the other "
@@ -111,12 +115,17 @@ class LossConfig:
     """0 keeps no reference weights: with a rule for a reward there is no model to be hacked."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """k3 is never negative and has the least variance."""
+    tis_cap: float | None = None
+    """Weigh a token by how much likelier the trainer finds it than the sampler did, at most by this
+    (2 is usual; at least 1). null: all by 1, as in float32 the two agree; in bfloat16 less so."""
 
     def __post_init__(self):
         _at_least(0, loss_clip_low=self.clip_low, loss_clip_high=self.clip_high)
         _at_least(0, loss_kl_coef=self.kl_coef)
         if self.dual_clip is not None and not 1 < self.dual_clip < math.inf:
             raise UserError(f"loss.dual_clip is {self.dual_clip}: it must be above 1, or null.")
+        if self.tis_cap is not None:
+            _at_least(1, loss_tis_cap=self.tis_cap)
         if self.constant_length is not None:
             _at_least(1, loss_constant_length=self.constant_length)
 

@@ -41,6 +41,7 @@ from alphamed_jax.run.display import (
     progress_line,
     question_lines,
     sample_table,
+    shortfall,
     show_first_prompt,
     start_panel,
     typical_seconds,
@@ -75,10 +76,12 @@ def prepare(config: Config) -> Run:
     questions = load_all(config.data, config.eval.questions, config.seed)
     train, too_long = encode_questions(tokenizer, questions.train, config.prompt)
     heldout, _ = encode_questions(tokenizer, questions.heldout or (), config.prompt)
-    if len(train) < config.rollout.prompts:
+    prompts, rounds = config.rollout.prompts, config.rollout.max_rounds
+    if len(train) < prompts * rounds:
+        several = f" x rollout.max_rounds ({rounds})" if rounds > 1 else ""
         raise UserError(
-            f"{len(train)} training questions are fewer than rollout.prompts "
-            f"({config.rollout.prompts}); give more data or lower rollout.prompts."
+            f"{len(train)} training questions are fewer than rollout.prompts ({prompts}){several}; "
+            "give more data or lower rollout.prompts."
         )
     learner = Learner(
         config=config,
@@ -91,19 +94,29 @@ def prepare(config: Config) -> Run:
     return Run(config, mesh, weights, tokenizer, train, heldout, dropped, learner)
 
 
-def starting_state(run: Run, checkpoints: Checkpoints) -> tuple[int, TrainState]:
+class Progress(NamedTuple):
+    """Where a run stands: all that a checkpoint restores."""
+
+    step: int
+    drawn: int
+    """Questions drawn so far."""
+    state: TrainState
+
+
+def starting_point(run: Run, checkpoints: Checkpoints) -> Progress:
     """The newest checkpoint, or the model's weights with a fresh optimiser at step 0."""
     settings, step = run.learner.settings, checkpoints.latest()
     if step is None:
         _, params = hf.load(run.weights, run.mesh, dtype=np.float32)
-        return 0, init_state(settings, params)
+        return Progress(0, 0, init_state(settings, params))
     if step > run.config.steps:
         raise UserError(
             f"{run.config.folder} has done {step} steps already, more than --steps "
             f"{run.config.steps}; choose another --output for a shorter run."
         )
     params = hf.abstract(settings.model, run.mesh, np.float32)
-    return step, checkpoints.restore(step, abstract_state(settings, params))
+    drawn = checkpoints.record(step)["questions_drawn"]
+    return Progress(step, drawn, checkpoints.restore(step, abstract_state(settings, params)))
 
 
 def train(config: Config, console: Console) -> None:
@@ -118,10 +131,10 @@ def train(config: Config, console: Console) -> None:
             console.print(f"{config.folder} is finished: all {config.steps} steps are done.")
             return
         with distributed.StopRequest() as stop, Checkpoints(config.folder / "checkpoints") as saved:
-            step, state = starting_state(run, saved)
+            start = starting_point(run, saved)
             record.write_config(config.folder, config)
-            show_start(console, run, resumed_from=step or None)
-            step, state = learn(run, saved, stop, console, programs, step, state)
+            show_start(console, run, resumed_from=start.step or None)
+            step, _, state = learn(run, saved, stop, console, programs, start)
     if step < config.steps:
         console.print(f"stopped after step {step}; the same command resumes.")
         return
@@ -139,11 +152,11 @@ def learn(
     stop: distributed.StopRequest,
     console: Console,
     programs: ProgramCounter,
-    step: int,
-    state: TrainState,
-) -> tuple[int, TrainState]:
-    """Step until all steps are done or a stop is asked for; the state returned is saved."""
-    config, prompts = run.config, run.config.rollout.prompts
+    start: Progress,
+) -> Progress:
+    """Step until all steps are done or a stop is asked for; what is returned is saved."""
+    config = run.config
+    step, drawn, state = start
     reference: Params | None = None
     if config.loss.kl_coef > 0:
         _, reference = hf.load(run.weights, run.mesh, dtype=run.learner.settings.compute.dtype)
@@ -152,17 +165,23 @@ def learn(
         if step == 0:
             assess(run, state.params, step, log, console)
         while step < config.steps and not stop.asked():
-            chosen = batch_indices(config.seed, len(run.train), step * prompts, prompts)
-            questions = [run.train[i] for i in chosen]
             step += 1
-            state, metrics, outcome = grpo_step(run.learner, state, reference, questions, step)
-            samples = describe_samples(run.tokenizer, config, questions, outcome)
+            state, metrics, outcome = grpo_step(run.learner, state, reference, run.train, drawn)
+            drawn += len(outcome.questions)
+            samples = describe_samples(run.tokenizer, config, outcome)
             log.log(step, metrics)
             log.log_samples(step, samples)
             seconds.append(metrics["time/step"] or 0.0)
             console.print(progress_line(step, config.steps, metrics, typical_seconds(seconds)))
             if first := programs.step_done():
                 console.print(first_step_line(first._asdict()))
+            if given_up := shortfall(
+                int(outcome.signal.sum()),
+                len(outcome.questions),
+                wanted=config.rollout.prompts,
+                rounds=len(outcome.questions) // config.rollout.prompts,
+            ):
+                console.print(f"  {given_up}")
             for warning in warnings_for(metrics):
                 console.print(f"  warning: {warning}", style="yellow")
             if config.log.table_every and step % config.log.table_every == 0:
@@ -170,9 +189,9 @@ def learn(
             if step == config.steps or (config.eval.every and step % config.eval.every == 0):
                 assess(run, state.params, step, log, console)
             if step == config.steps or step % config.checkpoint_every == 0:
-                saved.save(step, state, record.cursor(config, step))
-    saved.save(step, state, record.cursor(config, step))
-    return step, state
+                saved.save(step, state, record.cursor(config, step, drawn))
+    saved.save(step, state, record.cursor(config, step, drawn))
+    return Progress(step, drawn, state)
 
 
 def assess(run: Run, params: Params, step: int, log: MetricsLog, console: Console) -> None:
@@ -215,6 +234,7 @@ def show_start(console: Console, run: Run, resumed_from: int | None) -> None:
                 micro_batch=config.update.micro_batch,
                 mini_batches=config.update.mini_batches,
                 epochs=config.update.epochs,
+                max_rounds=config.rollout.max_rounds,
             ),
             questions=question_lines(len(run.train), len(run.heldout), run.dropped),
             output=str(config.folder),

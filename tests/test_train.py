@@ -14,7 +14,14 @@ from safetensors.numpy import load_file
 from tiny_run import rows_of, tiny_config, write_model, write_questions
 
 from alphamed_jax import train as trainer
-from alphamed_jax.config import LossConfig, UpdateConfig
+from alphamed_jax.config import (
+    EvalConfig,
+    LogConfig,
+    LossConfig,
+    OptimizerConfig,
+    RolloutConfig,
+    UpdateConfig,
+)
 from alphamed_jax.errors import UserError
 from alphamed_jax.run.display import first_step_line
 from alphamed_jax.run.metrics import METRIC_KEYS
@@ -39,6 +46,16 @@ def run(config):
 def whole(inputs, tmp_path_factory):
     """An uninterrupted run of six steps, and what it printed."""
     config = tiny_config(inputs, tmp_path_factory.mktemp("whole") / "run")
+    return config, run(config)
+
+
+ROUNDS = RolloutConfig(prompts=4, group_size=4, max_new_tokens=12, max_rounds=3)
+
+
+@pytest.fixture(scope="module")
+def in_rounds(inputs, tmp_path_factory):
+    """An uninterrupted run of six steps that sample until all four groups carry a signal."""
+    config = tiny_config(inputs, tmp_path_factory.mktemp("rounds") / "run", rollout=ROUNDS)
     return config, run(config)
 
 
@@ -136,9 +153,12 @@ def stop_at(monkeypatch, number):
     monkeypatch.setattr(trainer, "progress_line", line)
 
 
+@pytest.mark.parametrize("kind", ["whole", "in_rounds"])
 @pytest.mark.parametrize("cut", [1, 4, 5])
-def test_interrupted_and_resumed_is_the_uninterrupted_run(whole, tmp_path, monkeypatch, cut):
-    config, _ = whole
+def test_interrupted_and_resumed_is_the_uninterrupted_run(
+    request, tmp_path, monkeypatch, kind, cut
+):
+    config, _ = request.getfixturevalue(kind)
     resumed = dataclasses.replace(config, output=str(tmp_path / "run"))
     with monkeypatch.context() as patch:
         stop_at(patch, cut)
@@ -229,19 +249,74 @@ def test_several_updates_per_rollout_with_a_reference_policy(inputs, tmp_path):
         tmp_path / "run",
         steps=2,
         update=UpdateConfig(micro_batch=8, mini_batches=2, epochs=2, remat="none"),
-        loss=LossConfig(kl_coef=0.1, dual_clip=3.0, aggregation="constant"),
+        loss=LossConfig(kl_coef=0.1, dual_clip=3.0, aggregation="constant", tis_cap=2.0),
     )
     run(config)
     rows = rows_of(config.folder / "metrics.jsonl")
+    assert all(row["tokens/trained_share"] == 1 for row in rows)  # an epoch more counts no more
+    assert all(row["tis/weight"] == pytest.approx(1, abs=1e-4) for row in rows)
     # All groups enter the forward pass: the KL term pulls on those without signal too.
     assert all(row["tokens/trained"] == 2 * row["tokens/generated"] for row in rows)
     assert rows[1]["loss/kl"] > 0
 
 
-def test_another_configuration_in_the_same_folder_is_refused(whole):
+def test_rounds_go_on_until_the_batch_is_full_of_signal_or_there_were_enough(in_rounds):
+    config, printed = in_rounds
+    rows = rows_of(config.folder / "metrics.jsonl")
+    assert len({row["rollout/rounds"] for row in rows}) > 1
+    for row in rows:
+        groups = 4 * row["rollout/rounds"]
+        signals = round(row["groups/effective"] * groups)
+        assert signals >= 4 or row["rollout/rounds"] == 3
+        # No more than a batch is trained on, and all of it where there is enough.
+        share = row["tokens/trained_share"]
+        assert share == row["tokens/trained"] / row["tokens/generated"]
+        assert share == pytest.approx(min(signals, 4) / groups, abs=0.05)
+    assert "up to 3 rounds of 4 prompts x 4 rollouts = 16 sequences -> 4 groups" in printed
+
+
+def test_rounds_sample_what_as_many_steps_would_and_say_when_they_end(inputs, tmp_path):
+    # Given weights that stay as they are,
+    fixed = {
+        "optimizer": OptimizerConfig(learning_rate=0.0),
+        "log": LogConfig(samples=400, table_every=0),
+        "eval": EvalConfig(questions=0),
+    }
+    rollout = dataclasses.replace(ROUNDS, prompts=8, group_size=2, max_rounds=2)
+    one = tiny_config(inputs, tmp_path / "one", steps=1, rollout=rollout, **fixed)
+    once = dataclasses.replace(rollout, max_rounds=1)
+    two = tiny_config(inputs, tmp_path / "two", steps=2, rollout=once, **fixed)
+    # when one step takes two rounds, and two steps take one each,
+    printed = run(one)
+    run(two)
+
+    def samples(config):
+        rows = rows_of(config.folder / "samples.jsonl")
+        found = [{k: v for k, v in row.items() if k != "step"} for row in rows]
+        return sorted(found, key=lambda row: (row["question_id"], row["response"]))
+
+    # then questions and responses are the same: both derive from the questions drawn.
+    assert len(samples(one)) == 2 * 8 * 2
+    assert samples(one) == samples(two)
+    (row,) = rows_of(one.folder / "metrics.jsonl")
+    signals = round(row["groups/effective"] * 16)
+    assert signals < 8
+    said = f"{signals} of 16 groups carry a signal after 2 rounds, and the batch holds 8: "
+    assert said in printed
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, r"holds a run with seed 0, but now it is 1"),
+        ({"rollout": ROUNDS}, r"holds a run with rollout\.max_rounds 1, but now it is 3"),
+        ({"loss": LossConfig(tis_cap=2.0)}, r"holds a run with loss\.tis_cap None, but now"),
+    ],
+)
+def test_another_configuration_in_the_same_folder_is_refused(whole, changes, message):
     config, _ = whole
-    with pytest.raises(UserError, match=r"holds a run with seed 0, but now it is 1"):
-        run(dataclasses.replace(config, seed=1))
+    with pytest.raises(UserError, match=message):
+        run(dataclasses.replace(config, **changes))
 
 
 def test_a_folder_that_is_not_a_run_is_refused(whole, tmp_path):
@@ -260,6 +335,10 @@ def test_bad_input_leaves_nothing_behind(whole, inputs, tmp_path):
         ({"data": (str(bad),)}, r"bad\.jsonl.*1"),
         ({"model": str(tmp_path / "nowhere")}, "nowhere"),
         ({"mesh": "3x3"}, "needs 9 devices"),
+        (
+            {"rollout": dataclasses.replace(ROUNDS, max_rounds=9)},
+            r"34 training questions are fewer than rollout\.prompts \(4\) x rollout\.max_rounds",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             run(dataclasses.replace(config, output=str(output), **changes))

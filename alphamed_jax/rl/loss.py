@@ -62,6 +62,20 @@ def kl_estimate(
     return jnp.exp(d) - d - 1.0
 
 
+def truncated_weights(
+    old_logprobs: Float[Array, "B T"], sampler_logprobs: Float[Array, "B T"], cap: float
+) -> Float[Array, "B T"]:
+    """Importance weight of each token for a sampler whose numbers are not the trainer's.
+
+    min(exp(old log-probability - sampler's), cap), without gradient. Where both programs compute
+    the same distribution it is 1; a token that the sampler held for more likely than the trainer
+    does counts less, and the cap bounds the variance (truncated importance sampling, Ionides
+    2008; Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
+    training").
+    """
+    return jax.lax.stop_gradient(jnp.minimum(jnp.exp(old_logprobs - sampler_logprobs), cap))
+
+
 def policy_loss(
     logprobs: Float[Array, "B T"],
     old_logprobs: Float[Array, "B T"],
@@ -77,31 +91,42 @@ def policy_loss(
     reference_logprobs: Float[Array, "B T"] | None = None,
     kl_coef: float = 0.0,
     kl_estimator: KLEstimator = "k3",
+    sampler_logprobs: Float[Array, "B T"] | None = None,
+    tis_cap: float | None = None,
     totals: Totals | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Clipped surrogate loss to be minimised, and its metrics.
 
     Args:
       logprobs: log-probabilities of the sampled tokens under the policy being trained (nats).
-      old_logprobs: the same under the policy that sampled.
+      old_logprobs: the same under the policy that sampled, as the trainer computes them.
       advantages: one per response.
       mask: True on response tokens, the first stop id included.
       dual_clip: bound c > 1 on the loss of negative advantages, c·|A| (Ye et al. 2020).
       ratio: importance ratio per token, or one per response, exp of the mean log-ratio
         (GSPO, Zheng et al. 2025).
+      sampler_logprobs: the same under the policy that sampled, as the sampler computed them;
+        read only with `tis_cap`.
+      tis_cap: weigh each token's policy term by `truncated_weights` with this cap; None: by 1.
       totals: size of the whole batch. Losses and metrics of its parts then add up to the
         loss and metrics of the whole, exactly; None: the rows given are the whole.
 
     Returns:
       The loss, and `loss/policy`, `loss/kl` and, as means over `totals.tokens`, `clip/low`,
-      `clip/high` (share of tokens whose gradient the clip removes) and `ratio/mean`.
+      `clip/high` (share of tokens whose gradient the clip removes), `ratio/mean`, `tis/weight`
+      and `tis/truncated` (share of tokens whose weight is the cap; 1 and 0 without one).
       Whatever stands where `mask` is False, NaN included, changes nothing.
+
+    Raises:
+      ValueError: `tis_cap` without `sampler_logprobs`, or aggregation `constant` without
+        `constant_length`.
     """
     if totals is None:
         totals = totals_of(mask)
     weight = sequence_weights(mask, totals, aggregation, constant_length)[:, None]
     logprobs = jnp.where(mask, logprobs, 0.0)
-    log_ratio = logprobs - jnp.where(mask, old_logprobs, 0.0)
+    old_logprobs = jnp.where(mask, old_logprobs, 0.0)
+    log_ratio = logprobs - old_logprobs
     if ratio == "sequence":
         mean = log_ratio.sum(-1, keepdims=True) / jnp.maximum(mask.sum(-1, keepdims=True), 1)
         log_ratio = jnp.broadcast_to(mean, mask.shape)
@@ -112,6 +137,13 @@ def policy_loss(
     loss = jnp.maximum(plain, clipped)
     if dual_clip is not None:
         loss = jnp.where(gain < 0, jnp.minimum(loss, -gain * dual_clip), loss)
+    trust = jnp.ones(mask.shape)
+    if tis_cap is not None:
+        if sampler_logprobs is None:
+            raise ValueError("tis_cap needs sampler_logprobs.")
+        sampler_logprobs = jnp.where(mask, sampler_logprobs, 0.0)
+        trust = truncated_weights(old_logprobs, sampler_logprobs, tis_cap)
+        loss = trust * loss
     policy = jnp.where(mask, weight * loss, 0.0).sum()
     kl = jnp.float32(0.0)
     if reference_logprobs is not None:
@@ -128,5 +160,7 @@ def policy_loss(
         "clip/low": share((ratios < 1.0 - clip_low) & (gain < 0)),
         "clip/high": share((ratios > 1.0 + clip_high) & (gain > 0)),
         "ratio/mean": share(ratios),
+        "tis/weight": share(trust),
+        "tis/truncated": share(jnp.zeros(mask.shape) if tis_cap is None else trust >= tis_cap),
     }
     return policy + kl_coef * kl, jax.lax.stop_gradient(metrics)

@@ -10,15 +10,18 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from alphamed_jax.config import Config
+from alphamed_jax.data.order import batch_indices
 from alphamed_jax.data.prompts import EncodedQuestion
 from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import data_rows, mesh_of, place, to_host
 from alphamed_jax.rl.advantages import group_advantages
 from alphamed_jax.rl.batch import GroupBatch, Plan, gather, plan
+from alphamed_jax.rl.decode import Layout
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.reward import AnswerAutomaton
-from alphamed_jax.rl.rollout import Trajectories, generate
+from alphamed_jax.rl.rollout import Trajectories, generate, layout_for
+from alphamed_jax.rl.rounds import choose, merge
 from alphamed_jax.rl.score import Compute
 from alphamed_jax.rl.update import Settings, TrainState, score, update
 
@@ -36,7 +39,7 @@ class Learner(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What one step sampled, on the host; row p·G + g is response g of question p."""
+    """What was sampled, on the host; row p·G + g is response g of question p."""
 
     tokens: Int[np.ndarray, "B T"]
     lengths: Int[np.ndarray, "B"]
@@ -47,11 +50,30 @@ class Outcome(NamedTuple):
     advantages: Float[np.ndarray, "B"]
     options: Int[np.ndarray, "B"]
     """Number of options of the row's question."""
+    questions: tuple[EncodedQuestion, ...]
+    """In the order drawn."""
 
     @property
     def answered(self) -> Bool[np.ndarray, "B"]:
         """Whether the response holds an answer that is one of the options."""
         return (self.verdicts >= 0) & (self.verdicts < self.options)
+
+    @property
+    def signal(self) -> Bool[np.ndarray, "P"]:
+        """Whether the group of a question has advantages other than zero."""
+        return np.any(self.advantages.reshape(len(self.questions), -1) != 0, axis=1)
+
+    def followed_by(self, later: "Outcome") -> "Outcome":
+        """This outcome and that of a later round."""
+        arrays = (np.concatenate(pair) for pair in zip(self[:-1], later[:-1], strict=True))
+        return Outcome(*arrays, questions=self.questions + later.questions)
+
+    def part(self, groups: Int[np.ndarray, "P"]) -> "Outcome":
+        """The outcome of some of the questions."""
+        size = len(self.rewards) // len(self.questions)
+        rows = (groups[:, None] * size + np.arange(size)).reshape(-1)
+        questions = tuple(self.questions[p] for p in groups)
+        return Outcome(*(x[rows] for x in self[:-1]), questions=questions)
 
 
 def make_settings(config: Config, model: LlamaConfig, platform: str) -> Settings:
@@ -79,23 +101,26 @@ def grpo_step(
     state: TrainState,
     reference: Params | None,
     questions: Sequence[EncodedQuestion],
-    step: int,
+    drawn: int,
 ) -> tuple[TrainState, Metrics, Outcome]:
-    """Take step number `step` (the first is 1) on these questions.
+    """Take a step on the next of the training questions, of which `drawn` were drawn before.
 
-    `reference` holds the reference policy's weights where loss.kl_coef is above 0.
+    `reference` holds the reference policy's weights where loss.kl_coef is above 0. The outcome
+    is that of all questions that the step has drawn.
     """
     started = time.perf_counter()
-    trajectories = sample(learner, state.params, questions, step)
-    outcome = judge(learner, trajectories, questions)
+    trajectories, chosen, outcome = sample_rounds(learner, state.params, questions, drawn)
     sampled = time.perf_counter()
-    state, learned = learn(learner, state, reference, trajectories, outcome)
+    state, learned = learn(learner, state, reference, trajectories, outcome.part(chosen))
     jax.block_until_ready(state)
     ended = time.perf_counter()
 
     metrics: dict[str, Any] = describe(outcome, learner.config.rollout.group_size) | learned
     rollout_seconds, update_seconds = sampled - started, ended - sampled
+    trained_once = metrics["tokens/trained"] / learner.config.update.epochs
     metrics |= {
+        "rollout/rounds": len(outcome.questions) // learner.config.rollout.prompts,
+        "tokens/trained_share": trained_once / metrics["tokens/generated"],
         "time/rollout": rollout_seconds,
         "time/update": update_seconds,
         "time/step": ended - started,
@@ -105,10 +130,55 @@ def grpo_step(
     return state, metrics, outcome
 
 
+def sample_rounds(
+    learner: Learner, params: Params, questions: Sequence[EncodedQuestion], drawn: int
+) -> tuple[Trajectories, Int[np.ndarray, "P"], Outcome]:
+    """Sample rounds of fresh questions until `rollout.prompts` groups carry a signal.
+
+    After `rollout.max_rounds` it is as it is. The host alone decides, from what is the same in
+    every process.
+
+    Returns:
+      The batch to learn from, always of `rollout.prompts` groups, its groups among all that were
+      sampled, and the outcome of all.
+    """
+    config, settings = learner.config, learner.settings
+    prompts, rounds = config.rollout.prompts, config.rollout.max_rounds
+    layout = None
+    if rounds > 1:
+        at_once = config.rollout.slots or prompts * config.rollout.group_size
+        layout = layout_for(settings.model, params, at_once, settings.compute.dtype)
+
+    def sample_round(first):
+        indices = batch_indices(config.seed, len(questions), first, prompts)
+        fresh = [questions[i] for i in indices]
+        trajectories = sample(learner, params, fresh, first, layout)
+        return trajectories, judge(learner, trajectories, fresh)
+
+    trajectories, outcome = sample_round(drawn)
+    chosen = np.arange(prompts)
+    for _ in range(1, rounds):
+        if outcome.signal.sum() >= prompts:
+            break
+        done = len(outcome.questions)
+        new, judged = sample_round(drawn + done)
+        outcome = outcome.followed_by(judged)
+        before, chosen = chosen, choose(outcome.signal, prompts)
+        at_hand = np.concatenate([before, np.arange(done, done + prompts)])
+        source = np.searchsorted(at_hand, chosen)
+        tokens = [outcome.questions[p].tokens for p in chosen]
+        trajectories = merge(trajectories, new, source, tokens)
+    return trajectories, chosen, outcome
+
+
 def sample(
-    learner: Learner, params: Params, questions: Sequence[EncodedQuestion], step: int
+    learner: Learner,
+    params: Params,
+    questions: Sequence[EncodedQuestion],
+    drawn: int,
+    layout: Layout | None = None,
 ) -> Trajectories:
-    """Roll out a group for each question. Sequence ids run on from step to step."""
+    """Roll out a group for each question. Sequence ids run on with the questions drawn."""
     rollout = learner.config.rollout
     return generate(
         learner.settings.model,
@@ -121,8 +191,9 @@ def sample(
         top_k=rollout.top_k,
         stop_ids=learner.stop_ids,
         key=learner.key,
-        first_sequence=(step - 1) * len(questions) * rollout.group_size,
+        first_sequence=drawn * rollout.group_size,
         dtype=learner.settings.compute.dtype,
+        layout=layout,
         slots=rollout.slots,
     )
 
@@ -146,7 +217,7 @@ def judge(
         )
         advantages = group_advantages(rewards, group_size, learner.config.loss.advantage)
         found = (tokens, lengths, trajectories.finished, verdicts, rewards, advantages)
-        return Outcome(*to_host(found, mesh), options=options)
+        return Outcome(*to_host(found, mesh), options=options, questions=tuple(questions))
 
 
 def learn(

@@ -142,6 +142,7 @@ def micro_batch_loss(
     old = micro.old_logprobs
     old = jax.lax.stop_gradient(logprobs) if old is None else old.reshape(-1, rows)
     reference = micro.reference_logprobs
+    sampler = micro.sampler_logprobs.reshape(-1, rows)
     loss, metrics = policy_loss(
         logprobs,
         old,
@@ -156,9 +157,11 @@ def micro_batch_loss(
         reference_logprobs=None if reference is None else reference.reshape(-1, rows),
         kl_coef=settings.loss.kl_coef,
         kl_estimator=settings.loss.kl_estimator,
+        sampler_logprobs=sampler,
+        tis_cap=settings.loss.tis_cap,
         totals=totals,
     )
-    gap = jnp.where(mask, jnp.abs(logprobs - micro.sampler_logprobs.reshape(-1, rows)), 0.0)
+    gap = jnp.where(mask, jnp.abs(logprobs - sampler), 0.0)
     metrics |= {
         "entropy": jnp.where(mask, entropy, 0.0).sum(),
         "sampler_gap/mean": gap.sum(),
@@ -238,7 +241,8 @@ def update(
     trained = metrics["tokens/trained"].astype(jnp.float32)
     for name in ("entropy", "sampler_gap/mean"):
         metrics[name] = metrics[name] / trained
-    for name in ("clip/low", "clip/high", "ratio/mean"):  # shares of totals.tokens
+    # Shares of totals.tokens.
+    for name in ("clip/low", "clip/high", "ratio/mean", "tis/weight", "tis/truncated"):
         metrics[name] = metrics[name] * totals.tokens / trained
     metrics["sampler_gap/max"] = jnp.where(trained > 0, metrics["sampler_gap/max"], jnp.nan)
     schedule = learning_rate(settings.optimizer, settings.total_updates)

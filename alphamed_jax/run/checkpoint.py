@@ -12,8 +12,8 @@ class Checkpoints:
     """The checkpoints of one run; the newest is the one that is resumed.
 
     A checkpoint holds the train state (weights, optimiser, counters) and a small record of the
-    run (step, seed, data cursor, configuration). The random keys derive from seed and step, so
-    that is all there is to restore.
+    run (step, seed, questions drawn, configuration). The order of questions and the random keys
+    derive from the seed and the questions drawn, so that is all there is to restore.
     """
 
     def __init__(self, folder: Path | str, keep: int = 2):

@@ -84,11 +84,19 @@ def start_panel(
 
 
 def batch_arithmetic(
-    prompts: int, group_size: int, *, micro_batch: int, mini_batches: int = 1, epochs: int = 1
+    prompts: int,
+    group_size: int,
+    *,
+    micro_batch: int,
+    mini_batches: int = 1,
+    epochs: int = 1,
+    max_rounds: int = 1,
 ) -> str:
     """What one step consists of, from prompts to optimiser updates, as one line of arithmetic."""
     sequences = prompts * group_size
     parts = [f"{prompts} prompts x {group_size} rollouts = {sequences} sequences"]
+    if max_rounds > 1:
+        parts[0] = f"up to {max_rounds} rounds of {parts[0]} -> {prompts} groups"
     per_update = math.ceil(sequences / mini_batches)
     if mini_batches > 1:
         parts.append(f"{mini_batches} mini-batches of {per_update}")
@@ -136,10 +144,11 @@ def progress_line(
     def show(key: str, form: str = ".2f") -> str:
         return _number(metrics.get(key), form)
 
+    rounds = metrics.get("rollout/rounds") or 1
     parts = [
         f"step {step:>{len(str(total))}}/{total}",
         f"reward/accuracy {show('reward/mean', '.3f')}",
-        f"effective {show('groups/effective')}",
+        f"effective {show('groups/effective')}" + (f" in {rounds} rounds" if rounds > 1 else ""),
         f"length {show('response_length/mean', '.1f')}",
         f"no answer {show('reward/no_answer')}",
         f"truncated {show('response_length/truncated')}",
@@ -156,6 +165,24 @@ def first_step_line(record: Mapping[str, Any]) -> str:
         f"first step after {record['first_step_seconds']:.1f} s: "
         f"{_count(compiled, 'program')} compiled in {record['compile_seconds']:.1f} s, "
         f"{cached:,} from the cache"
+    )
+
+
+def shortfall(signals: int, groups: int, *, wanted: int, rounds: int) -> str | None:
+    """Say that sampling was given up before the batch was full of groups with a signal.
+
+    Args:
+        signals: groups with a signal, of all `groups` sampled in `rounds` rounds.
+        wanted: groups of a batch.
+
+    Returns:
+        None where there are enough, or where a step has a single round anyway.
+    """
+    if rounds == 1 or signals >= wanted:
+        return None
+    return (
+        f"{signals} of {groups} groups carry a signal after {rounds} rounds, and the batch holds "
+        f"{wanted}: the step goes on with these, as rollout.max_rounds is {rounds}"
     )
 
 

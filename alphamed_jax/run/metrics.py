@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 METRIC_KEYS: dict[str, str] = {
     "step": "number of the training step; the first is 1",
+    "rollout/rounds": "rounds of rollout.prompts questions that this step sampled",
     "time/rollout": "seconds spent sampling and scoring responses",
     "time/update": "seconds spent on the gradient and the optimiser",
     "time/step": "seconds of the whole step",
@@ -39,13 +40,16 @@ METRIC_KEYS: dict[str, str] = {
     "clip/high": "share of tokens whose ratio was clipped from above",
     "entropy": "mean entropy of the next-token distribution, in nats",
     "ratio/mean": "mean importance ratio of current to sampling policy",
+    "tis/weight": "mean weight of a token by sampler and trainer; 1 without loss.tis_cap",
+    "tis/truncated": "share of tokens whose weight is loss.tis_cap; 0 without",
     "sampler_gap/mean": "mean |log-probability of sampler - trainer|, in nats",
     "sampler_gap/max": "largest |log-probability of sampler - trainer|, in nats",
     "grad_norm": "norm of the gradient before clipping; null where it was not finite",
     "learning_rate": "learning rate of the last update of the step",
     "updates/skipped": "updates left out so far because their gradient was not finite",
-    "tokens/generated": "tokens sampled in this step",
+    "tokens/generated": "tokens sampled in this step, in all its rounds",
     "tokens/trained": "tokens that entered forward and backward pass in this step",
+    "tokens/trained_share": "share of the sampled tokens that did; epochs do not count again",
     "throughput/generated_per_second": "tokens sampled a second of rollout",
     "throughput/trained_per_second": "tokens trained on a second of update",
 }

@@ -85,12 +85,15 @@ def write_config(folder: Path, config: Config) -> None:
         write_atomically(folder / "config.yaml", to_yaml(config))
 
 
-def cursor(config: Config, step: int) -> dict[str, Any]:
-    """What a checkpoint keeps beside the train state; everything random derives from it."""
+def cursor(config: Config, step: int, drawn: int) -> dict[str, Any]:
+    """What a checkpoint keeps beside the train state; everything random derives from it.
+
+    `drawn` counts the questions of all steps: how many one draws is known only afterwards.
+    """
     return {
         "step": step,
         "seed": config.seed,
-        "questions_drawn": step * config.rollout.prompts,
+        "questions_drawn": drawn,
         "config": yaml.safe_load(to_yaml(config)),
     }
 

@@ -1,24 +1,21 @@
 """A few rollouts of a step in words, for samples.jsonl and the table on the terminal."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from alphamed_jax.config import Config
-from alphamed_jax.data.prompts import EncodedQuestion, render_prompt
+from alphamed_jax.data.prompts import render_prompt
 from alphamed_jax.rl.reward import describe
 from alphamed_jax.rl.step import Outcome
 from alphamed_jax.run.metrics import Sample
 
 
-def describe_samples(
-    tokenizer: Any, config: Config, questions: Sequence[EncodedQuestion], outcome: Outcome
-) -> list[Sample]:
+def describe_samples(tokenizer: Any, config: Config, outcome: Outcome) -> list[Sample]:
     """The first rollout of the first `log.samples` questions, then second rollouts, and so on."""
     group = config.rollout.group_size
     order = sorted(range(len(outcome.rewards)), key=lambda row: (row % group, row // group))
     samples = []
     for row in order[: config.log.samples]:
-        question = questions[row // group].question
+        question = outcome.questions[row // group].question
         ids = outcome.tokens[row][: outcome.lengths[row]].tolist()
         answer = describe(int(outcome.verdicts[row]), len(question.options))
         cut = answer.letter is None and not outcome.finished[row]

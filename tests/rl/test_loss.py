@@ -24,6 +24,7 @@ class Case:
         self.old = -rng.gamma(2.0, size=shape).astype(np.float32)
         self.new = self.old + rng.normal(0, spread, size=shape).astype(np.float32)
         self.reference = self.old + rng.normal(0, spread, size=shape).astype(np.float32)
+        self.sampler = self.old + rng.normal(0, 0.7, size=shape).astype(np.float32)
         self.advantages = rng.normal(size=ROWS).astype(np.float32)
         self.mask = np.arange(LENGTH) < np.array(lengths)[:, None]
 
@@ -32,6 +33,8 @@ def loss_of(new, case, *, reference_logprobs=None, **options):
     old, advantages, mask = map(jnp.asarray, (case.old, case.advantages, case.mask))
     if reference_logprobs is not None:
         options["reference_logprobs"] = jnp.asarray(reference_logprobs)
+    if "tis_cap" in options:
+        options["sampler_logprobs"] = jnp.asarray(case.sampler)
     return policy_loss(new, old, advantages, mask, **options)
 
 
@@ -53,11 +56,13 @@ def closed_form(
     constant_length=None,
     kl_coef=0.0,
     kl_estimator=None,
+    tis_cap=None,
 ):
     """Value, metrics and gradient, token by token in float64."""
     tokens, rows = case.mask.sum(), len(case.mask)
     policy = kl = 0.0
-    metrics = {"clip/low": 0.0, "clip/high": 0.0, "ratio/mean": 0.0}
+    names = ("clip/low", "clip/high", "ratio/mean", "tis/weight", "tis/truncated")
+    metrics = dict.fromkeys(names, 0.0)
     gradient = np.zeros(case.mask.shape)
     for b, a in enumerate(case.advantages.astype(np.float64)):
         own = int(case.mask[b].sum())
@@ -77,11 +82,16 @@ def closed_form(
                 loss, slope = -a * bounded, 0.0
             if dual_clip is not None and a < 0 and loss > -a * dual_clip:
                 loss, slope = -a * dual_clip, 0.0
-            policy += weight * loss
+            trust = 1.0
+            if tis_cap is not None:  # a constant: no slope of its own
+                trust = min(np.exp(float(case.old[b, t]) - float(case.sampler[b, t])), tis_cap)
+                metrics["tis/truncated"] += (trust == tis_cap) / tokens
+            metrics["tis/weight"] += trust / tokens
+            policy += weight * trust * loss
             if ratio == "token":
-                gradient[b, t] += weight * slope
+                gradient[b, t] += weight * trust * slope
             else:
-                gradient[b, :own] += weight * slope / own
+                gradient[b, :own] += weight * trust * slope / own
             metrics["clip/low"] += (r < 1 - clip_low and a < 0) / tokens
             metrics["clip/high"] += (r > 1 + clip_high and a > 0) / tokens
             metrics["ratio/mean"] += r / tokens
@@ -118,6 +128,7 @@ seeds = st.integers(0, 2**32 - 1)
     ratio=st.sampled_from(["token", "sequence"]),
     aggregation=st.sampled_from(["token_mean", "sequence_mean", "constant"]),
     kl_estimator=st.sampled_from(["k1", "k2", "k3"]),
+    tis_cap=st.sampled_from([None, 1.0, 1.5, 1e6]),
 )
 def test_value_gradient_and_metrics_have_their_closed_form(seed, **options):
     case = Case(seed, spread=0.5)
@@ -153,6 +164,54 @@ def test_dual_clip_bounds_the_loss_of_negative_advantages_alone():
     np.testing.assert_allclose([without, bounded], [(10 - 1.2) / 2, (3 - 1.2) / 2], rtol=1e-5)
     assert pulls[1, 0] != 0
     assert (rests == 0).all()
+
+
+def test_tis_weighs_each_token_and_is_a_constant_to_the_gradient():
+    # Given two tokens on policy; the trainer finds one half, the other four times as likely as the
+    # sampler did,
+    case = Case(lengths=(2, 0, 0, 0))
+    case.new[:] = case.old[:] = -3.0
+    case.sampler[0, :2] = case.old[0, :2] - np.log(np.float32([0.5, 4.0]))
+    case.advantages[0] = 1.0
+    # when weights go up to two, then they are a half and two, and so are the gradients.
+    value, metrics, gradient = value_and_gradient(case, tis_cap=2.0)
+    np.testing.assert_allclose(value, -(0.5 + 2.0) / 2, rtol=1e-6)
+    np.testing.assert_allclose(gradient[0, :2], [-0.5 / 2, -2.0 / 2], rtol=1e-6)
+    np.testing.assert_allclose([metrics["tis/weight"], metrics["tis/truncated"]], [1.25, 0.5])
+    # Where old log-probabilities are the trainer's own, no gradient flows through them either.
+
+    def loss(new):
+        options = {"sampler_logprobs": jnp.asarray(case.sampler), "tis_cap": 2.0}
+        old, mask = jax.lax.stop_gradient(new), jnp.asarray(case.mask)
+        return policy_loss(new, old, jnp.asarray(case.advantages), mask, **options)[0]
+
+    np.testing.assert_array_equal(jax.grad(loss)(jnp.asarray(case.new)), gradient)
+
+
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+def test_tis_changes_nothing_where_sampler_and_trainer_agree(ratio):
+    case = Case(4)
+    case.sampler = case.old.copy()
+    without = value_and_gradient(case, ratio=ratio, dual_clip=3.0)
+    weighed = value_and_gradient(case, ratio=ratio, dual_clip=3.0, tis_cap=2.0)
+    assert weighed[:2] == without[:2]
+    np.testing.assert_array_equal(weighed[2], without[2])
+
+
+def test_tis_does_not_weigh_the_kl():
+    case = Case(6)
+    case.advantages[:] = 0.0
+    options = {"reference_logprobs": case.reference, "kl_coef": 0.5}
+    without, weighed = (value_and_gradient(case, **options, tis_cap=c) for c in (None, 1.5))
+    assert weighed[0] == without[0]
+    np.testing.assert_array_equal(weighed[2], without[2])
+
+
+def test_tis_without_the_samplers_logprobs_is_refused():
+    case = Case()
+    arrays = map(jnp.asarray, (case.new, case.old, case.advantages, case.mask))
+    with pytest.raises(ValueError, match="tis_cap needs sampler_logprobs"):
+        policy_loss(*arrays, tis_cap=2.0)
 
 
 def test_sequence_ratio_is_shared_by_the_tokens_of_a_response():
@@ -191,11 +250,13 @@ def test_constant_aggregation_without_a_length_is_refused():
     lengths=st.lists(st.integers(0, LENGTH), min_size=ROWS, max_size=ROWS),
     aggregation=st.sampled_from(["token_mean", "sequence_mean", "constant"]),
     ratio=st.sampled_from(["token", "sequence"]),
+    tis_cap=st.sampled_from([None, 1.5]),
 )
-def test_parts_of_a_batch_add_up_to_the_whole(seed, homes, lengths, aggregation, ratio):
+def test_parts_of_a_batch_add_up_to_the_whole(seed, homes, lengths, aggregation, ratio, tis_cap):
     # Given a batch whose rows are dealt to three unequal parts, garbage on the rows left blank,
     case = Case(seed, lengths)
-    options = {"aggregation": aggregation, "ratio": ratio, "constant_length": 7, "kl_coef": 0.1}
+    options = {"aggregation": aggregation, "ratio": ratio, "tis_cap": tis_cap}
+    options |= {"constant_length": 7, "kl_coef": 0.1}
     whole = value_and_gradient(case, reference_logprobs=case.reference, **options)
     totals = totals_of(jnp.asarray(case.mask))
     assert (float(totals.tokens), float(totals.sequences)) == (sum(lengths), ROWS)
@@ -230,10 +291,11 @@ def test_a_batch_twice_as_large_halves_the_loss_of_its_part(aggregation):
 def test_whatever_stands_under_the_mask_changes_nothing(garbage, ratio):
     # Given a batch with a cut row and a row of padding alone,
     case, spoilt = Case(5), Case(5)
-    for array in (spoilt.new, spoilt.old, spoilt.reference):
+    for array in (spoilt.new, spoilt.old, spoilt.reference, spoilt.sampler):
         array[~spoilt.mask] = garbage
     spoilt.advantages[np.array(LENGTHS) == 0] = garbage
     options = {"ratio": ratio, "kl_coef": 0.2, "aggregation": "sequence_mean", "dual_clip": 2.0}
+    options["tis_cap"] = 1.5
     # when garbage stands on the padding, then value, metrics and gradient are the same bits.
     clean = value_and_gradient(case, reference_logprobs=case.reference, **options)
     dirty = value_and_gradient(spoilt, reference_logprobs=spoilt.reference, **options)

@@ -23,6 +23,7 @@ from alphamed_jax.run.display import (
     sample_table,
     shorten_middle,
     shorten_start,
+    shortfall,
     show_first_prompt,
     start_panel,
     typical_seconds,
@@ -78,6 +79,11 @@ def sample(**changes: object) -> Sample:
             {"micro_batch": 16, "mini_batches": 2, "epochs": 3},
             "16 prompts x 8 rollouts = 128 sequences -> 2 mini-batches of 64 -> "
             "4 micro-batches of 16 each -> 3 epochs -> 6 updates",
+        ),
+        (
+            {"micro_batch": 64, "max_rounds": 3},
+            "up to 3 rounds of 16 prompts x 8 rollouts = 128 sequences -> 16 groups -> "
+            "2 micro-batches of 64 -> 1 update",
         ),
     ],
 )
@@ -152,6 +158,21 @@ def test_the_progress_line_is_one_line_with_the_time_left():
         "truncated 0.01  12.3k tok/s  2m 26s left"
     )
     assert len(line) <= 120
+
+
+def test_the_progress_line_tells_the_rounds_where_there_were_several():
+    line = progress_line(7, 80, HEALTHY | {"rollout/rounds": 3}, seconds_per_step=2.0)
+    assert "  effective 0.60 in 3 rounds  length" in line
+    assert len(line) <= FILE_WIDTH
+
+
+def test_sampling_that_was_given_up_is_told_in_numbers():
+    assert shortfall(5, 48, wanted=16, rounds=3) == (
+        "5 of 48 groups carry a signal after 3 rounds, and the batch holds 16: "
+        "the step goes on with these, as rollout.max_rounds is 3"
+    )
+    assert shortfall(16, 48, wanted=16, rounds=3) is None
+    assert shortfall(5, 16, wanted=16, rounds=1) is None
 
 
 @pytest.mark.parametrize("value", [None, math.nan])
