@@ -2,13 +2,13 @@
 
 import dataclasses
 
-import hlo
 import jax
 import jax.numpy as jnp
 import numpy as np
 from helpers import TINY
 from tiny_rollouts import sample
 
+from alphamed_jax.compiled import hlo
 from alphamed_jax.model import llama
 from alphamed_jax.rl import decode as engine
 from alphamed_jax.rl.decode import decode, decode_layout, prefill
