@@ -169,7 +169,7 @@ def _users(computation: dict[str, Instruction], name: str) -> list[tuple[Instruc
     found = []
     for user in computation.values():
         if name in user.operands:
-            if user.opcode == "bitcast":
+            if user.opcode == "bitcast" and not user.root:
                 found += _users(computation, user.name)
             else:
                 found.append((user, name))
@@ -180,36 +180,57 @@ def _hbm(shapes: tuple[Shape, ...]) -> int:
     return sum(shape.size for shape in shapes if shape.space == 0)
 
 
+def _read_of(program: Program, fusion: Instruction, position: int) -> int | None:
+    """Bytes of an operand that a fusion reads where it only takes slices of it; None: all."""
+    inner = program.computations[_called(fusion, "calls") or ""]
+    found = [i for i in inner.values() if _is_input(i) and int(i.text) == position]
+    read = 0
+    for user, name in _users(inner, found[0].name) if found else []:
+        places = [i for i, operand in enumerate(user.operands) if operand == name]
+        if user.opcode in _PARTIAL and places == [0]:
+            read += sum(shape.size for shape in user.shapes)
+        elif user.opcode == "fusion":
+            for place in places:
+                part = _read_of(program, user, place)
+                if part is None:
+                    return None
+                read += part
+        else:
+            return None
+    return read
+
+
+def _written_in_place(program: Program, fusion: Instruction, position: int) -> Shape | None:
+    """The update, where all that a fusion does with an operand is to update it in place."""
+    inner = program.computations[_called(fusion, "calls") or ""]
+    found = [i for i in inner.values() if _is_input(i) and int(i.text) == position]
+    users = _users(inner, found[0].name) if found else []
+    if len(users) != 1 or users[0][0].operands.index(users[0][1]) != 0:
+        return None
+    user = users[0][0]
+    if user.opcode == "fusion":
+        return _written_in_place(program, user, 0)
+    if user.opcode not in ("dynamic-update-slice", "scatter"):
+        return None
+    return inner[user.operands[2 if user.opcode == "scatter" else 1]].shapes[0]
+
+
 def _fused_traffic(program: Program, instruction: Instruction, operands: list) -> Traffic:
     """What a fusion reads and writes: slices of operands, updates in place, else all."""
-    inner = program.computations[_called(instruction, "calls") or ""]
-    inputs = {int(i.text): i for i in inner.values() if _is_input(i)}
-    read, in_place = 0, {}
+    read, updates = 0, {}
     for position, shapes in enumerate(operands):
-        users = _users(inner, inputs[position].name) if position in inputs else []
         size = _hbm(shapes)
-        if (
-            users
-            and size
-            and all(user.opcode in _PARTIAL and user.operands[0] == name for user, name in users)
-        ):
-            read += sum(sum(s.size for s in user.shapes) for user, _ in users)
-        elif len(users) == 1 and size and _updates(users[0], "dynamic-update-slice", "scatter"):
-            user = users[0][0]
-            update = inner[user.operands[2 if user.opcode == "scatter" else 1]]
-            in_place[user.shapes[0].dims] = sum(s.size for s in update.shapes)
-        else:
-            read += size
+        update = _written_in_place(program, instruction, position) if size else None
+        if update is not None:
+            updates[math.prod(shapes[0].dims)] = update.size
+        elif size:
+            part = _read_of(program, instruction, position)
+            read += size if part is None else min(part, size)
     written = 0
     for shape in instruction.shapes:
         if shape.space == 0:
-            written += in_place.pop(shape.dims, shape.size)
+            written += updates.pop(math.prod(shape.dims), shape.size)
     return Traffic(read, written)
-
-
-def _updates(use: tuple[Instruction, str], *opcodes: str) -> bool:
-    user, name = use
-    return user.opcode in opcodes and user.operands[0] == name
 
 
 def traffic(
@@ -367,11 +388,16 @@ def collective_bytes(text: str, unknown_trips: int = 1) -> dict[str, dict[str, i
     """Bytes that each kind of collective gives on one device: opcode -> element type -> bytes."""
     program = parse(text)
     found: dict[str, dict[str, int]] = {}
+    channels = set()  # a collective spread over several fusions has one channel
 
     def visit(name: str, times: int):
         for i in program.computations[name].values():
             kind = i.opcode.removesuffix("-start")
             if kind in COLLECTIVES:
+                channel = re.search(r"channel_id=(\d+)", i.attributes)
+                if channel and channel[1] in channels:
+                    continue
+                channels.add(channel[1] if channel else None)
                 given = i.shapes
                 if i.opcode.endswith("-start"):
                     given = given[len(i.operands) :] or given
