@@ -89,9 +89,7 @@ def mesh_for(topology: str, mesh: str) -> Mesh:
     """
     prepare()
     try:
-        devices = topologies.get_topology_desc(
-            topology_name=topology, platform="tpu"
-        ).devices
+        devices = topologies.get_topology_desc(topology_name=topology, platform="tpu").devices
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0].removeprefix("INVALID_ARGUMENT: ")
         raise UserError(
