@@ -44,13 +44,13 @@ class Case(NamedTuple):
     settings: Settings
 
 
-def _struct(case: Case, x: Any, *axes: str | None) -> jax.ShapeDtypeStruct:
-    """The shape of `x`, its leading axes split as named, the others whole."""
+def _struct(case: Case, x: Any, *axes: str | None) -> Any:
+    """A ShapeDtypeStruct like `x`, its leading axes split as named, the others whole."""
     named = axes + (None,) * (x.ndim - len(axes))
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding(named, x.shape, case.mesh))
 
 
-def _array(case: Case, shape: Sequence[int], dtype: Any, *axes: str | None):
+def _array(case: Case, shape: Sequence[int], dtype: Any, *axes: str | None) -> Any:
     return _struct(case, jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype)), *axes)
 
 
@@ -73,7 +73,7 @@ def _layout(case: Case) -> decode.Layout:
     return decode.Layout(weights | {"layers": [layer] * model.num_layers}, False)
 
 
-def _per_row(case: Case, count: int, dtype: Any = jnp.int32):
+def _per_row(case: Case, count: int, dtype: Any = jnp.int32) -> Any:
     rows = data_rows(case.mesh)
     return _array(case, (rows, count // rows), dtype, "batch")
 
@@ -94,7 +94,7 @@ def _prompts(case: Case, rows: int) -> decode.Prompts:
     )
 
 
-def _last(case: Case):
+def _last(case: Case) -> Any:
     shape = (case.work.prompts, case.model.hidden_size)
     return _array(case, shape, case.settings.compute.dtype, "batch")
 
@@ -159,7 +159,7 @@ def batch_of(case: Case) -> batch.GroupBatch:
     )
 
 
-def _scalar(dtype: Any = jnp.int32):
+def _scalar(dtype: Any = jnp.int32) -> Any:
     return jax.ShapeDtypeStruct((), jnp.dtype(dtype))
 
 
@@ -184,7 +184,7 @@ def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
 
     def steps():
         rows = work.prompts if work.slots is None else slots_of(case)
-        waiting = jax.ShapeDtypeStruct((data_rows(case.mesh),), jnp.int32)
+        waiting: Any = jax.ShapeDtypeStruct((data_rows(case.mesh),), jnp.int32)
         pause = decode.Pause(waiting, _scalar(), _scalar())
         given = (_layout(case), _prompts(case, rows), _state(case), pause, stops, key)
         return decode.decode.lower(model, *given, sampling=sampling)

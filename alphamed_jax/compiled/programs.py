@@ -63,7 +63,8 @@ def measure(case: Case, name: str, lower: Callable[[], jax.stages.Lowered]) -> P
     between = time.perf_counter()
     compiled = lowered.compile()
     ended = time.perf_counter()
-    text, memory = compiled.as_text(), compiled.memory_analysis()
+    text, memory = compiled.as_text() or "", compiled.memory_analysis()
+    assert memory is not None, "TPU programs tell their memory"
     by_xla: Any = compiled.cost_analysis() or {}
     program = hlo.parse(text)
     step = copies = None
