@@ -32,7 +32,12 @@ class Workload(NamedTuple):
     """Responses decoded at once; None: all of them, a group beside its prompt's one cache."""
     micro_batch: int = 64
     packed: bool = False
-    """Responses of half the length, several of them in a lane."""
+    """All but one response of a group are of half the length, and lie two in a lane."""
+
+    def responses(self) -> list[int]:
+        """Lengths of a group's responses in the update."""
+        rest = self.response // 2 if self.packed else self.response
+        return [self.response] + [rest] * (self.group - 1)
 
 
 class Case(NamedTuple):
@@ -129,9 +134,7 @@ def _state(case: Case) -> decode.Decoding:
 def batch_of(case: Case) -> batch.GroupBatch:
     """A batch full of signal, as `batch.plan` lays it out."""
     work = case.work
-    length = work.response // 2 if work.packed else work.response
-    lengths = np.full((work.prompts, work.group), length)
-    lengths[:, 0] = work.response
+    lengths = np.tile(work.responses(), (work.prompts, 1))
     layout = batch.plan(
         np.full(work.prompts, work.prompt_width),
         lengths,

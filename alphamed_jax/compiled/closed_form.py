@@ -1,6 +1,7 @@
 """What a step must cost at least: bytes and FLOPs from the model's shapes alone."""
 
 import math
+from collections.abc import Sequence
 
 from alphamed_jax.model import llama
 from alphamed_jax.model.llama import LlamaConfig
@@ -43,10 +44,10 @@ def cache_bytes(config: LlamaConfig, rows: int, length: int, tensor: int, width:
     return 2 * config.num_layers * rows * length * heads * config.head_dim * width
 
 
-def causal_pairs(prompt: int, response: int, group: int) -> int:
-    """Query-key pairs of a prompt and `group` responses to it, each query with what it sees."""
-    own = response * (response + 1) // 2
-    return prompt * (prompt + 1) // 2 + group * (response * prompt + own)
+def causal_pairs(prompt: int, responses: Sequence[int]) -> int:
+    """Query-key pairs of a prompt and responses to it, each query with what it sees."""
+    own = sum(n * prompt + n * (n + 1) // 2 for n in responses)
+    return prompt * (prompt + 1) // 2 + own
 
 
 def forward_flops(config: LlamaConfig, tokens: int, head_tokens: int, pairs: int) -> int:
@@ -65,8 +66,12 @@ def forward_flops(config: LlamaConfig, tokens: int, head_tokens: int, pairs: int
     return 2 * config.num_layers * sum(sizes) * tokens + head + attention
 
 
-def update_flops(config: LlamaConfig, prompts: int, prompt: int, response: int, group: int) -> int:
-    """FLOPs of forward and backward pass without recomputation: three times the forward's."""
-    tokens = prompts * (prompt + group * response)
-    pairs = prompts * causal_pairs(prompt, response, group)
-    return 3 * forward_flops(config, tokens, prompts * group * response, pairs)
+def update_flops(config: LlamaConfig, prompts: int, prompt: int, responses: Sequence[int]) -> int:
+    """FLOPs of forward and backward pass without recomputation: three times the forward's.
+
+    Args:
+      responses: lengths of the responses to each prompt; their tokens alone need logits.
+    """
+    trained = prompts * sum(responses)
+    pairs = prompts * causal_pairs(prompt, responses)
+    return 3 * forward_flops(config, prompts * prompt + trained, trained, pairs)

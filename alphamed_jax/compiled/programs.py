@@ -99,8 +99,7 @@ def closed_form_of(case: Case) -> dict[str, int]:
     slots = slots_of(case) // rows
     caches = work.prompts // rows if work.slots is None else slots
     micros = batch_of(case).lengths.shape[0]
-    length = work.response // 2 if work.packed else work.response
-    flops = closed_form.update_flops(model, work.prompts, work.prompt_width, length, work.group)
+    flops = closed_form.update_flops(model, work.prompts, work.prompt_width, work.responses())
     return {
         "weight_bytes": closed_form.decode_weight_bytes(model, tensor),
         "cache_bytes": closed_form.cache_bytes(model, slots, work.capacity or work.response, tensor)
@@ -110,7 +109,7 @@ def closed_form_of(case: Case) -> dict[str, int]:
             model,
             work.prompts * work.prompt_width,
             0,
-            work.prompts * closed_form.causal_pairs(work.prompt_width, 0, 0),
+            work.prompts * closed_form.causal_pairs(work.prompt_width, []),
         )
         // mesh.size,
         "parameters": llama.count_parameters(model),

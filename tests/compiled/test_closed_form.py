@@ -29,14 +29,14 @@ def test_key_value_heads_fewer_than_the_axis_are_whole_on_each_device():
 
 
 def test_pairs_are_those_that_attention_may_see():
-    # A prompt of 3: 1 + 2 + 3; two responses of 2: each (3 + 1) + (3 + 2).
-    assert closed_form.causal_pairs(3, 2, 2) == 6 + 2 * 9
+    # A prompt of 3: 1 + 2 + 3; a response of 2: (3 + 1) + (3 + 2); one of 1: 3 + 1.
+    assert closed_form.causal_pairs(3, [2, 1]) == 6 + 9 + 4
 
 
 def test_update_flops_are_six_a_weight_and_token_beside_attention():
-    tokens, pairs = 2 * (5 + 4 * 7), 2 * closed_form.causal_pairs(5, 7, 4)
+    tokens, pairs = 2 * (5 + 4 * 7), 2 * closed_form.causal_pairs(5, [7] * 4)
     weights = llama.count_parameters(TINY) - 320 * 64 - (2 * 2 + 1) * 64
     head = 320 * 64 * 2 * 4 * 7
     attention = 2 * 8 * 8 * pairs  # layers, heads, width
     expected = 6 * weights * tokens + 6 * head + 3 * 4 * attention
-    assert closed_form.update_flops(TINY, prompts=2, prompt=5, response=7, group=4) == expected
+    assert closed_form.update_flops(TINY, 2, 5, [7] * 4) == expected
