@@ -55,13 +55,19 @@ class Phase(NamedTuple):
     """As `cost_analysis` says: each loop counts as one turn, and VMEM is counted like HBM."""
 
 
-def measure(case: Case, name: str, lower: Callable[[], jax.stages.Lowered]) -> Phase:
-    """Compile one phase, and read its program."""
+def measure(case: Case, name: str, lower: Callable[[], jax.stages.Lowered]) -> Phase | str:
+    """Compile one phase, and read its program; if it does not fit, what the compiler says."""
     started = time.perf_counter()
     with jax.set_mesh(case.mesh):
         lowered = lower()
     between = time.perf_counter()
-    compiled = lowered.compile()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        # The compiler refuses a program that no device of this kind can hold.
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return str(error).splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")
     ended = time.perf_counter()
     text, memory = compiled.as_text() or "", compiled.memory_analysis()
     assert memory is not None, "TPU programs tell their memory"
@@ -90,6 +96,22 @@ def measure(case: Case, name: str, lower: Callable[[], jax.stages.Lowered]) -> P
         xla_flops=by_xla.get("flops", 0.0),
         xla_bytes=by_xla.get("bytes accessed", 0.0),
     )
+
+
+def resident(case: Case) -> dict[str, int]:
+    """Bytes on a device during each phase that are not among its arguments."""
+    weights = 4 * llama.count_parameters(case.model) // case.mesh.size
+    moments = 2 * weights
+    tensor = case.mesh.shape["tensor"]
+    layout = closed_form.decode_weight_bytes(case.model, tensor)
+    return {
+        "decode_layout": moments,
+        "prefill": moments + layout,
+        "refill": weights + moments,
+        "decode": weights + moments,
+        "score": moments,
+        "update": 0,
+    }
 
 
 def closed_form_of(case: Case) -> dict[str, int]:
@@ -190,7 +212,8 @@ def compile_only(
 
     Returns:
       For JSON: "phases" (see `Phase`), "model" (closed form, per device and micro-batch), "bars",
-      "memory" and "fits"; all bytes and FLOPs are of one device. Progress goes to stderr.
+      "memory" (with what lies beside a program's arguments), "refused" (phases that the compiler
+      finds no room for) and "fits"; all bytes and FLOPs are of one device. Progress goes to stderr.
 
     Raises:
       UserError: see `case_of`, or an unknown phase.
@@ -204,13 +227,20 @@ def compile_only(
     chip = chip or topology.chip(topology_name)
     lower = lowerings(case)
     found: dict[str, Phase] = {}
+    refused: dict[str, str] = {}
     for name in phases:
         print(f"{topology_name} {mesh}: {name} ...", end="", file=sys.stderr, flush=True)
-        found[name] = phase = measure(case, name, lower[name])
-        print(f" compiled in {phase.compile_seconds} s", file=sys.stderr, flush=True)
+        phase = measure(case, name, lower[name])
+        if isinstance(phase, str):
+            refused[name], said = phase, f"does not fit: {phase}"
+        else:
+            found[name], said = phase, f"compiled in {phase.compile_seconds} s"
+        print(f" {said}", file=sys.stderr, flush=True)
     floor = closed_form_of(case) | {"logits_chunk": compute.logits_chunk}
+    beside = resident(case)
     held = {
-        name: phase.arguments + phase.results + phase.temporaries for name, phase in found.items()
+        name: phase.arguments + phase.results + phase.temporaries + beside[name]
+        for name, phase in found.items()
     }
     return {
         "topology": topology_name,
@@ -221,6 +251,7 @@ def compile_only(
         "phases": {name: phase._asdict() for name, phase in found.items()},
         "bars": bars(floor, found),
         "memory": held,
-        "fits": all(size <= chip.memory for size in held.values()),
+        "refused": refused,
+        "fits": not refused and all(size <= chip.memory for size in held.values()),
         "compiler_rss_mb_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }

@@ -79,10 +79,11 @@ def test_an_update_computes_little_more_than_the_model_needs():
 @needs_libtpu
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "mesh", "prompts"), [("v5e:8x8", "8x8", 64), ("v6e:2x4", "1x8", 16)]
+    ("name", "mesh", "prompts", "micro_batch"),
+    [("v5e:8x8", "8x8", 64, 64), ("v6e:2x4", "1x8", 16, 16)],
 )
-def test_the_8b_model_keeps_every_bar_and_fits(name, mesh, prompts):
-    work = Workload(prompts=prompts)
+def test_the_8b_model_keeps_every_bar_and_fits(name, mesh, prompts, micro_batch):
+    work = Workload(prompts=prompts, micro_batch=micro_batch)
     report = compile_only(name, mesh, llama_8b(), work, phases=("decode", "update"))
     assert all(kept(report).values()), report["bars"]
     assert report["fits"], report["memory"]
