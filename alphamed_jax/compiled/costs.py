@@ -73,19 +73,30 @@ def _read_of(program: Program, fusion: Instruction, position: int) -> int | None
     return read
 
 
-def _written_in_place(program: Program, fusion: Instruction, position: int) -> Shape | None:
-    """The update, where all that a fusion does with an operand is to update it in place."""
+def _written_in_place(program: Program, fusion: Instruction, position: int) -> Traffic | None:
+    """What it moves, where all that a fusion does with an operand is to update it in place.
+
+    It may also read slices, as a scatter does to keep what it must not overwrite.
+    """
     inner = program.computations[called(fusion, "calls") or ""]
     found = [i for i in inner.values() if is_input(i) and int(i.text) == position]
-    uses = users(inner, found[0].name) if found else []
-    if len(uses) != 1 or uses[0][0].operands.index(uses[0][1]) != 0:
+    updates, read = [], 0
+    for user, name in users(inner, found[0].name) if found else []:
+        if user.operands.index(name) != 0:
+            return None
+        if user.opcode in _PARTIAL:
+            read += sum(shape.size for shape in user.shapes)
+        else:
+            updates.append(user)
+    if len(updates) != 1:
         return None
-    user = uses[0][0]
+    (user,) = updates
     if user.opcode == "fusion":
         return _written_in_place(program, user, 0)
     if user.opcode not in ("dynamic-update-slice", "scatter"):
         return None
-    return inner[user.operands[2 if user.opcode == "scatter" else 1]].shapes[0]
+    update = inner[user.operands[2 if user.opcode == "scatter" else 1]].shapes[0]
+    return Traffic(read, update.size)
 
 
 def _fused_traffic(program: Program, instruction: Instruction, operands: list) -> Traffic:
@@ -95,7 +106,8 @@ def _fused_traffic(program: Program, instruction: Instruction, operands: list) -
         size = _hbm(shapes)
         update = _written_in_place(program, instruction, position) if size else None
         if update is not None:
-            updates[math.prod(shapes[0].dims)] = update.size
+            updates[math.prod(shapes[0].dims)] = update.written
+            read += update.read
         elif size:
             part = _read_of(program, instruction, position)
             read += size if part is None else min(part, size)

@@ -190,6 +190,19 @@ def test_an_update_in_place_costs_what_it_writes_and_a_copy_costs_all():
     assert costs.large_writes(shifted, size)
 
 
+def test_writing_a_number_into_each_row_costs_no_more_than_some_numbers():
+    def record(kept, x):
+        def turn(state):
+            i, kept = state
+            rows = jnp.arange(kept.shape[0])
+            return i + 1, kept.at[rows, i].set(x * i.astype(F32), mode="drop")
+
+        return jax.lax.while_loop(lambda s: s[0] < 1000, turn, (jnp.int32(0), kept))
+
+    text = compiled(record, (16, 4096), (16,), donate_argnums=0)
+    assert costs.bytes_per_step(text) < 0.1 * 4 * 16 * 4096
+
+
 # Buffers
 
 
