@@ -47,6 +47,9 @@ class Phase(NamedTuple):
     """Bytes of memory; results that take over an argument's memory count there."""
     results: int
     temporaries: int
+    """All that are ever made; some take over the place of others."""
+    peak: int
+    """Most bytes in use at once, as the compiler laid them out."""
     lower_seconds: float
     compile_seconds: float
     xla_flops: float
@@ -91,6 +94,7 @@ def measure(case: Case, name: str, lower: Callable[[], jax.stages.Lowered]) -> P
         arguments=memory.argument_size_in_bytes,
         results=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
+        peak=memory.peak_memory_in_bytes,
         lower_seconds=round(between - started, 1),
         compile_seconds=round(ended - between, 1),
         xla_flops=by_xla.get("flops", 0.0),
@@ -238,10 +242,7 @@ def compile_only(
         print(f" {said}", file=sys.stderr, flush=True)
     floor = closed_form_of(case) | {"logits_chunk": compute.logits_chunk}
     beside = resident(case)
-    held = {
-        name: phase.arguments + phase.results + phase.temporaries + beside[name]
-        for name, phase in found.items()
-    }
+    held = {name: phase.peak + beside[name] for name, phase in found.items()}
     return {
         "topology": topology_name,
         "mesh": mesh,
