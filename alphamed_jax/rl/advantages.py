@@ -1,7 +1,9 @@
 """Group-relative advantages."""
 
+import functools
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -9,6 +11,7 @@ Normalize = Literal["std", "none", "leave_one_out"]
 STD_FLOOR = 1e-6
 
 
+@functools.partial(jax.jit, static_argnames=("group_size", "normalize"))
 def group_advantages(
     rewards: Float[Array, "B"], group_size: int, normalize: Normalize = "std"
 ) -> Float[Array, "B"]:

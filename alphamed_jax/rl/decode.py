@@ -94,6 +94,7 @@ class Pause(NamedTuple):
     """Return once no data row has more than so many slots at work."""
 
 
+@jax.jit
 def at_work(slots: Slots) -> Bool[Array, "R s"]:
     """Slots whose response goes on."""
     return ~slots.stopped & (slots.length < slots.limit)

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import hlo
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from helpers import TINY
 from tiny_rollouts import sample
 
+from alphamed_jax.compiled import costs
 from alphamed_jax.model import llama
 from alphamed_jax.rl import decode as engine
 from alphamed_jax.rl.decode import decode, decode_layout, prefill
@@ -89,7 +89,7 @@ def test_a_decode_step_reads_weights_and_cache_once_and_copies_neither(prompts, 
     compiled, given, cache = decode_program(config, prompts, group, length=1024, width=48)
     assert cache > 10 * given
     # then a step touches about their size: a copy of the cache would make it three times that,
-    touched = hlo.bytes_per_step(compiled.as_text())
+    touched = costs.bytes_per_step(compiled.as_text())
     assert cache < touched < 1.3 * (given + cache)
     # and no second cache is kept.
     assert compiled.memory_analysis().temp_size_in_bytes < 0.2 * cache
@@ -117,4 +117,4 @@ def test_the_measure_of_a_step_sees_a_stacked_cache_being_copied():
     arguments = [jax.ShapeDtypeStruct(s, jnp.float32) for s in (shape, (*shape[1:4], shape[5]))]
     program = jax.jit(decode_stacked).lower(*arguments).compile().as_text()
     # then a step touches several times the cache.
-    assert hlo.bytes_per_step(program) > 2 * np.prod(shape) * 4
+    assert costs.bytes_per_step(program) > 2 * np.prod(shape) * 4

@@ -5,7 +5,6 @@ Compiling is nearly all the time that these tests take: they share batches, shap
 
 import functools
 
-import hlo
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +23,7 @@ from tiny_rollouts import (
     whole_rows,
 )
 
+from alphamed_jax.compiled import hlo
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.model.mesh import data_rows, mesh_of
 from alphamed_jax.rl.batch import gather, plan

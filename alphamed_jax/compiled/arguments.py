@@ -1,0 +1,208 @@
+"""Arguments of training's programs without any data, and how each program is lowered for them."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from alphamed_jax.model import hf, llama
+from alphamed_jax.model.llama import LlamaConfig
+from alphamed_jax.model.mesh import data_rows, sharding
+from alphamed_jax.rl import batch, decode, update
+from alphamed_jax.rl.loss import Totals
+from alphamed_jax.rl.update import Settings
+
+
+class Workload(NamedTuple):
+    """Sizes of one training step, over the whole mesh."""
+
+    prompts: int = 64
+    group: int = 8
+    prompt_width: int = 384
+    """Tokens that prompts are padded to."""
+    response: int = 1024
+    """Longest response."""
+    capacity: int | None = None
+    """Places of a cache while decoding; None: `response`, as at the end of a rollout."""
+    slots: int | None = None
+    """Responses decoded at once; None: all of them, a group beside its prompt's one cache."""
+    micro_batch: int = 64
+    packed: bool = False
+    """All but one response of a group are of half the length, and lie two in a lane."""
+
+    def responses(self) -> list[int]:
+        """Lengths of a group's responses in the update."""
+        rest = self.response // 2 if self.packed else self.response
+        return [self.response] + [rest] * (self.group - 1)
+
+
+class Case(NamedTuple):
+    """A model on a mesh, with the sizes of a step."""
+
+    model: LlamaConfig
+    mesh: Mesh
+    work: Workload
+    settings: Settings
+
+
+def _struct(case: Case, x: Any, *axes: str | None) -> Any:
+    """A ShapeDtypeStruct like `x`, its leading axes split as named, the others whole."""
+    named = axes + (None,) * (x.ndim - len(axes))
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding(named, x.shape, case.mesh))
+
+
+def _array(case: Case, shape: Sequence[int], dtype: Any, *axes: str | None) -> Any:
+    return _struct(case, jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype)), *axes)
+
+
+def _params(case: Case, dtype: Any = jnp.float32) -> Any:
+    return hf.abstract(case.model, case.mesh, dtype)
+
+
+def _layout(case: Case) -> decode.Layout:
+    """What `decode_layout` gives."""
+    model, dtype = case.model, case.settings.compute.dtype
+
+    def whole(shape, axes):
+        return _array(case, shape, dtype, *(None if a == "embed" else a for a in axes))
+
+    tree = llama.weights(model)
+    layer = llama.map_weights(whole, llama.layer_weights(model))
+    tree["layers"] = ()
+    weights = llama.map_weights(whole, {k: v for k, v in tree.items() if k != "layers"})
+    weights["norm"] = _array(case, (model.hidden_size,), jnp.float32)
+    return decode.Layout(weights | {"layers": [layer] * model.num_layers}, False)
+
+
+def _per_row(case: Case, count: int, dtype: Any = jnp.int32) -> Any:
+    rows = data_rows(case.mesh)
+    return _array(case, (rows, count // rows), dtype, "batch")
+
+
+def slots_of(case: Case) -> int:
+    """Slots over the whole mesh."""
+    work, rows = case.work, data_rows(case.mesh)
+    responses = work.prompts * work.group
+    return responses if work.slots is None else min(responses, max(work.slots // rows, 1) * rows)
+
+
+def _prompts(case: Case, rows: int) -> decode.Prompts:
+    model = case.model
+    shape = (rows, model.num_kv_heads, case.work.prompt_width, model.head_dim)
+    kv = (_array(case, shape, case.settings.compute.dtype, "batch", "kv_heads"),)
+    return decode.Prompts(
+        kv * model.num_layers, kv * model.num_layers, _array(case, (rows,), jnp.int32, "batch")
+    )
+
+
+def _last(case: Case) -> Any:
+    shape = (case.work.prompts, case.model.hidden_size)
+    return _array(case, shape, case.settings.compute.dtype, "batch")
+
+
+def _rows(case: Case) -> decode.Rows:
+    row = _per_row(case, case.work.prompts * case.work.group)
+    return decode.Rows(row, row, row)
+
+
+def _state(case: Case) -> decode.Decoding:
+    work, slots = case.work, slots_of(case)
+    state = jax.eval_shape(
+        functools.partial(
+            decode.start,
+            case.model,
+            group=work.group if work.slots is None else 1,
+            slots=slots // data_rows(case.mesh),
+            length=work.response,
+            capacity=work.capacity or work.response,
+        ),
+        _last(case),
+        _rows(case),
+    )
+    split = jax.tree.map(lambda x: _struct(case, x, "batch") if x.ndim else x, state)
+    caches = [
+        tuple(_struct(case, x, "batch", None, "kv_heads") for x in cache)
+        for cache in (state.keys, state.values)
+    ]
+    return split._replace(keys=caches[0], values=caches[1])
+
+
+def batch_of(case: Case) -> batch.GroupBatch:
+    """A batch full of signal, as `batch.plan` lays it out."""
+    work = case.work
+    lengths = np.tile(work.responses(), (work.prompts, 1))
+    layout = batch.plan(
+        np.full(work.prompts, work.prompt_width),
+        lengths,
+        np.ones(lengths.shape, np.float32),
+        micro_batch=work.micro_batch,
+        rows=data_rows(case.mesh),
+        skip_constant=True,
+    )
+    leading, members = layout.prompts.shape, layout.responses.shape[-1]
+
+    def array(*shape, dtype=jnp.int32):
+        return _array(case, (*leading, *shape), dtype, None, "batch")
+
+    lanes = None
+    if layout.packed:
+        lanes = batch.Lanes(array(layout.lanes, layout.width), array(members))
+    return batch.GroupBatch(
+        prompt_tokens=array(layout.prompt_width),
+        prompt_lengths=array(),
+        tokens=array(members, layout.width),
+        lengths=array(members),
+        advantages=array(members, dtype=jnp.float32),
+        sampler_logprobs=array(members, layout.width, dtype=jnp.float32),
+        lanes=lanes,
+    )
+
+
+def _scalar(dtype: Any = jnp.int32) -> Any:
+    return jax.ShapeDtypeStruct((), jnp.dtype(dtype))
+
+
+def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
+    """How each phase is lowered."""
+    model, work, settings = case.model, case.work, case.settings
+    dtype, sampling = settings.compute.dtype, settings.sampling
+    stops = _array(case, (8,), jnp.int32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    # Made outside of the mesh's context, in which optax would place a counter on its devices.
+    state = update.abstract_state(settings, _params(case))
+
+    def prefill():
+        tokens = _array(case, (work.prompts, work.prompt_width), jnp.int32, "batch")
+        lengths = _array(case, (work.prompts,), jnp.int32, "batch")
+        return decode.prefill.lower(model, _params(case), tokens, lengths, dtype)
+
+    def refill():
+        taken = _per_row(case, slots_of(case))
+        given = (_layout(case), _last(case), _rows(case), _state(case), taken, stops, key)
+        return decode.refill.lower(model, *given, sampling=sampling)
+
+    def steps():
+        rows = work.prompts if work.slots is None else slots_of(case)
+        waiting: Any = jax.ShapeDtypeStruct((data_rows(case.mesh),), jnp.int32)
+        pause = decode.Pause(waiting, _scalar(), _scalar())
+        given = (_layout(case), _prompts(case, rows), _state(case), pause, stops, key)
+        return decode.decode.lower(model, *given, sampling=sampling)
+
+    def learn():
+        totals = Totals(_scalar(jnp.float32), _scalar(jnp.float32))
+        return update.update.lower(state, batch_of(case), _scalar(), totals, settings=settings)
+
+    return {
+        "decode_layout": lambda: decode.decode_layout.lower(model, _params(case), dtype),
+        "prefill": prefill,
+        "refill": refill,
+        "decode": steps,
+        "score": lambda: update.score.lower(
+            _params(case), batch_of(case), _scalar(), settings=settings
+        ),
+        "update": learn,
+    }

@@ -1,0 +1,42 @@
+"""What a step must cost at least, against numbers worked out by hand."""
+
+import dataclasses
+
+from helpers import TINY
+
+from alphamed_jax.compiled import closed_form
+from alphamed_jax.model import llama
+
+LLAMA_8B = llama.LlamaConfig(128256, 4096, 14336, 32, 32, 8, 128)
+
+
+def test_weights_of_a_decode_step_are_all_but_the_embedding_table():
+    norms = (2 * 32 + 1) * 4096
+    products = llama.count_parameters(LLAMA_8B) - 128256 * 4096 - norms
+    assert closed_form.decode_weight_bytes(LLAMA_8B, 1) == 2 * (products + norms)
+    assert closed_form.decode_weight_bytes(LLAMA_8B, 8) == 2 * (products // 8 + norms)
+
+
+def test_a_tied_table_is_read_as_the_head():
+    tied = dataclasses.replace(LLAMA_8B, tie_embeddings=True)
+    read = closed_form.decode_weight_bytes
+    assert read(tied, 4) == read(LLAMA_8B, 4)
+
+
+def test_key_value_heads_fewer_than_the_axis_are_whole_on_each_device():
+    halves, whole = (closed_form.cache_bytes(LLAMA_8B, 3, 10, t) for t in (2, 16))
+    assert whole == 2 * halves == 2 * 32 * 3 * 10 * 8 * 128 * 2
+
+
+def test_pairs_are_those_that_attention_may_see():
+    # A prompt of 3: 1 + 2 + 3; a response of 2: (3 + 1) + (3 + 2); one of 1: 3 + 1.
+    assert closed_form.causal_pairs(3, [2, 1]) == 6 + 9 + 4
+
+
+def test_update_flops_are_six_a_weight_and_token_beside_attention():
+    tokens, pairs = 2 * (5 + 4 * 7), 2 * closed_form.causal_pairs(5, [7] * 4)
+    weights = llama.count_parameters(TINY) - 320 * 64 - (2 * 2 + 1) * 64
+    head = 320 * 64 * 2 * 4 * 7
+    attention = 2 * 8 * 8 * pairs  # layers, heads, width
+    expected = 6 * weights * tokens + 6 * head + 3 * 4 * attention
+    assert closed_form.update_flops(TINY, 2, 5, [7] * 4) == expected

@@ -1,0 +1,124 @@
+"""Training's programs as compiled for TPUs that need not be there, against what a step must cost.
+
+Skipped without libtpu: pip install -e '.[plan]'. Each compilation takes seconds: the default suite
+takes Llama-3.1-8B's width with one or two layers, the slow ones all 32.
+"""
+
+import functools
+import importlib.util
+
+import pytest
+
+from alphamed_jax.compiled import topology
+from alphamed_jax.compiled.programs import Workload, compile_only
+from alphamed_jax.errors import UserError
+from alphamed_jax.model.llama import LlamaConfig, RopeScaling
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="compiling for TPUs needs libtpu: pip install -e '.[plan]'",
+)
+
+
+def llama_8b(layers=32):
+    return LlamaConfig(
+        vocab_size=128256,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_layers=layers,
+        num_heads=32,
+        num_kv_heads=8,
+        head_dim=128,
+        rope_theta=5e5,
+        rope_scaling=RopeScaling(8.0, 1.0, 4.0, 8192),
+        max_position_embeddings=131072,
+        dtype="bfloat16",
+    )
+
+
+def kept(report):
+    return {name: bar["kept"] for name, bar in report["bars"].items()}
+
+
+@functools.cache
+def decoding():
+    # Caches too large to live in VMEM, as those of 32 layers are.
+    work = Workload(prompts=16, response=4096, prompt_width=128)
+    return compile_only("v5e:2x4", "1x8", llama_8b(2), work, phases=("decode",))
+
+
+@needs_libtpu
+def test_a_decode_step_reads_weights_and_caches_once_and_copies_neither():
+    report = decoding()
+    assert kept(report) == {"decode_bytes": True, "cache_copies": True}
+    assert report["bars"]["decode_bytes"]["ratio"] > 0.8  # not more than VMEM holds is missing
+
+
+@needs_libtpu
+def test_only_sums_over_vocabulary_and_features_cross_between_devices_in_a_step():
+    moved = decoding()["phases"]["decode"]["collectives"]
+    rows = 16 * 8
+    # Two all-reduces of a row's features per layer and one of the embeddings, in bfloat16,
+    assert moved["all-reduce"]["bf16"] == (2 * 2 + 1) * rows * 4096 * 2
+    # and of the logits about sqrt(V) numbers a row, not V.
+    assert moved["all-gather"]["f32"] < 500 * rows * 4
+    assert moved["all-reduce"]["f32"] < 500 * rows * 4
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_an_update_computes_little_more_than_the_model_needs():
+    work = Workload(prompts=8, response=512, micro_batch=64)
+    report = compile_only("v5e:2x4", "2x4", llama_8b(2), work, phases=("update",))
+    assert kept(report) == {"update_flops": True, "update_logit_rows": True}
+    # Weights are gathered in bfloat16, not in the float32 of the master weights.
+    gathered = report["phases"]["update"]["collectives"]["all-gather"]
+    assert gathered.get("f32", 0) < 0.01 * gathered["bf16"]
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "mesh", "prompts", "micro_batch"),
+    [("v5e:8x8", "8x8", 64, 64), ("v6e:2x4", "1x8", 16, 16)],
+)
+def test_the_8b_model_keeps_every_bar_and_fits(name, mesh, prompts, micro_batch):
+    work = Workload(prompts=prompts, micro_batch=micro_batch)
+    report = compile_only(name, mesh, llama_8b(), work, phases=("decode", "update"))
+    assert all(kept(report).values()), report["bars"]
+    assert report["fits"], report["memory"]
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    ("name", "mesh", "message"),
+    [
+        ("v5e:3x3", "auto", "libtpu refuses it"),
+        ("v5e-8x8", "auto", "Did you mean 'v5e:8x8'"),
+        ("v5e:2x4", "8x8", "needs 64 devices, but v5e:2x4 has 8"),
+    ],
+)
+def test_a_topology_that_does_not_exist_or_fit_is_refused_in_one_line(name, mesh, message):
+    with pytest.raises(UserError, match=message) as refused:
+        topology.mesh_for(name, mesh)
+    assert "\n" not in str(refused.value)
+
+
+@needs_libtpu
+def test_sizes_and_phases_that_do_not_fit_are_refused():
+    with pytest.raises(UserError, match="8 data rows"):
+        compile_only("v5e:2x4", "8x1", llama_8b(1), Workload(prompts=12))
+    with pytest.raises(UserError, match="unknown phase 'prefil'"):
+        compile_only("v5e:2x4", "1x8", llama_8b(1), phases=("prefil",))
+
+
+def test_without_libtpu_the_way_to_get_it_is_said(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install -e '\.\[plan\]'"):
+        topology.mesh_for("v5e:8x8", "8x8")
+
+
+def test_peak_figures_are_known_or_said_not_to_be():
+    assert topology.chip("v6e:2x4").memory == 32 * 2**30
+    with pytest.raises(UserError, match="no peak figures for 'v9'"):
+        topology.chip("v9:2x2")
