@@ -1,7 +1,8 @@
 """`python -m alphamed_jax.bench`: time a GRPO step on random weights of a given shape.
 
     python -m alphamed_jax.bench                          SmolLM2-135M, 2 prompts x 4, 64 + 64
-    python -m alphamed_jax.bench --workload realistic --prompts 8 --generations 8
+    python -m alphamed_jax.bench --shape small --workload realistic --prompts 32 --generations 8
+    python -m alphamed_jax.bench --shape llama-3.1-8b --compile-only v5e:8x8 --mesh 8x8
 
 Progress goes to stderr; the last line of stdout is one JSON object. Times are seconds, medians over
 the steps counted. `floor` holds the machine's own rates, measured in this process, and `share`
@@ -22,10 +23,13 @@ from alphamed_jax.benchmark import work
 from alphamed_jax.benchmark.machine import Clock, Rates, measure_rates, peak_memory_mb
 from alphamed_jax.benchmark.setup import BenchConfig, compute_dtype, make_batch, make_learner
 from alphamed_jax.benchmark.timing import Timed, time_savings, timed_step
+from alphamed_jax.compiled.arguments import Workload
+from alphamed_jax.compiled.programs import compile_only
 from alphamed_jax.config_io import flag_names, parse_flags
 from alphamed_jax.errors import UserError, command, nearest
 from alphamed_jax.model.llama import count_parameters
 from alphamed_jax.model.mesh import make_mesh, parse_mesh
+from alphamed_jax.rl.rollout import bucket
 from alphamed_jax.run import distributed
 
 
@@ -69,6 +73,24 @@ def bench(config: BenchConfig) -> dict[str, Any]:
     return result
 
 
+def compiled(config: BenchConfig, topology: str) -> dict[str, Any]:
+    """Compile the programs for a TPU topology and hold them against what the model needs."""
+    work = config.work
+    sizes = Workload(
+        prompts=work.prompts,
+        group=work.generations,
+        prompt_width=bucket(work.prompt_len),
+        response=work.completion_len,
+        slots=config.slots,
+        micro_batch=config.micro_batch or 64,
+    )
+    found = compile_only(topology, config.mesh, config.model, sizes)
+    for name, bar in found["bars"].items():
+        ratio = f"{bar['ratio']:.3f} x needed" if "ratio" in bar else f"{bar['measured']}"
+        say(f"{name}: {ratio}, bar {bar['bar']}: {'kept' if bar['kept'] else 'NOT KEPT'}")
+    return found
+
+
 def summary(config: BenchConfig, times: list[Timed]) -> dict[str, Any]:
     """Medians, and rates of tokens as other trainers count them."""
     counted = times[config.warmup :]
@@ -77,9 +99,9 @@ def summary(config: BenchConfig, times: list[Timed]) -> dict[str, Any]:
     rest = median(t.rest for t in counted)
     batches = [make_batch(config, config.warmup + i) for i in range(config.steps)]
     generated = median(int(b.limits.sum()) for b in batches)
+    group = config.work.generations
     whole = median(
-        int(b.limits.sum() + config.generations * sum(len(q.tokens) for q in b.questions))
-        for b in batches
+        int(b.limits.sum() + group * sum(len(q.tokens) for q in b.questions)) for b in batches
     )
     device = jax.devices()[0]
     return {
@@ -88,7 +110,7 @@ def summary(config: BenchConfig, times: list[Timed]) -> dict[str, Any]:
         "device": device.device_kind,
         "config": dict(vars(config)),
         "params": count_parameters(config.model),
-        "sequences_per_step": config.prompts * config.generations,
+        "sequences_per_step": config.work.responses,
         "step_s_median": step,
         "gen_s_median": rollout,
         "train_s_median": rest,
@@ -114,8 +136,8 @@ def shares(config: BenchConfig, times: list[Timed], rates: Rates) -> dict[str, A
     for i, timed in enumerate(times[config.warmup :]):
         batch = make_batch(config, config.warmup + i)
         prompts = np.array([len(q.tokens) for q in batch.questions])
-        lengths = batch.limits.reshape(-1, config.generations)
-        rewards = batch.rewards.reshape(-1, config.generations)
+        lengths = batch.limits.reshape(-1, config.work.generations)
+        rewards = batch.rewards.reshape(-1, config.work.generations)
         trained = rewards.max(axis=1) != rewards.min(axis=1)
         model = config.model
         reading = work.decode_bytes(model, prompts, lengths, timed.occupancy.steps, itemsize)
@@ -152,8 +174,11 @@ def main() -> None:
     if unknown:
         known = flag_names(BenchConfig)
         raise UserError(f"unknown argument {unknown[0]!r}.{nearest(unknown[0], known)}")
-    distributed.start(int(np.prod(parse_mesh(config.mesh, 1))))
-    result = bench(config)
+    if config.compile_only:
+        result = compiled(config, config.compile_only)
+    else:
+        distributed.start(int(np.prod(parse_mesh(config.mesh, 1))))
+        result = bench(config)
     say(f"{time.perf_counter() - start:.0f} s in all")
     print(json.dumps(result))
 

@@ -1,5 +1,6 @@
 """A learner of any shape with random weights, and batches of exact or long-tailed lengths."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +15,7 @@ from alphamed_jax.data.prompts import EncodedQuestion
 from alphamed_jax.data.questions import Question
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import llama
-from alphamed_jax.model.llama import LlamaConfig
+from alphamed_jax.model.llama import LlamaConfig, RopeScaling
 from alphamed_jax.model.mesh import sharding
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.step import Learner, make_settings
@@ -25,28 +26,70 @@ from alphamed_jax.rl.update import TrainState, init_state
 MEDIAN_SHARE, GROUP_SPREAD, OWN_SPREAD = 1 / 6, 0.5, 0.6245
 
 
+def _llama3(hidden: int, intermediate: int, layers: int, heads: int, factor: float, tie: bool):
+    return LlamaConfig(
+        vocab_size=128256,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=8,
+        head_dim=128,
+        rope_theta=500000.0,
+        rope_scaling=RopeScaling(factor, 1.0, 4.0, 8192),
+        tie_embeddings=tie,
+    )
+
+
+SHAPES = {
+    "smollm2-135m": LlamaConfig(49152, 576, 1536, 30, 9, 3, 64, tie_embeddings=True),
+    "small": LlamaConfig(2048, 128, 384, 4, 4, 2, 32, tie_embeddings=True),
+    "llama-3.2-3b": _llama3(3072, 8192, 28, 24, 32.0, tie=True),
+    "llama-3.1-8b": _llama3(4096, 14336, 32, 32, 8.0, tie=False),
+    "llama-3.1-70b": _llama3(8192, 28672, 80, 64, 8.0, tie=False),
+}
+
+
+class Work(NamedTuple):
+    """The sizes of a step."""
+
+    prompts: int
+    generations: int
+    prompt_len: int
+    completion_len: int
+
+    @property
+    def responses(self) -> int:
+        """Sequences of a step."""
+        return self.prompts * self.generations
+
+
 @dataclass(frozen=True)
 class BenchConfig:
     """Time a GRPO step on random weights of a given shape, beside what the machine can do."""
 
-    vocab: int = 49152
-    hidden: int = 576
-    layers: int = 30
-    heads: int = 9
-    kv_heads: int = 3
-    intermediate: int = 1536
+    shape: Literal["smollm2-135m", "small", "llama-3.2-3b", "llama-3.1-8b", "llama-3.1-70b"] = (
+        "smollm2-135m"
+    )
+    """Sizes of the network that are not given below."""
+    vocab: int | None = None
+    hidden: int | None = None
+    layers: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    intermediate: int | None = None
     head_dim: int | None = None
-    """Width of a head; none: hidden / heads."""
-    tie: bool = True
+    """Width of a head; where --hidden or --heads is given, hidden / heads."""
+    tie: bool | None = None
     """Whether embedding and head are one table."""
-    prompts: int = 2
-    """Prompts in a step."""
-    generations: int = 4
-    """Responses to each prompt."""
-    prompt_len: int = 64
-    """Tokens of a prompt; the most, where lengths vary."""
-    completion_len: int = 64
-    """Tokens of a response; the most, where lengths vary."""
+    prompts: int | None = None
+    """Prompts in a step; none: 2, and 64 with --compile-only."""
+    generations: int | None = None
+    """Responses to each prompt; none: 4, and 8 with --compile-only."""
+    prompt_len: int | None = None
+    """Tokens of a prompt, the most where lengths vary; none: 64, and 384 with --compile-only."""
+    completion_len: int | None = None
+    """Tokens of a response, the most where lengths vary; none: 64, 1024 with --compile-only."""
     warmup: int = 2
     """Steps that are not counted, the first of which compiles."""
     steps: int = 5
@@ -69,50 +112,74 @@ class BenchConfig:
     """Of weights, prompts, lengths and samples."""
     profile: str | None = None
     """Folder for a trace of one more step, for xprof or Perfetto."""
+    compile_only: str | None = None
+    """TPU topology, as v5e:8x8: compile the programs for it (bfloat16, remat of each layer), time
+    nothing, and print what they cost beside what the model needs. Goes with --mesh."""
 
     def __post_init__(self):
-        sizes = ("vocab", "hidden", "layers", "heads", "kv_heads", "intermediate", "prompts")
-        for name in (*sizes, "prompt_len", "completion_len", "steps", "warmup"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')}: expected at least 1.")
-        if self.heads % self.kv_heads:
-            raise UserError(f"--heads {self.heads} is no multiple of --kv-heads {self.kv_heads}.")
-        if self.head_dim is None and self.hidden % self.heads:
-            raise UserError(f"--hidden {self.hidden} is no multiple of --heads; give --head-dim.")
+        sizes = ("vocab", "hidden", "layers", "heads", "kv_heads", "intermediate", "head_dim")
+        work = ("prompts", "generations", "prompt_len", "completion_len", "slots", "micro_batch")
+        for name in (*sizes, *work, "steps", "warmup"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} is {value}: expected at least 1.")
         if not 0 < self.effective <= 1:
             raise UserError(f"--effective {self.effective}: expected a share in (0, 1].")
+        model = self.model
+        if model.num_heads % model.num_kv_heads:
+            raise UserError(
+                f"{model.num_heads} heads are no multiple of {model.num_kv_heads} key/value heads."
+            )
 
     @property
     def model(self) -> LlamaConfig:
-        """The network."""
-        return LlamaConfig(
-            vocab_size=self.vocab,
-            hidden_size=self.hidden,
-            intermediate_size=self.intermediate,
-            num_layers=self.layers,
-            num_heads=self.heads,
-            num_kv_heads=self.kv_heads,
-            head_dim=self.head_dim or self.hidden // self.heads,
-            tie_embeddings=self.tie,
-        )
+        """The network.
+
+        Raises:
+          UserError: the heads do not divide the width.
+        """
+        known, head_dim = SHAPES[self.shape], self.head_dim
+        if head_dim is None and (self.hidden or self.heads):
+            hidden, heads = self.hidden or known.hidden_size, self.heads or known.num_heads
+            if hidden % heads:
+                raise UserError(f"{heads} heads do not divide --hidden {hidden}; give --head-dim.")
+            head_dim = hidden // heads
+        given = {
+            "vocab_size": self.vocab,
+            "hidden_size": self.hidden,
+            "intermediate_size": self.intermediate,
+            "num_layers": self.layers,
+            "num_heads": self.heads,
+            "num_kv_heads": self.kv_heads,
+            "head_dim": head_dim,
+            "tie_embeddings": self.tie,
+        }
+        return dataclasses.replace(known, **{k: v for k, v in given.items() if v is not None})
+
+    @property
+    def work(self) -> Work:
+        """The sizes of a step."""
+        given = (self.prompts, self.generations, self.prompt_len, self.completion_len)
+        usual = (64, 8, 384, 1024) if self.compile_only else (2, 4, 64, 64)
+        return Work(*(usual[i] if size is None else size for i, size in enumerate(given)))
 
     @property
     def train(self) -> Config:
         """The training configuration that has this work."""
-        responses = self.prompts * self.generations
-        real = self.workload == "realistic"
+        work, real = self.work, self.workload == "realistic"
         return Config(
             mesh=self.mesh,
             seed=self.seed,
             rollout=RolloutConfig(
-                prompts=self.prompts,
-                group_size=self.generations,
-                max_new_tokens=self.completion_len,
-                slots=self.slots or (max(responses // 4, 1) if real else None),
+                prompts=work.prompts,
+                group_size=work.generations,
+                max_new_tokens=work.completion_len,
+                slots=self.slots or (max(work.responses // 4, 1) if real else None),
             ),
             optimizer=OptimizerConfig(warmup_updates=0),
             update=UpdateConfig(
-                micro_batch=self.micro_batch or (min(16, responses) if real else responses),
+                micro_batch=self.micro_batch
+                or (min(16, work.responses) if real else work.responses),
                 remat=self.remat,
                 compute_dtype=self.dtype,
             ),
@@ -139,12 +206,12 @@ def make_learner(config: BenchConfig, mesh: Mesh) -> tuple[Learner, TrainState]:
         jax.random.key(config.seed)
     )
     settings = make_settings(train, model, mesh.devices.flat[0].platform)
-    words = [bytes([i]) if i < 256 else b" t%d" % i for i in range(config.vocab)]
+    words = [bytes([i]) if i < 256 else b" t%d" % i for i in range(model.vocab_size)]
     learner = Learner(
         config=train,
         settings=settings,
         automaton=AnswerAutomaton.from_token_bytes(words),
-        stop_ids=(config.vocab,),
+        stop_ids=(model.vocab_size,),
         key=jax.random.key(config.seed),
     )
     return learner, init_state(settings, params)
@@ -152,23 +219,24 @@ def make_learner(config: BenchConfig, mesh: Mesh) -> tuple[Learner, TrainState]:
 
 def make_batch(config: BenchConfig, step: int) -> Batch:
     """The batch of a step. Exact: all of one length and every group half right."""
-    rng = np.random.default_rng((config.seed, step))
-    shape = config.prompts, config.generations
-    prompts = np.full(config.prompts, config.prompt_len)
-    lengths = np.full(shape, config.completion_len)
-    mixed = np.ones(config.prompts, bool)
+    rng, work = np.random.default_rng((config.seed, step)), config.work
+    shape = work.prompts, work.generations
+    prompts = np.full(work.prompts, work.prompt_len)
+    lengths = np.full(shape, work.completion_len)
+    mixed = np.ones(work.prompts, bool)
     if config.workload == "realistic":
-        prompts = rng.integers(config.prompt_len // 2, config.prompt_len, shape[0], endpoint=True)
+        prompts = rng.integers(-(-work.prompt_len // 2), work.prompt_len, shape[0], endpoint=True)
         spread = GROUP_SPREAD * rng.normal(size=(shape[0], 1)) + OWN_SPREAD * rng.normal(size=shape)
-        drawn = config.completion_len * MEDIAN_SHARE * np.exp(spread)
-        lengths = np.clip(drawn, 1, config.completion_len)
-        mixed = np.arange(config.prompts) < round(config.effective * config.prompts)
+        drawn = work.completion_len * MEDIAN_SHARE * np.exp(spread)
+        lengths = np.clip(drawn, 1, work.completion_len)
+        mixed = np.arange(work.prompts) < round(config.effective * work.prompts)
         mixed = rng.permutation(mixed)
-    half = np.arange(config.generations) % 2 == 0
+    half = np.arange(work.generations) % 2 == 0
     rewards = np.where(mixed[:, None], half, rng.random(shape[0])[:, None] < 0.5)
     question = Question("bench", "?", ("a", "b", "c", "d"), "A", "bench")
+    vocabulary = config.model.vocab_size
     return Batch(
-        [EncodedQuestion(question, rng.integers(0, config.vocab, n).tolist()) for n in prompts],
+        [EncodedQuestion(question, rng.integers(0, vocabulary, n).tolist()) for n in prompts],
         lengths.reshape(-1).astype(np.int32),
         rewards.reshape(-1).astype(np.float32),
     )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alphamed_jax.benchmark.setup import Batch
-from alphamed_jax.model.mesh import data_rows, mesh_of, place
+from alphamed_jax.model.mesh import data_rows, mesh_of
 from alphamed_jax.rl.advantages import group_advantages
 from alphamed_jax.rl.batch import gather, plan
 from alphamed_jax.rl.loss import Totals
@@ -153,7 +153,6 @@ def _update(
     )
     with jax.set_mesh(mesh):
         batch = gather(trajectories, lengths, advantages, layout)
-        count = place(np.int32(layout.count), (), mesh)
         totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
-        state, _ = update(state, batch, count, totals, settings=learner.settings)
+        state, _ = update(state, batch, layout.count, totals, settings=learner.settings)
     return jax.block_until_ready(state)

@@ -1,9 +1,7 @@
 """The least work of a step of responses of given lengths, from `compiled.closed_form`."""
 
-from collections.abc import Sequence
-
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from alphamed_jax.compiled import closed_form
 from alphamed_jax.compiled.closed_form import causal_pairs, forward_flops
@@ -44,13 +42,13 @@ def update_flops(
     config: LlamaConfig,
     prompt_lengths: Int[np.ndarray, "P"],
     lengths: Int[np.ndarray, "P G"],
-    trained: Sequence[bool],
+    trained: Bool[np.ndarray, "P"],
 ) -> int:
     """Forward and backward of the groups `trained`, each prompt once, head on responses only."""
     return sum(
         closed_form.update_flops(config, 1, prompt, group)
         for prompt, group, wanted in zip(
-            prompt_lengths.tolist(), lengths.tolist(), trained, strict=True
+            prompt_lengths.tolist(), lengths.tolist(), trained.tolist(), strict=True
         )
         if wanted
     )
