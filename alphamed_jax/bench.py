@@ -84,7 +84,7 @@ def compiled(config: BenchConfig, topology: str) -> dict[str, Any]:
         slots=config.slots,
         micro_batch=config.micro_batch or 64,
     )
-    found = compile_only(topology, config.mesh, config.model, sizes)
+    found = compile_only(topology, config.mesh, config.model, sizes, phases=("decode", "update"))
     for name, bar in found["bars"].items():
         ratio = f"{bar['ratio']:.3f} x needed" if "ratio" in bar else f"{bar['measured']}"
         say(f"{name}: {ratio}, bar {bar['bar']}: {'kept' if bar['kept'] else 'NOT KEPT'}")

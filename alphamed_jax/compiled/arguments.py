@@ -125,7 +125,7 @@ def _state(case: Case) -> decode.Decoding:
     )
     split = jax.tree.map(lambda x: _struct(case, x, "batch") if x.ndim else x, state)
     caches = [
-        tuple(_struct(case, x, "batch", None, "kv_heads") for x in cache)
+        tuple(_struct(case, x, "batch", "kv_heads") for x in cache)
         for cache in (state.keys, state.values)
     ]
     return split._replace(keys=caches[0], values=caches[1])
