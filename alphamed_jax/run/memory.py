@@ -7,13 +7,14 @@ from pathlib import Path
 
 # mallopt(3)
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+DEVICES = Path("/dev")
 ACCELERATORS = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*")
 
 
 def computes_on_cpu() -> bool:
     """Whether JAX will find no accelerator; asked before it looks for one."""
     asked = os.environ.get("JAX_PLATFORMS", "")
-    return asked == "cpu" or not any(any(Path("/dev").glob(name)) for name in ACCELERATORS)
+    return asked == "cpu" or not any(any(DEVICES.glob(name)) for name in ACCELERATORS)
 
 
 def keep_freed_memory() -> bool:
