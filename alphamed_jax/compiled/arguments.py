@@ -197,7 +197,9 @@ def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
         return update.update.lower(state, batch_of(case), _scalar(), totals, settings=settings)
 
     return {
-        "decode_layout": lambda: decode.decode_layout.lower(model, _params(case), dtype),
+        "decode_layout": lambda: jax.jit(decode.decode_layout, static_argnums=(0, 2)).lower(
+            model, _params(case), dtype
+        ),
         "prefill": prefill,
         "refill": refill,
         "decode": steps,

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from alphamed_jax.model import attention, llama
@@ -101,6 +102,23 @@ def at_work(slots: Slots) -> Bool[Array, "R s"]:
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype", "output_major"))
+def layer_layout(
+    config: LlamaConfig, layers: Params, i: Int[Array, ""], dtype: Any, output_major: bool
+) -> Params:
+    """Layer `i` of the stacked weights as decoding wants it: one program for all layers."""
+    layer = llama.gathered(config, {name: w[i] for name, w in layers.items()}, dtype)
+    return llama.output_major(config, layer) if output_major else layer
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype", "output_major"))
+def head_layout(config: LlamaConfig, params: Params, dtype: Any, output_major: bool) -> Params:
+    """Embedding table and head as decoding wants them."""
+    head = llama.gathered_head(config, params, dtype)
+    if output_major:
+        head = {name: w if name == "embed" else w.T for name, w in head.items()}
+    return {"embed": constrain(params["embed"].astype(dtype), "vocab", None)} | head
+
+
 def decode_layout(
     config: LlamaConfig, params: Params, dtype: Any, output_major: bool = False
 ) -> Layout:
@@ -110,15 +128,12 @@ def decode_layout(
     own: a slice of a stacked array inside the loop would be copied at every step.
     """
     layers = [
-        llama.gathered(config, {name: w[i] for name, w in params["layers"].items()}, dtype)
+        layer_layout(config, params["layers"], np.int32(i), dtype, output_major)
         for i in range(config.num_layers)
     ]
-    table = constrain(params["embed"].astype(dtype), "vocab", None)
-    head = llama.gathered_head(config, params, dtype)
-    if output_major:
-        layers = [llama.output_major(config, layer) for layer in layers]
-        head = {name: w if name == "embed" else w.T for name, w in head.items()}
-    return Layout({"embed": table, "layers": layers, "norm": params["norm"]} | head, output_major)
+    ends = {name: w for name, w in params.items() if name != "layers"}
+    table = head_layout(config, ends, dtype, output_major)
+    return Layout({"layers": layers, "norm": params["norm"]} | table, output_major)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))

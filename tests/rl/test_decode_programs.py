@@ -12,7 +12,7 @@ from tiny_rollouts import sample
 from alphamed_jax.compiled import costs
 from alphamed_jax.model import llama
 from alphamed_jax.rl import decode as engine
-from alphamed_jax.rl.decode import decode, decode_layout, prefill
+from alphamed_jax.rl.decode import decode, decode_layout, head_layout, layer_layout, prefill
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.rollout import bucket
 
@@ -22,7 +22,7 @@ def test_programs_compiled_over_many_steps_are_as_many_as_buckets():
     rng = np.random.default_rng(7)
     lengths = [16, 32, *rng.integers(1, 33, size=18).tolist()]
     sample(prompts=[[1]], group_size=1)  # the buckets' programs, as far as others made them
-    before = {f: f._cache_size() for f in (prefill, decode, decode_layout)}
+    before = {f: f._cache_size() for f in (prefill, decode, layer_layout, head_layout)}
     for step, length in enumerate(lengths):
         prompt = rng.integers(0, TINY.vocab_size, size=length).tolist()
         sample(
@@ -38,7 +38,7 @@ def test_programs_compiled_over_many_steps_are_as_many_as_buckets():
     made = {f: f._cache_size() - count for f, count in before.items()}
     assert made[prefill] <= len(buckets) - 1
     assert made[decode] <= len(buckets) - 1
-    assert made[decode_layout] == 0
+    assert made[layer_layout] == made[head_layout] == 0
 
 
 def decode_program(config, prompts, group, length, width):

@@ -118,7 +118,8 @@ def test_twenty_steps_compile_as_many_programs_as_there_are_shapes(tmp_path, mad
     stages = 2 if fewer_slots(slots) else 1  # all slots, and the few that go on at the end
     assert fewer_slots(fewer_slots(slots)) == 0
     rollout = {
-        "decode_layout": 1,
+        "layer_layout": 1,
+        "head_layout": 1,
         "prefill": len(prompt_widths),
         "start": 1,
         "refill": 1,
