@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from alphamed_jax.model import hf, llama
 from alphamed_jax.model.llama import LlamaConfig
 from alphamed_jax.model.mesh import data_rows, sharding
-from alphamed_jax.rl import batch, decode, update
+from alphamed_jax.rl import batch, decode, layout, update
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.update import Settings
 
@@ -63,7 +63,7 @@ def _params(case: Case, dtype: Any = jnp.float32) -> Any:
     return hf.abstract(case.model, case.mesh, dtype)
 
 
-def _layout(case: Case) -> decode.Layout:
+def _layout(case: Case) -> layout.Layout:
     """What `decode_layout` gives."""
     model, dtype = case.model, case.settings.compute.dtype
 
@@ -75,7 +75,7 @@ def _layout(case: Case) -> decode.Layout:
     tree["layers"] = ()
     weights = llama.map_weights(whole, {k: v for k, v in tree.items() if k != "layers"})
     weights["norm"] = _array(case, (model.hidden_size,), jnp.float32)
-    return decode.Layout(weights | {"layers": [layer] * model.num_layers}, False)
+    return layout.Layout(weights | {"layers": [layer] * model.num_layers}, False)
 
 
 def _per_row(case: Case, count: int, dtype: Any = jnp.int32) -> Any:
@@ -135,7 +135,7 @@ def batch_of(case: Case) -> batch.GroupBatch:
     """A batch full of signal, as `batch.plan` lays it out."""
     work = case.work
     lengths = np.tile(work.responses(), (work.prompts, 1))
-    layout = batch.plan(
+    planned = batch.plan(
         np.full(work.prompts, work.prompt_width),
         lengths,
         np.ones(lengths.shape, np.float32),
@@ -143,21 +143,21 @@ def batch_of(case: Case) -> batch.GroupBatch:
         rows=data_rows(case.mesh),
         skip_constant=True,
     )
-    leading, members = layout.prompts.shape, layout.responses.shape[-1]
+    leading, members = planned.prompts.shape, planned.responses.shape[-1]
 
     def array(*shape, dtype=jnp.int32):
         return _array(case, (*leading, *shape), dtype, None, "batch")
 
     lanes = None
-    if layout.packed:
-        lanes = batch.Lanes(array(layout.lanes, layout.width), array(members))
+    if planned.packed:
+        lanes = batch.Lanes(array(planned.lanes, planned.width), array(members))
     return batch.GroupBatch(
-        prompt_tokens=array(layout.prompt_width),
+        prompt_tokens=array(planned.prompt_width),
         prompt_lengths=array(),
-        tokens=array(members, layout.width),
+        tokens=array(members, planned.width),
         lengths=array(members),
         advantages=array(members, dtype=jnp.float32),
-        sampler_logprobs=array(members, layout.width, dtype=jnp.float32),
+        sampler_logprobs=array(members, planned.width, dtype=jnp.float32),
         lanes=lanes,
     )
 
@@ -197,7 +197,7 @@ def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
         return update.update.lower(state, batch_of(case), _scalar(), totals, settings=settings)
 
     return {
-        "decode_layout": lambda: jax.jit(decode.decode_layout, static_argnums=(0, 2)).lower(
+        "decode_layout": lambda: jax.jit(layout.decode_layout, static_argnums=(0, 2)).lower(
             model, _params(case), dtype
         ),
         "prefill": prefill,

@@ -17,8 +17,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import data_rows, mesh_of, place, to_host
 from alphamed_jax.rl import decode as engine
-from alphamed_jax.rl.decode import Decoding, Layout, Pause, Prompts, Rows, decode_layout, prefill
+from alphamed_jax.rl.decode import Decoding, Pause, Prompts, Rows, prefill
 from alphamed_jax.rl.distribution import Sampling
+from alphamed_jax.rl.layout import Layout, decode_layout
 
 # Caches start this long and double: short responses are read from short caches.
 FIRST_CAPACITY = 256

@@ -16,8 +16,8 @@ from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import data_rows, mesh_of, place, to_host
 from alphamed_jax.rl.advantages import group_advantages
 from alphamed_jax.rl.batch import GroupBatch, Plan, gather, plan
-from alphamed_jax.rl.decode import Layout
 from alphamed_jax.rl.distribution import Sampling
+from alphamed_jax.rl.layout import Layout
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.rollout import Trajectories, generate, layout_for

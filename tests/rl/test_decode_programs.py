@@ -12,8 +12,9 @@ from tiny_rollouts import sample
 from alphamed_jax.compiled import costs
 from alphamed_jax.model import llama
 from alphamed_jax.rl import decode as engine
-from alphamed_jax.rl.decode import decode, decode_layout, head_layout, layer_layout, prefill
+from alphamed_jax.rl.decode import decode, prefill
 from alphamed_jax.rl.distribution import Sampling
+from alphamed_jax.rl.layout import decode_layout, head_layout, layer_layout
 from alphamed_jax.rl.rollout import bucket
 
 
