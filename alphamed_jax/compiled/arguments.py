@@ -47,6 +47,8 @@ class Case(NamedTuple):
     mesh: Mesh
     work: Workload
     settings: Settings
+    split: bool = False
+    """Whether decoding's weights stay split over `fsdp`."""
 
 
 def _struct(case: Case, x: Any, *axes: str | None) -> Any:
@@ -68,14 +70,16 @@ def _layout(case: Case) -> layout.Layout:
     model, dtype = case.model, case.settings.compute.dtype
 
     def whole(shape, axes):
-        return _array(case, shape, dtype, *(None if a == "embed" else a for a in axes))
+        if not case.split:
+            axes = (None if a == "embed" else a for a in axes)
+        return _array(case, shape, dtype, *axes)
 
     tree = llama.weights(model)
     layer = llama.map_weights(whole, llama.layer_weights(model))
     tree["layers"] = ()
     weights = llama.map_weights(whole, {k: v for k, v in tree.items() if k != "layers"})
     weights["norm"] = _array(case, (model.hidden_size,), jnp.float32)
-    return layout.Layout(weights | {"layers": [layer] * model.num_layers}, False)
+    return layout.Layout(weights | {"layers": [layer] * model.num_layers}, split=case.split)
 
 
 def _per_row(case: Case, count: int, dtype: Any = jnp.int32) -> Any:
@@ -197,8 +201,8 @@ def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
         return update.update.lower(state, batch_of(case), _scalar(), totals, settings=settings)
 
     return {
-        "decode_layout": lambda: jax.jit(layout.decode_layout, static_argnums=(0, 2)).lower(
-            model, _params(case), dtype
+        "decode_layout": lambda: jax.jit(layout.decode_layout, static_argnums=(0, 2, 3, 4)).lower(
+            model, _params(case), dtype, False, case.split
         ),
         "prefill": prefill,
         "refill": refill,

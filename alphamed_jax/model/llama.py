@@ -191,7 +191,9 @@ def project_rows(x: Float[Array, "*B I"], weight: Float[Array, "O I"]) -> Float[
 class Layer(nnx.Module):
     """One transformer block: attention and gated feed-forward, each with its residual.
 
-    Decoding may hand it matrices stored output-major, each [O I] (`output_major` below).
+    Decoding may hand it matrices stored output-major, each [O I] (`output_major` below), or still
+    split over `fsdp` (`split`): then all rows meet at each shard of the features, and partial
+    products travel instead of weights (Pope et al. 2022, 3.2.2).
     """
 
     attention_norm: nnx.Param
@@ -226,15 +228,22 @@ class Layer(nnx.Module):
         rope: tuple[jax.Array, jax.Array],
         attend: Attend,
         output_major: bool = False,
+        split: bool = False,
     ) -> tuple[Float[Array, "*B T D"], tuple[jax.Array, jax.Array]]:
         """Return the block's output and its rotated keys and values [.. T K H]."""
         config = self.config
 
-        def heads(h, weight, count):
-            if not output_major:
-                return project(h, weight)
-            return project_rows(h, weight).reshape(*h.shape[:-1], count, config.head_dim)
+        def pin(x, *axes):
+            # With split weights, rows or features are apart, as the next product wants them.
+            return constrain(x, axes[0], *(None,) * (x.ndim - len(axes)), *axes[1:]) if split else x
 
+        def heads(h, weight, count):
+            if output_major:
+                return project_rows(h, weight).reshape(*h.shape[:-1], count, config.head_dim)
+            axis = "heads" if count == config.num_heads else "kv_heads"
+            return pin(project(h, weight), "batch", axis, None)
+
+        x = pin(x, None, "embed")
         h = rms_norm(x, self.attention_norm[...], config.rms_norm_eps)
         q = heads(h, self.q[...], config.num_heads)
         k = heads(h, self.k[...], config.num_kv_heads)
@@ -242,13 +251,14 @@ class Layer(nnx.Module):
         if config.qkv_bias:
             q, k, v = q + self.q_bias[...], k + self.k_bias[...], v + self.v_bias[...]
         q, k = rotate(q, rope), rotate(k, rope)
-        mixed = attend(q, k, v).reshape(*x.shape[:-1], -1)
+        mixed = pin(attend(q, k, v).reshape(*x.shape[:-1], -1), None, "heads")
         if output_major:
             x = x + project_rows(mixed, self.o[...])
         else:
             x = x + project(mixed, self.o[...].reshape(mixed.shape[-1], -1))
+        x = pin(x, None, "embed")
         h = rms_norm(x, self.mlp_norm[...], config.rms_norm_eps)
-        return x + self.feed_forward(h, output_major), (k, v)
+        return pin(x + self.feed_forward(h, output_major), None, "embed"), (k, v)
 
     def feed_forward(self, h: Float[Array, "*B T D"], output_major: bool) -> jax.Array:
         """The gated feed-forward part, without norm and residual."""
@@ -291,14 +301,20 @@ def init(config: LlamaConfig, key: jax.Array) -> Params:
     return params
 
 
-def gathered(config: LlamaConfig, layer_params: Params, dtype: Any) -> Params:
-    """One layer's weights cast to `dtype` and gathered over `fsdp`, still split over `tensor`."""
+def gathered(config: LlamaConfig, layer_params: Params, dtype: Any, split: bool = False) -> Params:
+    """One layer's weights cast to `dtype` and gathered over `fsdp`, still split over `tensor`.
+
+    With `split` they are only cast, and stay split over `fsdp` too.
+    """
     return {
-        name: constrain(
-            layer_params[name].astype(dtype), *(None if a == "embed" else a for a in axes)
-        )
+        name: constrain(layer_params[name].astype(dtype), *(_whole(axes) if not split else axes))
         for name, (_, axes) in layer_weights(config).items()
     }
+
+
+def _whole(axes: tuple[str | None, ...]) -> tuple[str | None, ...]:
+    """The axes of a weight that is gathered over `fsdp`."""
+    return tuple(None if axis == "embed" else axis for axis in axes)
 
 
 def output_major(config: LlamaConfig, layer_params: Params) -> Params:
@@ -318,11 +334,11 @@ def output_major(config: LlamaConfig, layer_params: Params) -> Params:
     }
 
 
-def gathered_head(config: LlamaConfig, params: Params, dtype: Any) -> Params:
-    """What `unembed` needs, cast to `dtype` and gathered over `fsdp`, still split over `tensor`."""
-    if config.tie_embeddings:
-        return {"embed": constrain(params["embed"].astype(dtype), "vocab", None)}
-    return {"head": constrain(params["head"].astype(dtype), None, "vocab")}
+def gathered_head(config: LlamaConfig, params: Params, dtype: Any, split: bool = False) -> Params:
+    """What `unembed` needs, cast to `dtype` and gathered as by `gathered`."""
+    name = "embed" if config.tie_embeddings else "head"
+    axes = weights(config)[name][1]
+    return {name: constrain(params[name].astype(dtype), *(axes if split else _whole(axes)))}
 
 
 def embed(config: LlamaConfig, params: Params, tokens: Int[Array, "*B T"], dtype: Any) -> jax.Array:

@@ -40,7 +40,9 @@ def evaluate(
     mesh = mesh_of(params)
     if questions:
         at_once = rollout.slots or min(rollout.prompts, len(questions)) * samples
-        layout = layout_for(learner.settings.model, params, at_once, learner.settings.compute.dtype)
+        split = rollout.weights == "split"
+        settings = learner.settings
+        layout = layout_for(settings.model, params, at_once, settings.compute.dtype, split)
     for way in ("sampled", "greedy"):
         group = samples if way == "sampled" else 1
         rows: list[tuple[str, bool, bool, int, bool, bool]] = []

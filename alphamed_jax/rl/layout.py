@@ -14,46 +14,65 @@ from alphamed_jax.model.mesh import constrain
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=["output_major"]
+    jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=["output_major", "split"]
 )
 @dataclass(frozen=True)
 class Layout:
-    """Weights as decoding wants them; `llama.project_rows` says what `output_major` means."""
+    """Weights as decoding wants them."""
 
     weights: Params
-    output_major: bool
+    output_major: bool = False
+    """See `llama.project_rows`."""
+    split: bool = False
+    """Still split over `fsdp`; see `llama.Layer`."""
 
 
-@functools.partial(jax.jit, static_argnames=("config", "dtype", "output_major"))
+@functools.partial(jax.jit, static_argnames=("config", "dtype", "output_major", "split"))
 def layer_layout(
-    config: LlamaConfig, layers: Params, i: Int[Array, ""], dtype: Any, output_major: bool
+    config: LlamaConfig,
+    layers: Params,
+    i: Int[Array, ""],
+    dtype: Any,
+    output_major: bool = False,
+    split: bool = False,
 ) -> Params:
     """Layer `i` of the stacked weights as decoding wants it: one program for all layers."""
-    layer = llama.gathered(config, {name: w[i] for name, w in layers.items()}, dtype)
+    layer = llama.gathered(config, {name: w[i] for name, w in layers.items()}, dtype, split)
     return llama.output_major(config, layer) if output_major else layer
 
 
-@functools.partial(jax.jit, static_argnames=("config", "dtype", "output_major"))
-def head_layout(config: LlamaConfig, params: Params, dtype: Any, output_major: bool) -> Params:
+@functools.partial(jax.jit, static_argnames=("config", "dtype", "output_major", "split"))
+def head_layout(
+    config: LlamaConfig,
+    params: Params,
+    dtype: Any,
+    output_major: bool = False,
+    split: bool = False,
+) -> Params:
     """Embedding table and head as decoding wants them."""
-    head = llama.gathered_head(config, params, dtype)
+    head = llama.gathered_head(config, params, dtype, split)
     if output_major:
         head = {name: w if name == "embed" else w.T for name, w in head.items()}
-    return {"embed": constrain(params["embed"].astype(dtype), "vocab", None)} | head
+    table = constrain(params["embed"].astype(dtype), "vocab", "embed" if split else None)
+    return {"embed": table} | head
 
 
 def decode_layout(
-    config: LlamaConfig, params: Params, dtype: Any, output_major: bool = False
+    config: LlamaConfig,
+    params: Params,
+    dtype: Any,
+    output_major: bool = False,
+    split: bool = False,
 ) -> Layout:
     """The weights as decoding wants them, made once per rollout.
 
-    Cast to the compute dtype, gathered over `fsdp`, and each layer's weights arrays of their
-    own: a slice of a stacked array inside the loop would be copied at every step.
+    Cast to the compute dtype, gathered over `fsdp` unless `split`, and each layer's weights
+    arrays of their own: a slice of a stacked array inside the loop would be copied at every step.
     """
     layers = [
-        layer_layout(config, params["layers"], np.int32(i), dtype, output_major)
+        layer_layout(config, params["layers"], np.int32(i), dtype, output_major, split)
         for i in range(config.num_layers)
     ]
     ends = {name: w for name, w in params.items() if name != "layers"}
-    table = head_layout(config, ends, dtype, output_major)
-    return Layout({"layers": layers, "norm": params["norm"]} | table, output_major)
+    table = head_layout(config, ends, dtype, output_major, split)
+    return Layout({"layers": layers, "norm": params["norm"]} | table, output_major, split)

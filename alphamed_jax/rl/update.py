@@ -189,17 +189,11 @@ def batch_gradient(
         summed["sampler_gap/max"] = jnp.maximum(sums["sampler_gap/max"], new["sampler_gap/max"])
         return jax.tree.map(jnp.add, grads, new_grads), summed
 
-    # The condition keeps XLA from computing what a loop of no turns does not need, and a single
-    # micro-batch needs no loop and no sum.
-    micro_batches = batch.lengths.shape[0]
+    if batch.lengths.shape[0] > 1:
+        return jax.lax.fori_loop(0, count, add, zeros)
+    # A single micro-batch needs no loop and no sum, hence no second copy of the gradient.
     return jax.lax.cond(
-        count > 0,
-        lambda: (
-            jax.grad(one, has_aux=True)(params, first)
-            if micro_batches == 1
-            else jax.lax.fori_loop(0, count, add, zeros)
-        ),
-        lambda: zeros,
+        count > 0, lambda: jax.grad(one, has_aux=True)(params, first), lambda: zeros
     )
 
 

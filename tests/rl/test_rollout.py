@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from helpers import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -17,13 +18,14 @@ from tiny_rollouts import (
     response_logits,
     sample,
     sampled,
+    split_weights,
     weights,
     whole_rows,
 )
 
 from alphamed_jax.rl import decode as engine
 from alphamed_jax.rl.distribution import Sampling
-from alphamed_jax.rl.rollout import bucket, pad_prompts
+from alphamed_jax.rl.rollout import bucket, layout_for, pad_prompts
 
 # Which noise a row gets
 
@@ -45,6 +47,23 @@ def test_samples_are_the_same_on_any_mesh(mesh):
     assert split.tokens.shape == (ROWS, LENGTH)
     assert split.prompt_tokens.shape[0] == len(PROMPTS)
     assert_same_samples(split, sampled())
+
+
+@pytest.mark.parametrize("slots", [None, 8])
+@pytest.mark.parametrize("mesh", ["4x2", "2x2x2"])
+def test_samples_are_the_same_with_weights_that_stay_split(mesh, slots):
+    samples = sample(split_weights(mesh), split=True, slots=slots)
+    assert_same_samples(samples, sampled())
+
+
+def test_split_weights_take_a_share_of_the_memory_that_gathered_ones_take():
+    def bytes_of_a_device(split):
+        layout = layout_for(TINY, split_weights("4x2"), ROWS, split=split)
+        arrays = jax.tree.leaves(layout.weights)
+        return sum(x.addressable_data(0).nbytes for x in arrays if x.ndim > 1)
+
+    # All matrices have an axis of the model's width, which fsdp splits in four.
+    assert 4 * bytes_of_a_device(True) == bytes_of_a_device(False)
 
 
 def test_two_runs_agree_and_two_steps_or_seeds_differ():
