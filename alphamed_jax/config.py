@@ -69,9 +69,9 @@ class RolloutConfig:
     max_rounds: int = 1
     """Rounds of `prompts` fresh questions that a step may sample until so many groups carry a
     signal (DAPO's dynamic sampling). 1: a single one, as its cost is known beforehand."""
-    weights: Literal["gathered", "split"] = "gathered"
+    weights: Literal["gathered", "sharded"] = "gathered"
     """gathered: while decoding, each data row of the mesh holds all weights in the compute dtype,
-    split over `tensor` alone. split: over `fsdp` too, for models whose copy would not fit; then
+    split over `tensor` alone. sharded: over `fsdp` too, for models whose copy would not fit; then
     partial products travel at each step."""
     slots: int | None = None
     """Responses decoded at once, over the whole mesh; as one ends, the next takes its slot. null:

@@ -47,7 +47,7 @@ class Case(NamedTuple):
     mesh: Mesh
     work: Workload
     settings: Settings
-    split: bool = False
+    sharded: bool = False
     """Whether decoding's weights stay split over `fsdp`."""
 
 
@@ -70,7 +70,7 @@ def _layout(case: Case) -> layout.Layout:
     model, dtype = case.model, case.settings.compute.dtype
 
     def whole(shape, axes):
-        if not case.split:
+        if not case.sharded:
             axes = (None if a == "embed" else a for a in axes)
         return _array(case, shape, dtype, *axes)
 
@@ -79,7 +79,7 @@ def _layout(case: Case) -> layout.Layout:
     tree["layers"] = ()
     weights = llama.map_weights(whole, {k: v for k, v in tree.items() if k != "layers"})
     weights["norm"] = _array(case, (model.hidden_size,), jnp.float32)
-    return layout.Layout(weights | {"layers": [layer] * model.num_layers}, split=case.split)
+    return layout.Layout(weights | {"layers": [layer] * model.num_layers}, sharded=case.sharded)
 
 
 def _per_row(case: Case, count: int, dtype: Any = jnp.int32) -> Any:
@@ -202,7 +202,7 @@ def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
 
     return {
         "decode_layout": lambda: jax.jit(layout.decode_layout, static_argnums=(0, 2, 3, 4)).lower(
-            model, _params(case), dtype, False, case.split
+            model, _params(case), dtype, False, case.sharded
         ),
         "prefill": prefill,
         "refill": refill,

@@ -192,7 +192,7 @@ class Layer(nnx.Module):
     """One transformer block: attention and gated feed-forward, each with its residual.
 
     Decoding may hand it matrices stored output-major, each [O I] (`output_major` below), or still
-    split over `fsdp` (`split`): then all rows meet at each shard of the features, and partial
+    split over `fsdp` (`sharded`): then all rows meet at each shard of the features, and partial
     products travel instead of weights (Pope et al. 2022, 3.2.2).
     """
 
@@ -228,14 +228,15 @@ class Layer(nnx.Module):
         rope: tuple[jax.Array, jax.Array],
         attend: Attend,
         output_major: bool = False,
-        split: bool = False,
+        sharded: bool = False,
     ) -> tuple[Float[Array, "*B T D"], tuple[jax.Array, jax.Array]]:
         """Return the block's output and its rotated keys and values [.. T K H]."""
         config = self.config
 
-        def pin(x, *axes):
-            # With split weights, rows or features are apart, as the next product wants them.
-            return constrain(x, axes[0], *(None,) * (x.ndim - len(axes)), *axes[1:]) if split else x
+        def pin(x, first, *last):
+            # With sharded weights, rows or features are apart, as the next product wants them.
+            between = (None,) * (x.ndim - 1 - len(last))
+            return constrain(x, first, *between, *last) if sharded else x
 
         def heads(h, weight, count):
             if output_major:
@@ -301,13 +302,15 @@ def init(config: LlamaConfig, key: jax.Array) -> Params:
     return params
 
 
-def gathered(config: LlamaConfig, layer_params: Params, dtype: Any, split: bool = False) -> Params:
+def gathered(
+    config: LlamaConfig, layer_params: Params, dtype: Any, sharded: bool = False
+) -> Params:
     """One layer's weights cast to `dtype` and gathered over `fsdp`, still split over `tensor`.
 
-    With `split` they are only cast, and stay split over `fsdp` too.
+    With `sharded` they are only cast, and stay split over `fsdp` too.
     """
     return {
-        name: constrain(layer_params[name].astype(dtype), *(_whole(axes) if not split else axes))
+        name: constrain(layer_params[name].astype(dtype), *(_whole(axes) if not sharded else axes))
         for name, (_, axes) in layer_weights(config).items()
     }
 
@@ -334,11 +337,11 @@ def output_major(config: LlamaConfig, layer_params: Params) -> Params:
     }
 
 
-def gathered_head(config: LlamaConfig, params: Params, dtype: Any, split: bool = False) -> Params:
+def gathered_head(config: LlamaConfig, params: Params, dtype: Any, sharded: bool = False) -> Params:
     """What `unembed` needs, cast to `dtype` and gathered as by `gathered`."""
     name = "embed" if config.tie_embeddings else "head"
     axes = weights(config)[name][1]
-    return {name: constrain(params[name].astype(dtype), *(axes if split else _whole(axes)))}
+    return {name: constrain(params[name].astype(dtype), *(axes if sharded else _whole(axes)))}
 
 
 def embed(config: LlamaConfig, params: Params, tokens: Int[Array, "*B T"], dtype: Any) -> jax.Array:

@@ -198,7 +198,7 @@ def _sample(
     The noise of token t is `fold_in(fold_in(key, sequence id), t)`.
     """
     rows = x.reshape(-1, x.shape[-1])
-    if layout.split:
+    if layout.sharded:
         rows = constrain(rows, None, "embed")
     if layout.output_major:
         head = layout.weights["embed" if config.tie_embeddings else "head"]
@@ -314,7 +314,7 @@ def decode(
         rope = llama.rope_table(config, positions)
         own_mask = (state.cursor - ring) % capacity < slots.length.reshape(-1)[:, None]
         x = llama.embed(config, weights, slots.last.reshape(*shape, 1), dtype)
-        if not layout.split:
+        if not layout.sharded:
             x = constrain(x, "batch", None, None, None)
         own_keys, own_values = list(state.keys), list(state.values)
         for i, layer_weights in enumerate(weights["layers"]):
@@ -336,7 +336,7 @@ def decode(
                 return mixed[:, :, None]
 
             layer = llama.layer(config, layer_weights)
-            x, _ = layer(x, rope, attend, layout.output_major, layout.split)
+            x, _ = layer(x, rope, attend, layout.output_major, layout.sharded)
         x = llama.rms_norm(x[:, :, 0], weights["norm"], config.rms_norm_eps)
         token, logprob = _sample(config, layout, x, keys, slots.length, sampling)
         state = state._replace(

@@ -40,9 +40,9 @@ def evaluate(
     mesh = mesh_of(params)
     if questions:
         at_once = rollout.slots or min(rollout.prompts, len(questions)) * samples
-        split = rollout.weights == "split"
+        sharded = rollout.weights == "sharded"
         settings = learner.settings
-        layout = layout_for(settings.model, params, at_once, settings.compute.dtype, split)
+        layout = layout_for(settings.model, params, at_once, settings.compute.dtype, sharded)
     for way in ("sampled", "greedy"):
         group = samples if way == "sampled" else 1
         rows: list[tuple[str, bool, bool, int, bool, bool]] = []

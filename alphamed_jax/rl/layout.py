@@ -14,7 +14,9 @@ from alphamed_jax.model.mesh import constrain
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=["output_major", "split"]
+    jax.tree_util.register_dataclass,
+    data_fields=["weights"],
+    meta_fields=["output_major", "sharded"],
 )
 @dataclass(frozen=True)
 class Layout:
@@ -23,37 +25,37 @@ class Layout:
     weights: Params
     output_major: bool = False
     """See `llama.project_rows`."""
-    split: bool = False
+    sharded: bool = False
     """Still split over `fsdp`; see `llama.Layer`."""
 
 
-@functools.partial(jax.jit, static_argnames=("config", "dtype", "output_major", "split"))
+@functools.partial(jax.jit, static_argnames=("config", "dtype", "output_major", "sharded"))
 def layer_layout(
     config: LlamaConfig,
     layers: Params,
     i: Int[Array, ""],
     dtype: Any,
     output_major: bool = False,
-    split: bool = False,
+    sharded: bool = False,
 ) -> Params:
     """Layer `i` of the stacked weights as decoding wants it: one program for all layers."""
-    layer = llama.gathered(config, {name: w[i] for name, w in layers.items()}, dtype, split)
+    layer = llama.gathered(config, {name: w[i] for name, w in layers.items()}, dtype, sharded)
     return llama.output_major(config, layer) if output_major else layer
 
 
-@functools.partial(jax.jit, static_argnames=("config", "dtype", "output_major", "split"))
+@functools.partial(jax.jit, static_argnames=("config", "dtype", "output_major", "sharded"))
 def head_layout(
     config: LlamaConfig,
     params: Params,
     dtype: Any,
     output_major: bool = False,
-    split: bool = False,
+    sharded: bool = False,
 ) -> Params:
     """Embedding table and head as decoding wants them."""
-    head = llama.gathered_head(config, params, dtype, split)
+    head = llama.gathered_head(config, params, dtype, sharded)
     if output_major:
         head = {name: w if name == "embed" else w.T for name, w in head.items()}
-    table = constrain(params["embed"].astype(dtype), "vocab", "embed" if split else None)
+    table = constrain(params["embed"].astype(dtype), "vocab", "embed" if sharded else None)
     return {"embed": table} | head
 
 
@@ -62,17 +64,17 @@ def decode_layout(
     params: Params,
     dtype: Any,
     output_major: bool = False,
-    split: bool = False,
+    sharded: bool = False,
 ) -> Layout:
     """The weights as decoding wants them, made once per rollout.
 
-    Cast to the compute dtype, gathered over `fsdp` unless `split`, and each layer's weights
+    Cast to the compute dtype, gathered over `fsdp` unless `sharded`, and each layer's weights
     arrays of their own: a slice of a stacked array inside the loop would be copied at every step.
     """
     layers = [
-        layer_layout(config, params["layers"], np.int32(i), dtype, output_major, split)
+        layer_layout(config, params["layers"], np.int32(i), dtype, output_major, sharded)
         for i in range(config.num_layers)
     ]
     ends = {name: w for name, w in params.items() if name != "layers"}
-    table = head_layout(config, ends, dtype, output_major, split)
-    return Layout({"layers": layers, "norm": params["norm"]} | table, output_major, split)
+    table = head_layout(config, ends, dtype, output_major, sharded)
+    return Layout({"layers": layers, "norm": params["norm"]} | table, output_major, sharded)

@@ -123,12 +123,12 @@ def capacities(length: int) -> list[int]:
 
 
 def layout_for(
-    config: LlamaConfig, params: Params, rows: int, dtype: Any = None, split: bool = False
+    config: LlamaConfig, params: Params, rows: int, dtype: Any = None, sharded: bool = False
 ) -> Layout:
     """Decoding weights for `rows` responses at once on the mesh that `params` live on.
 
     Args:
-      split: leave them split over `fsdp`, where a copy per data row would not fit.
+      sharded: leave them split over `fsdp`, where a copy per data row would not fit.
     """
     mesh = mesh_of(params)
     few = rows <= OUTPUT_MAJOR_ROWS * data_rows(mesh)
@@ -137,8 +137,8 @@ def layout_for(
             config,
             params,
             dtype or params["embed"].dtype,
-            output_major=few and not split and mesh.devices.flat[0].platform == "cpu",
-            split=split,
+            output_major=few and not sharded and mesh.devices.flat[0].platform == "cpu",
+            sharded=sharded,
         )
 
 
@@ -158,7 +158,7 @@ def generate(
     dtype: Any = None,
     layout: Layout | None = None,
     slots: int | None = None,
-    split: bool = False,
+    sharded: bool = False,
 ) -> Trajectories:
     """Sample `group_size` responses to each prompt on the mesh that `params` live on.
 
@@ -171,7 +171,7 @@ def generate(
       layout: weights from `layout_for`, to share them between calls.
       slots: responses decoded at once over the whole mesh, at least one per data row; as one
         ends the next takes its place. None: all of them.
-      split: without a `layout`, make one whose weights stay split over `fsdp`.
+      sharded: without a `layout`, make one whose weights stay split over `fsdp`.
 
     Returns:
       Trajectories whose rows are padded to a whole number of rows per device: with fewer
@@ -193,7 +193,7 @@ def generate(
         dtype=dtype,
         layout=layout,
         slots=slots,
-        split=split,
+        sharded=sharded,
     )[0]
 
 
@@ -211,7 +211,7 @@ def roll_out(
     dtype: Any = None,
     layout: Layout | None = None,
     slots: int | None = None,
-    split: bool = False,
+    sharded: bool = False,
     refill: bool = True,
     limits: Int[np.ndarray, "B"] | None = None,
 ) -> tuple[Trajectories, Occupancy]:
@@ -236,7 +236,7 @@ def roll_out(
     if limits is not None:
         longest[: len(limits)] = np.minimum(limits, max_new_tokens)
     dtype = dtype or params["embed"].dtype
-    layout = layout or layout_for(config, params, here * shares, dtype, split)
+    layout = layout or layout_for(config, params, here * shares, dtype, sharded)
     with jax.set_mesh(mesh):
         prompt_tokens = place(tokens, ("batch", None), mesh)
         prompt_lengths = place(lengths, ("batch",), mesh)

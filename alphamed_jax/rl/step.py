@@ -147,8 +147,8 @@ def sample_rounds(
     layout = None
     if rounds > 1:
         at_once = config.rollout.slots or prompts * config.rollout.group_size
-        split = config.rollout.weights == "split"
-        layout = layout_for(settings.model, params, at_once, settings.compute.dtype, split)
+        sharded = config.rollout.weights == "sharded"
+        layout = layout_for(settings.model, params, at_once, settings.compute.dtype, sharded)
 
     def sample_round(first):
         indices = batch_indices(config.seed, len(questions), first, prompts)
@@ -196,7 +196,7 @@ def sample(
         dtype=learner.settings.compute.dtype,
         layout=layout,
         slots=rollout.slots,
-        split=rollout.weights == "split",
+        sharded=rollout.weights == "sharded",
     )
 
 

@@ -51,14 +51,14 @@ def test_samples_are_the_same_on_any_mesh(mesh):
 
 @pytest.mark.parametrize("slots", [None, 8])
 @pytest.mark.parametrize("mesh", ["4x2", "2x2x2"])
-def test_samples_are_the_same_with_weights_that_stay_split(mesh, slots):
-    samples = sample(split_weights(mesh), split=True, slots=slots)
+def test_samples_are_the_same_with_weights_that_stay_sharded(mesh, slots):
+    samples = sample(split_weights(mesh), sharded=True, slots=slots)
     assert_same_samples(samples, sampled())
 
 
-def test_split_weights_take_a_share_of_the_memory_that_gathered_ones_take():
-    def bytes_of_a_device(split):
-        layout = layout_for(TINY, split_weights("4x2"), ROWS, split=split)
+def test_sharded_weights_take_a_share_of_the_memory_that_gathered_ones_take():
+    def bytes_of_a_device(sharded):
+        layout = layout_for(TINY, split_weights("4x2"), ROWS, sharded=sharded)
         arrays = jax.tree.leaves(layout.weights)
         return sum(x.addressable_data(0).nbytes for x in arrays if x.ndim > 1)
 
