@@ -186,6 +186,9 @@ class UpdateConfig:
     """Tokens per data row of the mesh whose logits exist at once."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 on TPU and GPU, float32 on CPU. Master weights are always float32."""
+    attention: Literal["auto", "dense", "splash", "cudnn"] = "auto"
+    """Of training and prefill. auto: splash (Pallas) on TPU, cudnn on GPU where compute_dtype and
+    head width allow it, else dense."""
 
     def __post_init__(self):
         _at_least(1, update_mini_batches=self.mini_batches, update_epochs=self.epochs)

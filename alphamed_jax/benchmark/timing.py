@@ -49,6 +49,7 @@ def rolled_out(
         key=learner.key,
         first_sequence=step * len(batch.limits),
         dtype=settings.compute.dtype,
+        attention=settings.compute.attention,
         slots=rollout.slots,
         refill=refill,
         limits=batch.limits,

@@ -182,7 +182,8 @@ def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
     def prefill():
         tokens = _array(case, (work.prompts, work.prompt_width), jnp.int32, "batch")
         lengths = _array(case, (work.prompts,), jnp.int32, "batch")
-        return decode.prefill.lower(model, _params(case), tokens, lengths, dtype)
+        how = settings.compute.attention
+        return decode.prefill.lower(model, _params(case), tokens, lengths, dtype, how)
 
     def refill():
         taken = _per_row(case, slots_of(case))

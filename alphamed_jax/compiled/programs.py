@@ -18,6 +18,7 @@ from alphamed_jax.compiled.arguments import Case, Workload, batch_of, lowerings,
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import llama
+from alphamed_jax.model.attend import Attention
 from alphamed_jax.model.llama import LlamaConfig
 from alphamed_jax.model.mesh import check_heads, data_rows
 from alphamed_jax.rl.distribution import Sampling
@@ -211,7 +212,7 @@ def compile_only(
     Args:
       topology_name: as v5e:8x8.
       mesh: as `--mesh`; its product is the number of the topology's chips.
-      compute: bfloat16 with remat of each layer, as training on TPUs, where not given.
+      compute: bfloat16, remat of each layer and splash, as training on TPUs, where not given.
       chip: peak figures, where the built-in ones do not hold.
 
     Returns:
@@ -226,7 +227,7 @@ def compile_only(
     if unknown:
         raise UserError(f"unknown phase {min(unknown)!r}; there are {', '.join(PHASES)}.")
     work = work or Workload()
-    compute = compute or Compute(jnp.dtype("bfloat16"), "layer")
+    compute = compute or Compute(jnp.dtype("bfloat16"), "layer", attention=Attention("splash"))
     case = case_of(topology_name, mesh, model, work, compute, sampling or Sampling())
     chip = chip or topology.chip(topology_name)
     lower = lowerings(case)

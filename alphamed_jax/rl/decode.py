@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from alphamed_jax.model import attention, llama
+from alphamed_jax.model.attend import DENSE, Attention, over_prompts
 from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import constrain
 from alphamed_jax.rl.distribution import Sampling, draw
@@ -89,13 +90,14 @@ def at_work(slots: Slots) -> Bool[Array, "R s"]:
     return ~slots.stopped & (slots.length < slots.limit)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
+@functools.partial(jax.jit, static_argnums=(0, 4, 5))
 def prefill(
     config: LlamaConfig,
     params: Params,
     tokens: Int[Array, "P Tp"],
     lengths: Int[Array, "P"],
     dtype: Any,
+    how: Attention = DENSE,
 ) -> tuple[Prompts, Float[Array, "P D"]]:
     """Forward the prompts once, each on its own row, padded on the right.
 
@@ -103,13 +105,7 @@ def prefill(
     """
     prompts, width = tokens.shape
     positions = jnp.broadcast_to(jnp.arange(width), (prompts, width))
-    mask = (positions[:, :, None] >= positions[:, None, :]) & (
-        positions[:, None, :] < lengths[:, None, None]
-    )
-
-    def attend(q, k, v):
-        return attention.causal(q, jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), mask)
-
+    attend = over_prompts(how, lengths, width)
     x = llama.embed(config, params, tokens, dtype)
     x, kv = llama.run_layers(config, params, x, positions, attend, keep_kv=True)
     assert kv is not None

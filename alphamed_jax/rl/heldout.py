@@ -61,6 +61,7 @@ def evaluate(
                 key=jax.random.fold_in(learner.key, EVALUATION_STREAM),
                 first_sequence=start * group,
                 dtype=learner.settings.compute.dtype,
+                attention=learner.settings.compute.attention,
                 layout=layout,
                 slots=rollout.slots,
             )

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from alphamed_jax.model.attend import DENSE, Attention
 from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import data_rows, mesh_of, place, to_host
 from alphamed_jax.rl import decode as engine
@@ -156,6 +157,7 @@ def generate(
     key: Key[Array, ""],
     first_sequence: int = 0,
     dtype: Any = None,
+    attention: Attention = DENSE,
     layout: Layout | None = None,
     slots: int | None = None,
     sharded: bool = False,
@@ -168,6 +170,7 @@ def generate(
       key: fixed for a run; `first_sequence` advances by the number of rows each step.
       first_sequence: sequence id of row 0; row i has `first_sequence + i`.
       dtype: compute dtype; None takes that of `params`.
+      attention: of the prompts; decoding has its own.
       layout: weights from `layout_for`, to share them between calls.
       slots: responses decoded at once over the whole mesh, at least one per data row; as one
         ends the next takes its place. None: all of them.
@@ -191,6 +194,7 @@ def generate(
         key=key,
         first_sequence=first_sequence,
         dtype=dtype,
+        attention=attention,
         layout=layout,
         slots=slots,
         sharded=sharded,
@@ -209,6 +213,7 @@ def roll_out(
     key: Key[Array, ""],
     first_sequence: int = 0,
     dtype: Any = None,
+    attention: Attention = DENSE,
     layout: Layout | None = None,
     slots: int | None = None,
     sharded: bool = False,
@@ -240,7 +245,7 @@ def roll_out(
     with jax.set_mesh(mesh):
         prompt_tokens = place(tokens, ("batch", None), mesh)
         prompt_lengths = place(lengths, ("batch",), mesh)
-        prefilled, last = prefill(config, params, prompt_tokens, prompt_lengths, dtype)
+        prefilled, last = prefill(config, params, prompt_tokens, prompt_lengths, dtype, attention)
 
         def per_row(x):
             return place(np.int32(x).reshape(shares, responses), ("batch", None), mesh)

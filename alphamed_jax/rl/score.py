@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from alphamed_jax.model import attention, llama
+from alphamed_jax.model import llama
+from alphamed_jax.model.attend import DENSE, Attention, with_lanes
 from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import constrain, context_data_rows
 from alphamed_jax.rl.batch import GroupBatch
@@ -25,6 +26,7 @@ class Compute(NamedTuple):
     remat: llama.Remat = "none"
     logits_chunk: int = 2048
     """Tokens per data row of the mesh whose logits exist at once."""
+    attention: Attention = DENSE
 
 
 def chunk_length(tokens_per_position: int, length: int, limit: int) -> int:
@@ -87,25 +89,9 @@ def lane_logprobs(
     own_positions = (prompt_lengths[:, None, None] + place).reshape(prompts, -1)
     positions = jnp.concatenate([prompt_positions, own_positions], axis=1)
 
-    visible = prompt_positions < prompt_lengths[:, None]
-    causal = jnp.tril(jnp.ones((prompt_width, prompt_width), bool))
-    prompt_mask = causal & visible[:, None, :]
-    own_mask = jnp.tril(jnp.ones((length, length), bool))[None, None]
-    if member is not None:
-        own_mask = own_mask & (member[..., :, None] == member[..., None, :])
-
-    def attend(q, k, v):
-        heads, width = q.shape[-2:]
-        prompt_k, prompt_v = (jnp.swapaxes(x[:, :prompt_width], 1, 2) for x in (k, v))
-        own_k, own_v = (
-            jnp.swapaxes(x[:, prompt_width:].reshape(prompts, lanes, length, -1, width), 2, 3)
-            for x in (k, v)
-        )
-        own_q = q[:, prompt_width:].reshape(prompts, lanes, length, heads, width)
-        to_prompt = attention.causal(q[:, :prompt_width], prompt_k, prompt_v, prompt_mask)
-        to_own = attention.shared(own_q, prompt_k, prompt_v, visible, own_k, own_v, own_mask)
-        return jnp.concatenate([to_prompt, to_own.reshape(prompts, -1, heads, width)], axis=1)
-
+    attend = with_lanes(
+        compute.attention, prompt_lengths, prompt_width, (prompts, lanes, length), member
+    )
     x = llama.embed(config, params, row, compute.dtype)
     x, _ = llama.run_layers(config, params, x, positions, attend, remat=compute.remat)
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from alphamed_jax.config import Config
 from alphamed_jax.data.order import batch_indices
 from alphamed_jax.data.prompts import EncodedQuestion
+from alphamed_jax.model.attend import choose_attention
 from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import data_rows, mesh_of, place, to_host
 from alphamed_jax.rl.advantages import group_advantages
@@ -77,17 +78,27 @@ class Outcome(NamedTuple):
 
 
 def make_settings(config: Config, model: LlamaConfig, platform: str) -> Settings:
-    """Gather what the compiled programs depend on; `platform` decides the automatic dtype."""
+    """Gather what the compiled programs depend on; `platform` decides what is automatic.
+
+    Raises:
+      UserError: an attention that platform, compute dtype or the model's head width do not allow.
+    """
     name = config.update.compute_dtype
     if name == "auto":
         name = "float32" if platform == "cpu" else "bfloat16"
-    rollout = config.rollout
+    dtype = jnp.dtype(name)
+    rollout, attention = config.rollout, config.update.attention
     return Settings(
         model=model,
         sampling=Sampling(rollout.temperature, rollout.top_p, rollout.top_k),
         loss=config.loss,
         optimizer=config.optimizer,
-        compute=Compute(jnp.dtype(name), config.update.remat, config.update.logits_chunk),
+        compute=Compute(
+            dtype,
+            config.update.remat,
+            config.update.logits_chunk,
+            choose_attention(attention, platform, dtype, model.head_dim),
+        ),
         # A constant rate does not know how long the run is, so a longer one compiles the same.
         total_updates=0
         if config.optimizer.schedule == "constant"
@@ -194,6 +205,7 @@ def sample(
         key=learner.key,
         first_sequence=drawn * rollout.group_size,
         dtype=learner.settings.compute.dtype,
+        attention=learner.settings.compute.attention,
         layout=layout,
         slots=rollout.slots,
         sharded=rollout.weights == "sharded",
