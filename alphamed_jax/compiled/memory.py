@@ -43,7 +43,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
 }
 # How the parts are shown.
 GROUPS = {
-    "weights": ("weights", "reference", "scored", "unscored", "copy"),
+    "weights": ("weights", "reference", "scored", "unscored"),
     "optimizer": ("optimizer",),
     "decode_weights": ("decode_weights", "kept_layout"),
     "caches": (
@@ -55,6 +55,7 @@ GROUPS = {
         "waiting_prompts",
     ),
     "batch": ("records", "tokens", "batch"),
+    "copy": ("copy",),
 }
 
 

@@ -44,6 +44,7 @@ class Phase(NamedTuple):
     turn_flops: int
     turn_traffic: int
     turn_sent: int
+    turn_collectives: dict[str, int]
     step_traffic: int | None
     """The same of one turn of the decode loop."""
     cache_copies: tuple[str, ...]
@@ -88,6 +89,8 @@ def measure(case: Case, name: str, lower: Callable[[], jax.stages.Lowered]) -> P
     flops = [costs.matmul_flops(text, turns) for turns in (1, 2)]
     traffic = [costs.computation_traffic(program, program.entry, turns).total for turns in (1, 2)]
     sent = [collectives.sent_bytes(text, turns) for turns in (1, 2)]
+    moved = [collectives.collective_bytes(text, turns) for turns in (1, 2)]
+    once, twice = ({kind: sum(x.values()) for kind, x in turns.items()} for turns in moved)
     step = copies = None
     model, work, tensor = case.model, case.work, case.mesh.shape["tensor"]
     if name == "decode":
@@ -103,10 +106,11 @@ def measure(case: Case, name: str, lower: Callable[[], jax.stages.Lowered]) -> P
         turn_flops=flops[1] - flops[0],
         turn_traffic=traffic[1] - traffic[0],
         turn_sent=sent[1] - sent[0],
+        turn_collectives={kind: twice[kind] - size for kind, size in once.items()},
         step_traffic=step,
         cache_copies=tuple(copies or ()),
         logit_rows=hlo.most_rows(text, vocabulary, but=model.hidden_size),
-        collectives=collectives.collective_bytes(text),
+        collectives=moved[0],
         arguments=sizes.argument_size_in_bytes,
         results=sizes.output_size_in_bytes - sizes.alias_size_in_bytes,
         temporaries=sizes.temp_size_in_bytes,

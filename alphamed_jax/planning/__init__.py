@@ -1,1 +1,1 @@
-"""What a configuration needs of devices that this machine does not have: memory, time, what fits."""
+"""What a configuration needs of devices that this machine lacks: memory, time, what fits."""

@@ -1,4 +1,4 @@
-"""The devices that are planned for: their mesh and peak figures, TPUs from libtpu, others by name."""
+"""The devices that are planned for: mesh and peak figures; TPUs from libtpu, others by name."""
 
 import math
 from typing import NamedTuple

@@ -52,8 +52,8 @@ def estimate(case: Case) -> dict[str, PhaseCost]:
     for name, there in memory.ARGUMENTS.items():
         base, turn, temporaries = _ESTIMATES.get(name, _small)(case, known)
         peak = sum(known[part] for part in there) + temporaries
-        given = {"all": math.ceil(base.sent + turn.sent)} if base.sent + turn.sent else {}
-        found[name] = PhaseCost(base, turn, given, peak, estimated=True)
+        given, moved = ({"sent": x.sent} if x.sent else {} for x in (base, turn))
+        found[name] = PhaseCost(base, turn, given, moved, peak, estimated=True)
     return found
 
 
@@ -107,7 +107,7 @@ def _decode(case: Case, known: dict[str, int]):
 
 def _passes(case: Case, known: dict[str, int], backward: bool):
     """One micro-batch: its work, and bytes of its temporary arrays without gradients."""
-    model, work, rows = case.model, case.work, data_rows(case.mesh)
+    model, rows = case.model, data_rows(case.mesh)
     remat, chunk = case.settings.compute.remat, case.settings.compute.logits_chunk
     batch = arguments.batch_of(case)
     micros, units, _, width = batch.tokens.shape

@@ -35,6 +35,10 @@ class Expected(NamedTuple):
     decode_steps: int
     micro_batches: int
     phases: dict[str, Seconds]
+    work: dict[str, Amount]
+    """Of a device in each phase."""
+    collectives: dict[str, float]
+    """Bytes that collectives give a device in the step, by kind."""
     step: float
     """Seconds; communication hides behind nothing."""
     hidden: float
@@ -59,8 +63,10 @@ def decode_steps(lengths: Int[np.ndarray, "n"], slots: int) -> int:
     return max(free)
 
 
-def decode_seconds(case: Case, cost: PhaseCost, chip: Chip, steps: int, longest: int) -> Seconds:
-    """Time of the decode loop: caches grow with the longest response, and are read whole.
+def decode_loop(
+    case: Case, cost: PhaseCost, chip: Chip, steps: int, longest: int
+) -> tuple[Seconds, Amount]:
+    """Time and work of decoding: caches grow with the longest response, and are read whole.
 
     The program was compiled for the longest caches; shorter ones save what they are shorter by.
     """
@@ -69,18 +75,18 @@ def decode_seconds(case: Case, cost: PhaseCost, chip: Chip, steps: int, longest:
     width = case.settings.compute.dtype.itemsize
     place = closed_form.cache_bytes(model, slots_of(case) // rows, 1, tensor, width)
     largest = work.capacity or work.response
-    total = seconds(cost.base, chip)
+    total, amount = seconds(cost.base, chip), cost.base
     done, sizes = 0, capacities(work.response)
     for capacity in sizes:
         last = capacity >= longest or capacity == sizes[-1]
         here = (steps if last else min(capacity, steps)) - done
         saved = place * max(largest - capacity, 0)
-        traffic = max(cost.turn.traffic - saved, 0)
-        total = _sum(total, seconds(cost.turn._replace(traffic=traffic), chip), here)
+        turn = cost.turn._replace(traffic=max(cost.turn.traffic - saved, 0))
+        total, amount = _sum(total, seconds(turn, chip), here), amount.plus(turn, here)
         done += here
         if last:
             break
-    return total
+    return total, amount
 
 
 def _sum(a: Seconds, b: Seconds, times: float = 1) -> Seconds:
@@ -135,13 +141,19 @@ def expect(
     times = {"refill": refills, "fan_out": refills, "grow": grown}
     updates = {"update": config.updates_per_step, "score": scorings * config.update.mini_batches}
     found: dict[str, Seconds] = {}
+    work_of: dict[str, Amount] = {}
+    moved: dict[str, float] = {}
     for name, cost in costs.items():
-        if name == "decode":
-            found[name] = decode_seconds(case, cost, chip, steps, longest)
-            continue
-        amount = cost.base.plus(cost.turn, count * share)
         repeated = updates.get(name, times.get(name, 1))
-        found[name] = _sum(Seconds(), seconds(amount, chip), repeated)
+        turns = steps if name == "decode" else count * share
+        if name == "decode":
+            found[name], work_of[name] = decode_loop(case, cost, chip, steps, longest)
+        else:
+            work_of[name] = Amount().plus(cost.base.plus(cost.turn, turns), repeated)
+            found[name] = seconds(work_of[name], chip)
+        for kind in cost.collectives | cost.turn_collectives:
+            size = cost.collectives.get(kind, 0) + turns * cost.turn_collectives.get(kind, 0)
+            moved[kind] = moved.get(kind, 0) + repeated * size
     step = sum(s.apart for s in found.values())
     generated = config.rollout.prompts * work.group * int(lengths.sum()) / len(lengths)
     return Expected(
@@ -150,13 +162,10 @@ def expect(
         decode_steps=steps,
         micro_batches=count * config.updates_per_step,
         phases=found,
+        work=work_of,
+        collectives=moved,
         step=step,
         hidden=sum(s.together for s in found.values()),
         generated_per_second=generated / step,
         epoch=math.ceil(questions / config.rollout.prompts) * step,
     )
-
-
-def amount_of(cost: PhaseCost) -> Amount:
-    """Work of a program whose loops of unknown length turn once, as it is shown in tables."""
-    return cost.base.plus(cost.turn)

@@ -16,8 +16,10 @@ class PhaseCost(NamedTuple):
     """Work outside of loops of unknown length."""
     turn: Amount
     """Work of one turn of such a loop: a decode step, a micro-batch."""
-    collectives: dict[str, int]
-    """Bytes that collectives give, by kind; such a loop turns once."""
+    collectives: dict[str, float]
+    """Bytes that collectives give, by kind, outside of such loops; "sent" where estimated."""
+    turn_collectives: dict[str, float]
+    """The same of one turn."""
     peak: int
     """Most bytes in use at once by the program, its arguments included."""
     refused: str = ""
@@ -32,10 +34,13 @@ def compiled_cost(phase: Phase) -> PhaseCost:
     """From a compiled program."""
     turn = Amount(phase.turn_flops, phase.turn_traffic, phase.turn_sent)
     whole = Amount(phase.flops, phase.traffic, phase.sent)
+    moved = {kind: sum(sizes.values()) for kind, sizes in phase.collectives.items()}
+    more = phase.turn_collectives
     return PhaseCost(
         base=whole.plus(turn, -1),
         turn=turn,
-        collectives={kind: sum(sizes.values()) for kind, sizes in phase.collectives.items()},
+        collectives={kind: size - more.get(kind, 0) for kind, size in moved.items()},
+        turn_collectives=dict(more),
         peak=phase.peak,
         seconds=phase.lower_seconds + phase.compile_seconds,
     )

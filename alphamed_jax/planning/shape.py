@@ -1,4 +1,4 @@
-"""The shape of the model that a configuration names, without its weights and, if known, a network."""
+"""The shape of the model that a configuration names, without weights and mostly offline."""
 
 from pathlib import Path
 
