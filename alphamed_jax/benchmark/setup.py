@@ -15,8 +15,9 @@ from alphamed_jax.data.prompts import EncodedQuestion
 from alphamed_jax.data.questions import Question
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import llama
-from alphamed_jax.model.llama import LlamaConfig, RopeScaling
+from alphamed_jax.model.llama import LlamaConfig
 from alphamed_jax.model.mesh import sharding
+from alphamed_jax.model.shapes import LLAMA_3B, LLAMA_8B, LLAMA_70B
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.step import Learner, make_settings
 from alphamed_jax.rl.update import TrainState, init_state
@@ -26,27 +27,12 @@ from alphamed_jax.rl.update import TrainState, init_state
 MEDIAN_SHARE, GROUP_SPREAD, OWN_SPREAD = 1 / 6, 0.5, 0.6245
 
 
-def _llama3(hidden: int, intermediate: int, layers: int, heads: int, factor: float, tie: bool):
-    return LlamaConfig(
-        vocab_size=128256,
-        hidden_size=hidden,
-        intermediate_size=intermediate,
-        num_layers=layers,
-        num_heads=heads,
-        num_kv_heads=8,
-        head_dim=128,
-        rope_theta=500000.0,
-        rope_scaling=RopeScaling(factor, 1.0, 4.0, 8192),
-        tie_embeddings=tie,
-    )
-
-
 SHAPES = {
     "smollm2-135m": LlamaConfig(49152, 576, 1536, 30, 9, 3, 64, tie_embeddings=True),
     "small": LlamaConfig(2048, 128, 384, 4, 4, 2, 32, tie_embeddings=True),
-    "llama-3.2-3b": _llama3(3072, 8192, 28, 24, 32.0, tie=True),
-    "llama-3.1-8b": _llama3(4096, 14336, 32, 32, 8.0, tie=False),
-    "llama-3.1-70b": _llama3(8192, 28672, 80, 64, 8.0, tie=False),
+    "llama-3.2-3b": LLAMA_3B,
+    "llama-3.1-8b": LLAMA_8B,
+    "llama-3.1-70b": LLAMA_70B,
 }
 
 

@@ -14,6 +14,8 @@ from alphamed_jax.model.llama import LlamaConfig
 from alphamed_jax.model.mesh import data_rows, sharding
 from alphamed_jax.rl import batch, decode, layout, update
 from alphamed_jax.rl.loss import Totals
+from alphamed_jax.rl.reward import AnswerAutomaton
+from alphamed_jax.rl.rollout import capacities
 from alphamed_jax.rl.update import Settings
 
 
@@ -33,6 +35,12 @@ class Workload(NamedTuple):
     micro_batch: int = 64
     packed: bool = False
     """All but one response of a group are of half the length, and lie two in a lane."""
+    mini_batches: int = 1
+    """Updates that the prompts are split into."""
+    old_logprobs: bool = False
+    """Whether updates are told the sampling policy's log-probabilities: there are several."""
+    gathered: bool = True
+    """Whether decoding has its weights gathered over `fsdp`; else they stay sharded."""
 
     def responses(self) -> list[int]:
         """Lengths of a group's responses in the update."""
@@ -47,8 +55,6 @@ class Case(NamedTuple):
     mesh: Mesh
     work: Workload
     settings: Settings
-    sharded: bool = False
-    """Whether decoding's weights stay split over `fsdp`."""
 
 
 def _struct(case: Case, x: Any, *axes: str | None) -> Any:
@@ -61,25 +67,27 @@ def _array(case: Case, shape: Sequence[int], dtype: Any, *axes: str | None) -> A
     return _struct(case, jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype)), *axes)
 
 
-def _params(case: Case, dtype: Any = jnp.float32) -> Any:
+def params(case: Case, dtype: Any = jnp.float32) -> Any:
+    """Weights as training holds them; those of the reference policy in the compute dtype."""
     return hf.abstract(case.model, case.mesh, dtype)
 
 
-def _layout(case: Case) -> layout.Layout:
+def decode_weights(case: Case) -> layout.Layout:
     """What `decode_layout` gives."""
     model, dtype = case.model, case.settings.compute.dtype
 
     def whole(shape, axes):
-        if not case.sharded:
-            axes = (None if a == "embed" else a for a in axes)
-        return _array(case, shape, dtype, *axes)
+        sharded = not case.work.gathered
+        return _array(case, shape, dtype, *(a if sharded or a != "embed" else None for a in axes))
 
     tree = llama.weights(model)
     layer = llama.map_weights(whole, llama.layer_weights(model))
     tree["layers"] = ()
     weights = llama.map_weights(whole, {k: v for k, v in tree.items() if k != "layers"})
     weights["norm"] = _array(case, (model.hidden_size,), jnp.float32)
-    return layout.Layout(weights | {"layers": [layer] * model.num_layers}, sharded=case.sharded)
+    return layout.Layout(
+        weights | {"layers": [layer] * model.num_layers}, sharded=not case.work.gathered
+    )
 
 
 def _per_row(case: Case, count: int, dtype: Any = jnp.int32) -> Any:
@@ -94,7 +102,7 @@ def slots_of(case: Case) -> int:
     return responses if work.slots is None else min(responses, max(work.slots // rows, 1) * rows)
 
 
-def _prompts(case: Case, rows: int) -> decode.Prompts:
+def prompt_caches(case: Case, rows: int) -> decode.Prompts:
     model = case.model
     shape = (rows, model.num_kv_heads, case.work.prompt_width, model.head_dim)
     kv = (_array(case, shape, case.settings.compute.dtype, "batch", "kv_heads"),)
@@ -103,7 +111,7 @@ def _prompts(case: Case, rows: int) -> decode.Prompts:
     )
 
 
-def _last(case: Case) -> Any:
+def last_hidden(case: Case) -> Any:
     shape = (case.work.prompts, case.model.hidden_size)
     return _array(case, shape, case.settings.compute.dtype, "batch")
 
@@ -113,7 +121,8 @@ def _rows(case: Case) -> decode.Rows:
     return decode.Rows(row, row, row)
 
 
-def _state(case: Case) -> decode.Decoding:
+def decoding(case: Case, capacity: int | None = None) -> decode.Decoding:
+    """State of the decode loop with caches of a capacity; None: as the workload says."""
     work, slots = case.work, slots_of(case)
     state = jax.eval_shape(
         functools.partial(
@@ -122,9 +131,9 @@ def _state(case: Case) -> decode.Decoding:
             group=work.group if work.slots is None else 1,
             slots=slots // data_rows(case.mesh),
             length=work.response,
-            capacity=work.capacity or work.response,
+            capacity=capacity or work.capacity or work.response,
         ),
-        _last(case),
+        last_hidden(case),
         _rows(case),
     )
     split = jax.tree.map(lambda x: _struct(case, x, "batch") if x.ndim else x, state)
@@ -135,12 +144,29 @@ def _state(case: Case) -> decode.Decoding:
     return split._replace(keys=caches[0], values=caches[1])
 
 
+def former_capacity(case: Case) -> int | None:
+    """Capacity of the caches before they last grew; None: they never do."""
+    sizes = capacities(case.work.response)
+    return sizes[-2] if len(sizes) > 1 else None
+
+
+def automaton() -> AnswerAutomaton:
+    """The answer automaton of a tokenizer of 49,152 tokens (SmolLM2's).
+
+    The sizes of its tables follow from what the bytes of the tokens do to the answer rule, not from
+    the model; those of 128k tokens are of the same order: a megabyte, whole on each device.
+    """
+    shapes = ((49153,), (50, 268, 2), (210, 221, 2), (239, 14))
+    return AnswerAutomaton(*(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes))
+
+
 def batch_of(case: Case) -> batch.GroupBatch:
     """A batch full of signal, as `batch.plan` lays it out."""
     work = case.work
-    lengths = np.tile(work.responses(), (work.prompts, 1))
+    prompts = max(work.prompts // work.mini_batches, 1)
+    lengths = np.tile(work.responses(), (prompts, 1))
     planned = batch.plan(
-        np.full(work.prompts, work.prompt_width),
+        np.full(prompts, work.prompt_width),
         lengths,
         np.ones(lengths.shape, np.float32),
         micro_batch=work.micro_batch,
@@ -152,6 +178,9 @@ def batch_of(case: Case) -> batch.GroupBatch:
     def array(*shape, dtype=jnp.int32):
         return _array(case, (*leading, *shape), dtype, None, "batch")
 
+    def logprobs():
+        return array(members, planned.width, dtype=jnp.float32)
+
     lanes = None
     if planned.packed:
         lanes = batch.Lanes(array(planned.lanes, planned.width), array(members))
@@ -161,8 +190,10 @@ def batch_of(case: Case) -> batch.GroupBatch:
         tokens=array(members, planned.width),
         lengths=array(members),
         advantages=array(members, dtype=jnp.float32),
-        sampler_logprobs=array(members, planned.width, dtype=jnp.float32),
+        sampler_logprobs=logprobs(),
         lanes=lanes,
+        old_logprobs=logprobs() if work.old_logprobs else None,
+        reference_logprobs=logprobs() if case.settings.loss.kl_coef > 0 else None,
     )
 
 
@@ -177,25 +208,55 @@ def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
     stops = _array(case, (8,), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     # Made outside of the mesh's context, in which optax would place a counter on its devices.
-    state = update.abstract_state(settings, _params(case))
+    state = update.abstract_state(settings, params(case))
 
     def prefill():
         tokens = _array(case, (work.prompts, work.prompt_width), jnp.int32, "batch")
         lengths = _array(case, (work.prompts,), jnp.int32, "batch")
         how = settings.compute.attention
-        return decode.prefill.lower(model, _params(case), tokens, lengths, dtype, how)
+        return decode.prefill.lower(model, params(case), tokens, lengths, dtype, how)
 
     def refill():
         taken = _per_row(case, slots_of(case))
-        given = (_layout(case), _last(case), _rows(case), _state(case), taken, stops, key)
+        given = (
+            decode_weights(case),
+            last_hidden(case),
+            _rows(case),
+            decoding(case),
+            taken,
+            stops,
+            key,
+        )
         return decode.refill.lower(model, *given, sampling=sampling)
 
     def steps():
         rows = work.prompts if work.slots is None else slots_of(case)
         waiting: Any = jax.ShapeDtypeStruct((data_rows(case.mesh),), jnp.int32)
         pause = decode.Pause(waiting, _scalar(), _scalar())
-        given = (_layout(case), _prompts(case, rows), _state(case), pause, stops, key)
+        given = (decode_weights(case), prompt_caches(case, rows), decoding(case), pause, stops, key)
         return decode.decode.lower(model, *given, sampling=sampling)
+
+    def fan_out():
+        taken = _per_row(case, slots_of(case))
+        return decode.fan_out.lower(prompt_caches(case, work.prompts), taken)
+
+    def grow():
+        capacity = work.capacity or work.response
+        before = decoding(case, former_capacity(case) or capacity)
+        return decode.grow.lower(before, capacity=capacity)
+
+    def reward():
+        rows = work.prompts * work.group
+        tokens = _array(case, (rows, work.response), jnp.int32, "batch")
+        lengths = _array(case, (rows,), jnp.int32, "batch")
+        told = _array(case, (rows,), jnp.int32)
+        return AnswerAutomaton.reward.lower(automaton(), tokens, lengths, told, told)
+
+    def scoring():
+        reference = settings.loss.kl_coef > 0 and not work.old_logprobs
+        weights = params(case, dtype if reference else jnp.float32)
+        given = batch_of(case)._replace(old_logprobs=None, reference_logprobs=None)
+        return update.score.lower(weights, given, _scalar(), settings=settings)
 
     def learn():
         totals = Totals(_scalar(jnp.float32), _scalar(jnp.float32))
@@ -203,13 +264,14 @@ def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
 
     return {
         "decode_layout": lambda: jax.jit(layout.decode_layout, static_argnums=(0, 2, 3, 4)).lower(
-            model, _params(case), dtype, False, case.sharded
+            model, params(case), dtype, False, not case.work.gathered
         ),
         "prefill": prefill,
         "refill": refill,
         "decode": steps,
-        "score": lambda: update.score.lower(
-            _params(case), batch_of(case), _scalar(), settings=settings
-        ),
+        "fan_out": fan_out,
+        "grow": grow,
+        "reward": reward,
+        "score": scoring,
         "update": learn,
     }

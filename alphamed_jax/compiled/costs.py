@@ -1,4 +1,4 @@
-"""What optimised HLO costs on one device: HBM traffic, matrix products, collectives.
+"""What optimised HLO costs on one device: HBM traffic and matrix products.
 
 XLA's own `cost_analysis` counts every loop as one turn and reads of VMEM like those of HBM, which
 after prefetching counts weights and caches two or three times; here loops count as often as they
@@ -30,7 +30,6 @@ _FREE_CALLS = ("ConcatBitcast", "AllocateBuffer")
 # A part of their first operand is read: as much as they give.
 _PARTIAL = {"dynamic-slice", "gather", "slice", "slice-start"}
 _CALLS = {"fusion", "call", "async-start", "map"}
-COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 
 class Traffic(NamedTuple):
@@ -267,38 +266,3 @@ def matmul_flops(text: str, unknown_trips: int = 1) -> int:
         return total
 
     return flops(program.entry)
-
-
-def collective_bytes(text: str, unknown_trips: int = 1) -> dict[str, dict[str, int]]:
-    """Bytes that each kind of collective gives on one device: opcode -> element type -> bytes."""
-    program = parse(text)
-    found: dict[str, dict[str, int]] = {}
-    channels = set()  # a collective spread over several fusions has one channel
-
-    def visit(name: str, times: int):
-        for i in program.computations[name].values():
-            kind = i.opcode.removesuffix("-start")
-            if kind in COLLECTIVES:
-                channel = re.search(r"channel_id=(\d+)", i.attributes)
-                if channel and channel[1] in channels:
-                    continue
-                channels.add(channel[1] if channel else None)
-                given = i.shapes
-                if i.opcode.endswith("-start"):
-                    given = given[len(i.operands) :] or given
-                for shape in given:
-                    row = found.setdefault(kind, {})
-                    row[shape.kind] = row.get(shape.kind, 0) + times * shape.size
-            elif i.opcode == "while":
-                trips = trip_count(program, i)
-                visit(called(i, "body") or "", times * (unknown_trips if trips is None else trips))
-            elif i.opcode == "conditional":
-                costs = [(computation_traffic(program, b).total, b) for b in branches(i)]
-                visit(max(costs)[1], times)
-            elif i.opcode in _CALLS:
-                target = called(i, "calls") or called(i, "to_apply")
-                if target:
-                    visit(target, times)
-
-    visit(program.entry, 1)
-    return found

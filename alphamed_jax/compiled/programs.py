@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from alphamed_jax.compiled import closed_form, costs, hlo, topology
+from alphamed_jax.compiled import closed_form, collectives, costs, hlo, memory, topology
 from alphamed_jax.compiled.arguments import Case, Workload, batch_of, lowerings, slots_of
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.errors import UserError
@@ -25,17 +25,27 @@ from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.score import Compute
 from alphamed_jax.rl.update import Settings
 
-PHASES = ("decode_layout", "prefill", "refill", "decode", "score", "update")
+PHASES = ("decode_layout", "prefill", "fan_out", "refill", "decode", "grow")
+PHASES += ("reward", "score", "update")
 DECODE_BAR, UPDATE_BAR = 1.3, 1.4
 
 
 class Phase(NamedTuple):
-    """What one program costs on one device. A loop of unknown length counts as one turn."""
+    """What one program costs on one device. A loop of unknown length counts as one turn.
+
+    Such are the decode loop and that over micro-batches; `turn_..` is what each further turn adds.
+    """
 
     flops: int
     """Of matrix products, counted in the optimised HLO."""
     traffic: int
     """Bytes of HBM read and written."""
+    sent: int
+    """Bytes sent to other devices (`collectives.Collective.sent`)."""
+    turn_flops: int
+    turn_traffic: int
+    turn_sent: int
+    turn_collectives: dict[str, int]
     step_traffic: int | None
     """The same of one turn of the decode loop."""
     cache_copies: tuple[str, ...]
@@ -73,10 +83,15 @@ def measure(case: Case, name: str, lower: Callable[[], jax.stages.Lowered]) -> P
             raise
         return str(error).splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")
     ended = time.perf_counter()
-    text, memory = compiled.as_text() or "", compiled.memory_analysis()
-    assert memory is not None, "TPU programs tell their memory"
+    text, sizes = compiled.as_text() or "", compiled.memory_analysis()
+    assert sizes is not None, "TPU programs tell their memory"
     by_xla: Any = compiled.cost_analysis() or {}
     program = hlo.parse(text)
+    flops = [costs.matmul_flops(text, turns) for turns in (1, 2)]
+    traffic = [costs.computation_traffic(program, program.entry, turns).total for turns in (1, 2)]
+    sent = [collectives.sent_bytes(text, turns) for turns in (1, 2)]
+    moved = [collectives.collective_bytes(text, turns) for turns in (1, 2)]
+    once, twice = ({kind: sum(x.values()) for kind, x in turns.items()} for turns in moved)
     step = copies = None
     model, work, tensor = case.model, case.work, case.mesh.shape["tensor"]
     if name == "decode":
@@ -86,37 +101,26 @@ def measure(case: Case, name: str, lower: Callable[[], jax.stages.Lowered]) -> P
         copies = costs.large_writes(text, caches // (2 * model.num_layers))
     vocabulary = model.vocab_size // closed_form.shards(model, "vocab", tensor)
     return Phase(
-        flops=costs.matmul_flops(text),
-        traffic=costs.computation_traffic(program, program.entry).total,
+        flops=flops[0],
+        traffic=traffic[0],
+        sent=sent[0],
+        turn_flops=flops[1] - flops[0],
+        turn_traffic=traffic[1] - traffic[0],
+        turn_sent=sent[1] - sent[0],
+        turn_collectives={kind: twice[kind] - size for kind, size in once.items()},
         step_traffic=step,
         cache_copies=tuple(copies or ()),
         logit_rows=hlo.most_rows(text, vocabulary, but=model.hidden_size),
-        collectives=costs.collective_bytes(text),
-        arguments=memory.argument_size_in_bytes,
-        results=memory.output_size_in_bytes - memory.alias_size_in_bytes,
-        temporaries=memory.temp_size_in_bytes,
-        peak=memory.peak_memory_in_bytes,
+        collectives=moved[0],
+        arguments=sizes.argument_size_in_bytes,
+        results=sizes.output_size_in_bytes - sizes.alias_size_in_bytes,
+        temporaries=sizes.temp_size_in_bytes,
+        peak=sizes.peak_memory_in_bytes,
         lower_seconds=round(between - started, 1),
         compile_seconds=round(ended - between, 1),
         xla_flops=by_xla.get("flops", 0.0),
         xla_bytes=by_xla.get("bytes accessed", 0.0),
     )
-
-
-def resident(case: Case) -> dict[str, int]:
-    """Bytes on a device during each phase that are not among its arguments."""
-    weights = 4 * llama.count_parameters(case.model) // case.mesh.size
-    moments = 2 * weights
-    tensor = case.mesh.shape["tensor"]
-    layout = closed_form.decode_weight_bytes(case.model, tensor)
-    return {
-        "decode_layout": moments,
-        "prefill": moments + layout,
-        "refill": weights + moments,
-        "decode": weights + moments,
-        "score": moments,
-        "update": 0,
-    }
 
 
 def closed_form_of(case: Case) -> dict[str, int]:
@@ -242,7 +246,7 @@ def compile_only(
             found[name], said = phase, f"compiled in {phase.compile_seconds} s"
         print(f" {said}", file=sys.stderr, flush=True)
     floor = closed_form_of(case) | {"logits_chunk": compute.logits_chunk}
-    beside = resident(case)
+    beside = memory.beside(case)
     held = {name: phase.peak + beside[name] for name, phase in found.items()}
     return {
         "topology": topology_name,

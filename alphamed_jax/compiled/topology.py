@@ -9,34 +9,45 @@ import os
 from typing import NamedTuple
 
 import jax
-import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
 from alphamed_jax.errors import UserError, nearest
-from alphamed_jax.model.mesh import AXES, parse_mesh
+from alphamed_jax.model.mesh import AXES, arrange, parse_mesh
 
-KNOWN = ("v5e:2x4", "v5e:4x8", "v5e:8x8", "v5e:16x16", "v6e:2x4", "v6e:8x8", "v6e:16x16")
-KNOWN += ("v5p:2x2x1", "v5p:4x4x4", "v4:2x2x1", "v4:4x4x4")
+KNOWN = ("v4:2x2x1", "v4:2x2x2", "v4:4x4x4", "v4:4x4x8")
+KNOWN += ("v5e:2x4", "v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:16x16")
+KNOWN += ("v5p:2x2x1", "v5p:2x2x2", "v5p:4x4x4", "v5p:4x4x8", "v5p:8x8x8")
+KNOWN += ("v6e:2x4", "v6e:4x4", "v6e:4x8", "v6e:8x8", "v6e:16x16")
+
+GIB = 2**30
 
 
 class Chip(NamedTuple):
-    """Peak figures of a chip. Source: "System architecture" pages at cloud.google.com/tpu/docs."""
+    """Peak figures of a chip.
+
+    Sources: the "System architecture" tables at docs.cloud.google.com/tpu/docs (v4, v5e, v5p, v6e).
+    They give the interconnect for a whole chip, in one direction (v5e 1600 Gbit/s, v5p 4800 Gbit/s,
+    v6e 3200 Gbit/s; v4 from its all-reduce rate per pod, 1.1 PB/s over 4096 chips), which we divide
+    by the axes of the torus: a collective over one axis of the mesh runs along one axis of it.
+    """
 
     flops: float
     """bf16 FLOP/s of matrix products."""
     memory: float
-    """Bytes of HBM."""
+    """Bytes of HBM that a program may use: what libtpu says where a program does not fit, a little
+    less than the table's figure."""
     bandwidth: float
     """Bytes of HBM per second."""
+    links: float
+    """Bytes per second that a chip sends along one axis of the torus, to both neighbours."""
 
 
-GIB = 2**30
 CHIPS = {
-    "v4": Chip(275e12, 32 * GIB, 1228e9),
-    "v5e": Chip(197e12, 16 * GIB, 819e9),
-    "v5p": Chip(459e12, 95 * GIB, 2765e9),
-    "v6e": Chip(918e12, 32 * GIB, 1640e9),
+    "v4": Chip(275e12, 30.75 * GIB, 1228e9, 90e9),
+    "v5e": Chip(197e12, 15.75 * GIB, 819e9, 100e9),
+    "v5p": Chip(459e12, 95.74 * GIB, 2765e9, 200e9),
+    "v6e": Chip(918e12, 31.25 * GIB, 1640e9, 200e9),
 }
 
 
@@ -84,21 +95,26 @@ def prepare() -> None:
 def mesh_for(topology: str, mesh: str) -> Mesh:
     """The mesh `--mesh` over the devices of a named topology, as v5e:8x8; for compiling only.
 
+    Devices stand as in training, by `mesh.arrange`.
+
     Raises:
       UserError: libtpu is missing, it does not know the topology, or the sizes do not fit.
     """
     prepare()
     try:
-        devices = topologies.get_topology_desc(topology_name=topology, platform="tpu").devices
+        # By itself libtpu gives v4's two cores as two devices; on the machines a chip is one.
+        megacore = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
+        described = topologies.get_topology_desc(topology, "tpu", **megacore)
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0].removeprefix("INVALID_ARGUMENT: ")
         raise UserError(
             f"topology {topology!r}: libtpu refuses it ({reason}). Spellings that it knows: "
             f"{', '.join(KNOWN)}.{nearest(topology, KNOWN)}"
         ) from None
+    devices = described.devices
     sizes = parse_mesh(mesh, len(devices))
     if math.prod(sizes) != len(devices):
         raise UserError(
             f"--mesh {mesh} needs {math.prod(sizes)} devices, but {topology} has {len(devices)}."
         )
-    return Mesh(np.array(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
+    return Mesh(arrange(sizes, devices), AXES, axis_types=(AxisType.Auto,) * 3)

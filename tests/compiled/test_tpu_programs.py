@@ -119,6 +119,6 @@ def test_without_libtpu_the_way_to_get_it_is_said(monkeypatch):
 
 
 def test_peak_figures_are_known_or_said_not_to_be():
-    assert topology.chip("v6e:2x4").memory == 32 * 2**30
+    assert topology.chip("v6e:2x4").memory == 31.25 * 2**30
     with pytest.raises(UserError, match="no peak figures for 'v9'"):
         topology.chip("v9:2x2")

@@ -1,0 +1,56 @@
+"""`python -m alphamed_jax.plan`: will it fit, and how long will it take, before renting a pod.
+
+    python -m alphamed_jax.plan --config configs/alphamed_8b.yaml --mesh 8x8 --topology v5e:8x8
+    python -m alphamed_jax.plan --model meta-llama/Llama-3.2-3B-Instruct --topology h100:8
+    python -m alphamed_jax.plan --config configs/alphamed_8b.yaml --topology v5p:4x4x4 --scaling
+
+The programs of training (weights for decoding, prefill, decode, reward, update) are compiled for
+the named TPUs on this machine, which needs neither a TPU nor the memory, but libtpu:
+pip install -e '.[plan]'. Other devices are estimated from shapes. Every setting of training is a
+flag here too, so that one can be tried. No weights are read, only the model's shape.
+
+Printed per chip: the memory of each phase against the chip's, its FLOPs, memory traffic and
+communication with a roofline time, a step and an epoch for expected lengths; and, where it does
+not fit, which settings would, verified by compiling them. Progress goes to stderr.
+"""
+
+import json
+import sys
+import time
+
+import jax
+
+from alphamed_jax.errors import command
+from alphamed_jax.planning import flags, result, scaling
+from alphamed_jax.planning.devices import devices_for
+from alphamed_jax.planning.measure import say
+from alphamed_jax.planning.shape import model_shape
+
+
+@command
+def main() -> None:
+    """Parse, measure, print."""
+    began = time.perf_counter()
+    given, config = flags.parse(sys.argv[1:], "python -m alphamed_jax.plan", str(__doc__))
+    if not jax.config.jax_platforms:  # type: ignore[attr-defined]
+        # Nothing runs on devices; touching those that are here could take them from a training.
+        jax.config.update("jax_platforms", "cpu")
+    model = model_shape(config.model)
+    devices = devices_for(given.topology, config.mesh, given)
+    if given.scaling:
+        sizes = scaling.scale(given, config, model, devices)
+        print(scaling.scaling_text(sizes, config))
+        found, fits = scaling.as_json(sizes), all(size.fits for size in sizes)
+    else:
+        plan = result.make_plan(given, config, model, devices)
+        print(result.as_text(plan))
+        found, fits = result.as_json(plan), plan.fits
+    say(f"{time.perf_counter() - began:.0f} s in all")
+    if given.json:
+        print(json.dumps(found))
+    if given.check and not fits:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""From a configuration to the sizes of its programs, and which programs a step of it runs."""
+
+from alphamed_jax.compiled.arguments import Case, Workload, slots_of
+from alphamed_jax.config import Config
+from alphamed_jax.errors import UserError
+from alphamed_jax.model.llama import LlamaConfig
+from alphamed_jax.model.mesh import check_heads, data_rows
+from alphamed_jax.planning.devices import Devices
+from alphamed_jax.rl.rollout import FIRST_CAPACITY, bucket
+from alphamed_jax.rl.step import make_settings
+
+
+def case_for(
+    config: Config, model: LlamaConfig, devices: Devices, prompt_tokens: int | None = None
+) -> Case:
+    """The largest programs that a step of this configuration may run.
+
+    All responses as long as they may be, every group with a signal, lanes that hold several
+    responses (as nearly every batch has), prompts as long as `prompt_tokens` or else the longest
+    that are kept, and padded as in training.
+
+    Raises:
+      UserError: the mesh cuts heads, or has more data rows than a micro-batch has sequences.
+    """
+    rollout, rows = config.rollout, data_rows(devices.mesh)
+    check_heads(model.num_heads, model.num_kv_heads, devices.mesh)  # type: ignore[arg-type]
+    if config.update.micro_batch < rows:
+        raise UserError(
+            f"update.micro_batch ({config.update.micro_batch}) is below the {rows} data rows of "
+            f"--mesh {devices.name}: each needs a sequence; raise it to a multiple of {rows}."
+        )
+    prompts = -(-rollout.prompts // rows) * rows
+    work = Workload(
+        prompts=prompts,
+        group=rollout.group_size,
+        prompt_width=bucket(prompt_tokens or config.prompt.max_tokens),
+        response=rollout.max_new_tokens,
+        slots=rollout.slots,
+        micro_batch=config.update.micro_batch,
+        packed=True,
+        mini_batches=config.update.mini_batches,
+        old_logprobs=config.updates_per_step > 1,
+        gathered=rollout.weights == "gathered",
+    )
+    settings = make_settings(config, model, devices.platform)
+    case = Case(model, devices.mesh, work, settings)  # type: ignore[arg-type]
+    if slots_of(case) >= prompts * rollout.group_size:
+        case = case._replace(work=work._replace(slots=None))
+    return case
+
+
+def phases_of(case: Case) -> tuple[str, ...]:
+    """The programs that a step of a case runs, in order; see `programs.PHASES`."""
+    work = case.work
+    used = {"decode_layout", "prefill", "refill", "decode", "reward", "update"}
+    if work.slots is not None:
+        used.add("fan_out")
+    if work.response >= 2 * FIRST_CAPACITY:
+        used.add("grow")
+    if work.old_logprobs or case.settings.loss.kl_coef > 0:
+        used.add("score")
+    order = ("decode_layout", "prefill", "refill", "fan_out", "decode", "grow")
+    return tuple(p for p in (*order, "reward", "score", "update") if p in used)

@@ -1,0 +1,84 @@
+"""The devices that are planned for: mesh and peak figures; TPUs from libtpu, others by name."""
+
+import math
+from typing import NamedTuple
+
+from jax.sharding import AbstractMesh, AxisType
+
+from alphamed_jax.compiled import topology
+from alphamed_jax.compiled.topology import GIB, Chip
+from alphamed_jax.errors import UserError, nearest
+from alphamed_jax.model.mesh import AXES, parse_mesh
+from alphamed_jax.planning.flags import PlanFlags
+
+# Data sheets of the SXM modules with 80 GB: dense bf16, memory, and NVLink in one direction, which
+# holds within a node. A CPU device is one of those that --mesh simulates; round numbers of ours.
+OTHERS = {
+    "h100": Chip(989e12, 80e9, 3350e9, 450e9),
+    "a100": Chip(312e12, 80e9, 2039e9, 300e9),
+    "cpu": Chip(50e9, 8 * GIB, 10e9, 5e9),
+}
+
+
+class Devices(NamedTuple):
+    """What is planned for."""
+
+    topology: str
+    mesh: topology.Mesh | AbstractMesh
+    chip: Chip
+    platform: str
+    """tpu, gpu or cpu."""
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the programs are compiled for them; else all figures are estimates."""
+        return self.platform == "tpu"
+
+    @property
+    def name(self) -> str:
+        """The mesh as `--mesh` takes it."""
+        sizes = list(self.mesh.shape.values())
+        return "x".join(map(str, sizes[1:] if sizes[0] == 1 else sizes))
+
+
+def chip_of(name: str, flags: PlanFlags) -> Chip:
+    """Peak figures of a topology's chips, with what the flags override.
+
+    Raises:
+      UserError: a generation without figures.
+    """
+    generation = name.split(":")[0]
+    known = topology.CHIPS | OTHERS
+    if generation not in known:
+        raise UserError(
+            f"--topology {name}: unknown devices {generation!r}; expected one of "
+            f"{', '.join(known)}, as v5e:8x8 or h100:8.{nearest(generation, known)}"
+        )
+    given = {
+        "flops": flags.peak_flops,
+        "memory": flags.hbm_gb and flags.hbm_gb * GIB,
+        "bandwidth": flags.hbm_gbps and flags.hbm_gbps * 1e9,
+        "links": flags.ici_gbps and flags.ici_gbps * 1e9,
+    }
+    return known[generation]._replace(**{k: v for k, v in given.items() if v is not None})
+
+
+def devices_for(name: str, mesh: str, flags: PlanFlags) -> Devices:
+    """Mesh and chip of a topology.
+
+    Raises:
+      UserError: unknown devices, a mesh of another size, or libtpu is missing.
+    """
+    chip = chip_of(name, flags)
+    generation, _, shape = name.partition(":")
+    if generation in topology.CHIPS:
+        return Devices(name, topology.mesh_for(name, mesh), chip, "tpu")
+    parts = shape.split("x")
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise UserError(f"--topology {name}: expected a number of devices, as {generation}:8.")
+    count = math.prod(map(int, parts))
+    sizes = parse_mesh(mesh, count)
+    if math.prod(sizes) != count:
+        raise UserError(f"--mesh {mesh} needs {math.prod(sizes)} devices, but {name} has {count}.")
+    abstract = AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
+    return Devices(name, abstract, chip, "cpu" if generation == "cpu" else "gpu")
