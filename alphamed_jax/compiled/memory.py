@@ -18,7 +18,8 @@ from alphamed_jax.rl import update
 # for decoding during a rollout, the prompts' caches until its end.
 _STATE = ("weights", "optimizer", "reference")
 ARGUMENTS: dict[str, tuple[str, ...]] = {
-    "decode_layout": ("weights",),
+    "layer_layout": ("layers",),
+    "head_layout": ("ends",),
     "prefill": ("weights",),
     "fan_out": ("prompt_caches",),
     "refill": ("decode_weights", "caches", "records"),
@@ -29,7 +30,9 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "update": ("weights", "optimizer", "batch"),
 }
 BESIDE: dict[str, tuple[str, ...]] = {
-    "decode_layout": ("optimizer", "reference"),
+    # Of the last layer: all others are made.
+    "layer_layout": ("ends", "optimizer", "reference", "decode_weights"),
+    "head_layout": ("layers", "optimizer", "reference", "decode_weights"),
     "prefill": ("optimizer", "reference", "decode_weights"),
     "fan_out": (*_STATE, "decode_weights", "caches", "records", "fanned_out"),
     "refill": (*_STATE, "prompt_caches", "fanned_out"),
@@ -43,7 +46,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
 }
 # How the parts are shown.
 GROUPS = {
-    "weights": ("weights", "reference", "scored", "unscored"),
+    "weights": ("weights", "layers", "ends", "reference", "scored", "unscored"),
     "optimizer": ("optimizer",),
     "decode_weights": ("decode_weights", "kept_layout"),
     "caches": (
@@ -79,6 +82,7 @@ def sizes(case: Case, rounds: int = 1) -> dict[str, int]:
     state = update.abstract_state(settings, arguments.params(case))
     optimizer = device_bytes((state.opt_state, state.updates, state.skipped))
     weights = device_bytes(state.params)
+    ends = device_bytes(arguments.ends(case))
     low = device_bytes(arguments.params(case, settings.compute.dtype))
     reference = low if settings.loss.kl_coef > 0 else 0
     layout = device_bytes(arguments.decode_weights(case))
@@ -93,6 +97,8 @@ def sizes(case: Case, rounds: int = 1) -> dict[str, int]:
     scored = reference if reference and not work.old_logprobs else weights
     return {
         "weights": weights,
+        "layers": weights - ends,
+        "ends": ends,
         "optimizer": optimizer,
         "reference": reference,
         "decode_weights": layout,

@@ -61,11 +61,22 @@ def _small(case: Case, known: dict[str, int]):
     return Amount(), Amount(), 0
 
 
-def _decode_layout(case: Case, known: dict[str, int]):
+def _layout(case: Case, weights: int, made: float):
+    """Weights for decoding, made of those that a device holds."""
     fsdp = case.mesh.shape["fsdp"]
-    made = known["decode_weights"]
     sent = made * (fsdp - 1) / fsdp if case.work.gathered else 0
-    return Amount(0, known["weights"] + made, sent), Amount(), made
+    return Amount(0, weights + made, sent), Amount(), int(made)
+
+
+def _layer_layout(case: Case, known: dict[str, int]):
+    layers = case.model.num_layers
+    share = known["layers"] / known["weights"]
+    return _layout(case, known["layers"] // layers, known["decode_weights"] * share / layers)
+
+
+def _head_layout(case: Case, known: dict[str, int]):
+    share = known["ends"] / known["weights"]
+    return _layout(case, known["ends"], known["decode_weights"] * share)
 
 
 def _prefill(case: Case, known: dict[str, int]):
@@ -148,7 +159,8 @@ def _update(case: Case, known: dict[str, int]):
 
 
 _ESTIMATES = {
-    "decode_layout": _decode_layout,
+    "layer_layout": _layer_layout,
+    "head_layout": _head_layout,
     "prefill": _prefill,
     "fan_out": lambda case, known: (
         Amount(0, known["fanned_out"] * 2),
