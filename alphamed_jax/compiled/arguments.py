@@ -162,6 +162,7 @@ def automaton() -> AnswerAutomaton:
     return AnswerAutomaton(*(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes))
 
 
+@functools.lru_cache(maxsize=16)
 def batch_of(case: Case) -> batch.GroupBatch:
     """A batch full of signal, as `batch.plan` lays it out."""
     work = case.work

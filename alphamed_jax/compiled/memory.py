@@ -4,7 +4,10 @@ A phase's own peak is the compiler's. Here is what training keeps beside it, and
 are made of.
 """
 
+import functools
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -72,7 +75,8 @@ def device_bytes(tree: Any) -> int:
     return sum(size(x) for x in jax.tree.leaves(tree))
 
 
-def sizes(case: Case, rounds: int = 1) -> dict[str, int]:
+@functools.lru_cache(maxsize=16)
+def sizes(case: Case, rounds: int = 1) -> Mapping[str, int]:
     """Bytes on a device of everything that may lie there; see `ARGUMENTS` and `BESIDE`.
 
     Args:
@@ -95,7 +99,7 @@ def sizes(case: Case, rounds: int = 1) -> dict[str, int]:
     fanned = 0 if work.slots is None else device_bytes(arguments.prompt_caches(case, slots))
     rows = device_bytes(decoding._replace(keys=(), values=()))
     scored = reference if reference and not work.old_logprobs else weights
-    return {
+    known = {
         "weights": weights,
         "layers": weights - ends,
         "ends": ends,
@@ -116,6 +120,7 @@ def sizes(case: Case, rounds: int = 1) -> dict[str, int]:
         "unscored": weights + reference - scored,
         "copy": weights + optimizer,
     }
+    return MappingProxyType(known)
 
 
 def beside(case: Case, rounds: int = 1) -> dict[str, int]:
@@ -124,7 +129,7 @@ def beside(case: Case, rounds: int = 1) -> dict[str, int]:
     return {phase: sum(known[part] for part in parts) for phase, parts in BESIDE.items()}
 
 
-def parts(known: dict[str, int], phase: str) -> dict[str, int]:
+def parts(known: Mapping[str, int], phase: str) -> dict[str, int]:
     """Bytes of each kind (`GROUPS`) during a phase, before any temporary array."""
     there = (*ARGUMENTS.get(phase, ()), *BESIDE[phase])
     return {

@@ -189,11 +189,9 @@ class _Trials:
         return found.fits
 
 
-def _hopeless(case: Case, cost: PhaseCost | None, trial: Case, room: int) -> bool:
-    """Whether an update of smaller micro-batches is still far too large, if activations shrink with
-    them and gradients stay."""
-    if cost is None:
-        return False
+def _hopeless(case: Case, cost: PhaseCost, trial: Case, room: int) -> bool:
+    """Whether an update of smaller micro-batches is still far too large: activations shrink with
+    them, gradients do not."""
     known = sizes(case)
     fixed = 3 * known["weights"] + known["optimizer"] + known["batch"]
     share = trial.work.micro_batch / case.work.micro_batch
@@ -267,7 +265,8 @@ def _attempt(
             least = floor(trial, trials.rounds)
             if any(least[name] > room for name in names):
                 continue
-            if rung != rungs[-1] and _hopeless(case, now.get("update"), trial, room):
+            before = now.get("update") if group == LEARNING else None
+            if before and rung != rungs[-1] and _hopeless(case, before, trial, room):
                 continue
             there = {n: c for n, c in now.items() if n not in changed(rung, group)}
             for name in names:

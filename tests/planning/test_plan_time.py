@@ -55,9 +55,7 @@ def test_steps_of_short_caches_read_less():
 
 def step_of(config, mean, effective=1.0, **costs):
     costs = {name: plans.cost(*of[0], turn=of[1]) for name, of in costs.items()}
-    return expect(
-        plans.case(config), config, costs, CHIP, mean, effective=effective, questions=80
-    )
+    return expect(plans.case(config), config, costs, CHIP, mean, effective=effective, questions=80)
 
 
 def test_a_step_is_the_sum_of_its_phases_as_often_as_they_run():
@@ -109,7 +107,9 @@ def test_fewer_slots_take_more_steps_and_refills():
 
 def test_collectives_of_a_step_add_up():
     config = plans.config()
-    one = plans.cost(1)._replace(collectives={"all-gather": 5.0}, turn_collectives={"all-reduce": 2.0})
+    one = plans.cost(1)._replace(
+        collectives={"all-gather": 5.0}, turn_collectives={"all-reduce": 2.0}
+    )
     found = expect(
         plans.case(config),
         config,
