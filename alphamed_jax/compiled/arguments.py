@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from alphamed_jax.model import hf, llama
 from alphamed_jax.model.llama import LlamaConfig
-from alphamed_jax.model.mesh import data_rows, sharding
+from alphamed_jax.model.mesh import AnyMesh, data_rows, sharding
 from alphamed_jax.rl import batch, decode, layout, update
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.reward import AnswerAutomaton
@@ -52,7 +51,7 @@ class Case(NamedTuple):
     """A model on a mesh, with the sizes of a step."""
 
     model: LlamaConfig
-    mesh: Mesh
+    mesh: AnyMesh
     work: Workload
     settings: Settings
 
@@ -70,6 +69,11 @@ def _array(case: Case, shape: Sequence[int], dtype: Any, *axes: str | None) -> A
 def params(case: Case, dtype: Any = jnp.float32) -> Any:
     """Weights as training holds them; those of the reference policy in the compute dtype."""
     return hf.abstract(case.model, case.mesh, dtype)
+
+
+def ends(case: Case) -> Any:
+    """Weights outside of the layers."""
+    return {name: w for name, w in params(case).items() if name != "layers"}
 
 
 def decode_weights(case: Case) -> layout.Layout:
@@ -160,6 +164,7 @@ def automaton() -> AnswerAutomaton:
     return AnswerAutomaton(*(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes))
 
 
+@functools.lru_cache(maxsize=16)
 def batch_of(case: Case) -> batch.GroupBatch:
     """A batch full of signal, as `batch.plan` lays it out."""
     work = case.work
@@ -205,6 +210,7 @@ def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
     """How each phase is lowered."""
     model, work, settings = case.model, case.work, case.settings
     dtype, sampling = settings.compute.dtype, settings.sampling
+    sharded = not work.gathered
     stops = _array(case, (8,), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     # Made outside of the mesh's context, in which optax would place a counter on its devices.
@@ -263,9 +269,10 @@ def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
         return update.update.lower(state, batch_of(case), _scalar(), totals, settings=settings)
 
     return {
-        "decode_layout": lambda: jax.jit(layout.decode_layout, static_argnums=(0, 2, 3, 4)).lower(
-            model, params(case), dtype, False, not case.work.gathered
+        "layer_layout": lambda: layout.layer_layout.lower(
+            model, params(case)["layers"], _scalar(), dtype, False, sharded
         ),
+        "head_layout": lambda: layout.head_layout.lower(model, ends(case), dtype, False, sharded),
         "prefill": prefill,
         "refill": refill,
         "decode": steps,

@@ -30,7 +30,7 @@ class Collective(NamedTuple):
         Of n devices each sends all but its share of what is gathered, that twice for a sum, and
         n - 1 results of a scattered sum. (Chan et al. 2007, section 4.)
         """
-        n, size = self.group, sum(self.given.values())
+        n, size = self.group, float(sum(self.given.values()))
         if self.kind == "collective-permute":
             return size
         if self.kind == "reduce-scatter":

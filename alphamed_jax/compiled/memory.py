@@ -4,7 +4,10 @@ A phase's own peak is the compiler's. Here is what training keeps beside it, and
 are made of.
 """
 
+import functools
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -18,7 +21,8 @@ from alphamed_jax.rl import update
 # for decoding during a rollout, the prompts' caches until its end.
 _STATE = ("weights", "optimizer", "reference")
 ARGUMENTS: dict[str, tuple[str, ...]] = {
-    "decode_layout": ("weights",),
+    "layer_layout": ("layers",),
+    "head_layout": ("ends",),
     "prefill": ("weights",),
     "fan_out": ("prompt_caches",),
     "refill": ("decode_weights", "caches", "records"),
@@ -29,7 +33,9 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "update": ("weights", "optimizer", "batch"),
 }
 BESIDE: dict[str, tuple[str, ...]] = {
-    "decode_layout": ("optimizer", "reference"),
+    # Of the last layer: all others are made.
+    "layer_layout": ("ends", "optimizer", "reference", "decode_weights"),
+    "head_layout": ("layers", "optimizer", "reference", "decode_weights"),
     "prefill": ("optimizer", "reference", "decode_weights"),
     "fan_out": (*_STATE, "decode_weights", "caches", "records", "fanned_out"),
     "refill": (*_STATE, "prompt_caches", "fanned_out"),
@@ -43,7 +49,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
 }
 # How the parts are shown.
 GROUPS = {
-    "weights": ("weights", "reference", "scored", "unscored"),
+    "weights": ("weights", "layers", "ends", "reference", "scored", "unscored"),
     "optimizer": ("optimizer",),
     "decode_weights": ("decode_weights", "kept_layout"),
     "caches": (
@@ -69,7 +75,8 @@ def device_bytes(tree: Any) -> int:
     return sum(size(x) for x in jax.tree.leaves(tree))
 
 
-def sizes(case: Case, rounds: int = 1) -> dict[str, int]:
+@functools.lru_cache(maxsize=16)
+def sizes(case: Case, rounds: int = 1) -> Mapping[str, int]:
     """Bytes on a device of everything that may lie there; see `ARGUMENTS` and `BESIDE`.
 
     Args:
@@ -79,6 +86,7 @@ def sizes(case: Case, rounds: int = 1) -> dict[str, int]:
     state = update.abstract_state(settings, arguments.params(case))
     optimizer = device_bytes((state.opt_state, state.updates, state.skipped))
     weights = device_bytes(state.params)
+    ends = device_bytes(arguments.ends(case))
     low = device_bytes(arguments.params(case, settings.compute.dtype))
     reference = low if settings.loss.kl_coef > 0 else 0
     layout = device_bytes(arguments.decode_weights(case))
@@ -91,8 +99,10 @@ def sizes(case: Case, rounds: int = 1) -> dict[str, int]:
     fanned = 0 if work.slots is None else device_bytes(arguments.prompt_caches(case, slots))
     rows = device_bytes(decoding._replace(keys=(), values=()))
     scored = reference if reference and not work.old_logprobs else weights
-    return {
+    known = {
         "weights": weights,
+        "layers": weights - ends,
+        "ends": ends,
         "optimizer": optimizer,
         "reference": reference,
         "decode_weights": layout,
@@ -110,6 +120,7 @@ def sizes(case: Case, rounds: int = 1) -> dict[str, int]:
         "unscored": weights + reference - scored,
         "copy": weights + optimizer,
     }
+    return MappingProxyType(known)
 
 
 def beside(case: Case, rounds: int = 1) -> dict[str, int]:
@@ -118,7 +129,7 @@ def beside(case: Case, rounds: int = 1) -> dict[str, int]:
     return {phase: sum(known[part] for part in parts) for phase, parts in BESIDE.items()}
 
 
-def parts(known: dict[str, int], phase: str) -> dict[str, int]:
+def parts(known: Mapping[str, int], phase: str) -> dict[str, int]:
     """Bytes of each kind (`GROUPS`) during a phase, before any temporary array."""
     there = (*ARGUMENTS.get(phase, ()), *BESIDE[phase])
     return {

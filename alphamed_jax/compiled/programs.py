@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from alphamed_jax.compiled import closed_form, collectives, costs, hlo, memory, topology
 from alphamed_jax.compiled.arguments import Case, Workload, batch_of, lowerings, slots_of
@@ -25,7 +26,7 @@ from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.score import Compute
 from alphamed_jax.rl.update import Settings
 
-PHASES = ("decode_layout", "prefill", "fan_out", "refill", "decode", "grow")
+PHASES = ("layer_layout", "head_layout", "prefill", "fan_out", "refill", "decode", "grow")
 PHASES += ("reward", "score", "update")
 DECODE_BAR, UPDATE_BAR = 1.3, 1.4
 
@@ -72,6 +73,7 @@ class Phase(NamedTuple):
 def measure(case: Case, name: str, lower: Callable[[], jax.stages.Lowered]) -> Phase | str:
     """Compile one phase, and read its program; if it does not fit, what the compiler says."""
     started = time.perf_counter()
+    assert isinstance(case.mesh, Mesh), "programs are compiled for devices"
     with jax.set_mesh(case.mesh):
         lowered = lower()
     between = time.perf_counter()

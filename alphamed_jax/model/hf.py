@@ -33,14 +33,14 @@ from alphamed_jax.model.hf_folder import (
 )
 from alphamed_jax.model.hf_layout import Tensor, by_key, tensors
 from alphamed_jax.model.llama import LlamaConfig, Params
-from alphamed_jax.model.mesh import check_heads, sharding, single_device_mesh
+from alphamed_jax.model.mesh import AnyMesh, check_heads, sharding, single_device_mesh
 
 __all__ = ["abstract", "inspect", "load", "locate", "read_config", "save"]
 
 STORED_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
-def abstract(config: LlamaConfig, mesh: Mesh, dtype: Any) -> Params:
+def abstract(config: LlamaConfig, mesh: AnyMesh, dtype: Any) -> Params:
     """Shapes, dtype and shardings of the parameters, without any array."""
     return llama.map_weights(
         lambda shape, axes: jax.ShapeDtypeStruct(

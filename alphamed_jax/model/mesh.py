@@ -8,12 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from alphamed_jax.errors import UserError
 
 AXES = ("replica", "fsdp", "tensor")
+AnyMesh = Mesh | AbstractMesh
 
 # Logical axis -> mesh axes. Activations are split over rows, weights over both mesh axes:
 # `fsdp` shards are gathered when used, `tensor` shards are used as they are.
@@ -108,7 +109,7 @@ def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Any) -> P:
     return P(*entries)
 
 
-def sharding(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+def sharding(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: AnyMesh) -> NamedSharding:
     """Named sharding of an array with these logical axes."""
     return NamedSharding(mesh, spec(axes, shape, mesh))
 
@@ -121,8 +122,11 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec(axes, x.shape, mesh))
 
 
-def mesh_of(tree: Any) -> Mesh:
-    """The mesh that a pytree of arrays lives on (a 1x1x1 mesh for single-device arrays)."""
+def mesh_of(tree: Any) -> Any:
+    """The mesh that a pytree of arrays lives on (a 1x1x1 mesh for single-device arrays).
+
+    That of shapes alone may be an `AbstractMesh`, whose devices are nowhere.
+    """
     for leaf in jax.tree.leaves(tree):
         if isinstance(getattr(leaf, "sharding", None), NamedSharding):
             return leaf.sharding.mesh
@@ -147,7 +151,7 @@ def _replicate(mesh: Mesh) -> Any:
     return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, P()))
 
 
-def check_heads(num_heads: int, num_kv_heads: int, mesh: Mesh) -> None:
+def check_heads(num_heads: int, num_kv_heads: int, mesh: AnyMesh) -> None:
     """Refuse a tensor axis that would cut a head in two.
 
     Key/value heads may be fewer than the axis: then they are kept whole on each shard.

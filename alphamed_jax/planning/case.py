@@ -23,7 +23,7 @@ def case_for(
       UserError: the mesh cuts heads, or has more data rows than a micro-batch has sequences.
     """
     rollout, rows = config.rollout, data_rows(devices.mesh)
-    check_heads(model.num_heads, model.num_kv_heads, devices.mesh)  # type: ignore[arg-type]
+    check_heads(model.num_heads, model.num_kv_heads, devices.mesh)
     if config.update.micro_batch < rows:
         raise UserError(
             f"update.micro_batch ({config.update.micro_batch}) is below the {rows} data rows of "
@@ -43,7 +43,7 @@ def case_for(
         gathered=rollout.weights == "gathered",
     )
     settings = make_settings(config, model, devices.platform)
-    case = Case(model, devices.mesh, work, settings)  # type: ignore[arg-type]
+    case = Case(model, devices.mesh, work, settings)
     if slots_of(case) >= prompts * rollout.group_size:
         case = case._replace(work=work._replace(slots=None))
     return case
@@ -52,12 +52,12 @@ def case_for(
 def phases_of(case: Case) -> tuple[str, ...]:
     """The programs that a step of a case runs, in order; see `programs.PHASES`."""
     work = case.work
-    used = {"decode_layout", "prefill", "refill", "decode", "reward", "update"}
+    used = {"layer_layout", "head_layout", "prefill", "refill", "decode", "reward", "update"}
     if work.slots is not None:
         used.add("fan_out")
     if work.response >= 2 * FIRST_CAPACITY:
         used.add("grow")
     if work.old_logprobs or case.settings.loss.kl_coef > 0:
         used.add("score")
-    order = ("decode_layout", "prefill", "refill", "fan_out", "decode", "grow")
+    order = ("layer_layout", "head_layout", "prefill", "refill", "fan_out", "decode", "grow")
     return tuple(p for p in (*order, "reward", "score", "update") if p in used)

@@ -8,7 +8,7 @@ from jax.sharding import AbstractMesh, AxisType
 from alphamed_jax.compiled import topology
 from alphamed_jax.compiled.topology import GIB, Chip
 from alphamed_jax.errors import UserError, nearest
-from alphamed_jax.model.mesh import AXES, parse_mesh
+from alphamed_jax.model.mesh import AXES, AnyMesh, parse_mesh
 from alphamed_jax.planning.flags import PlanFlags
 
 # Data sheets of the SXM modules with 80 GB: dense bf16, memory, and NVLink in one direction, which
@@ -24,7 +24,7 @@ class Devices(NamedTuple):
     """What is planned for."""
 
     topology: str
-    mesh: topology.Mesh | AbstractMesh
+    mesh: AnyMesh
     chip: Chip
     platform: str
     """tpu, gpu or cpu."""

@@ -15,7 +15,10 @@ remat with a second forward pass. Memory traffic is that of weights, caches and 
 communication that of gathered weights, scattered gradients and sums over the tensor axis.
 """
 
+import functools
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from alphamed_jax.compiled import arguments, closed_form, memory
 from alphamed_jax.compiled.arguments import Case, slots_of
@@ -45,7 +48,8 @@ def _logits(case: Case, rows: int) -> int:
     return 4 * rows * case.model.vocab_size // closed_form.shards(case.model, "vocab", tensor)
 
 
-def estimate(case: Case) -> dict[str, PhaseCost]:
+@functools.lru_cache(maxsize=16)
+def estimate(case: Case) -> Mapping[str, PhaseCost]:
     """Costs of all phases on one device, estimated from shapes."""
     known = memory.sizes(case)
     found = {}
@@ -54,21 +58,32 @@ def estimate(case: Case) -> dict[str, PhaseCost]:
         peak = sum(known[part] for part in there) + temporaries
         given, moved = ({"sent": x.sent} if x.sent else {} for x in (base, turn))
         found[name] = PhaseCost(base, turn, given, moved, peak, estimated=True)
-    return found
+    return MappingProxyType(found)
 
 
-def _small(case: Case, known: dict[str, int]):
+def _small(case: Case, known: Mapping[str, int]):
     return Amount(), Amount(), 0
 
 
-def _decode_layout(case: Case, known: dict[str, int]):
+def _layout(case: Case, weights: int, made: float):
+    """Weights for decoding, made of those that a device holds."""
     fsdp = case.mesh.shape["fsdp"]
-    made = known["decode_weights"]
     sent = made * (fsdp - 1) / fsdp if case.work.gathered else 0
-    return Amount(0, known["weights"] + made, sent), Amount(), made
+    return Amount(0, weights + made, sent), Amount(), int(made)
 
 
-def _prefill(case: Case, known: dict[str, int]):
+def _layer_layout(case: Case, known: Mapping[str, int]):
+    layers = case.model.num_layers
+    share = known["layers"] / known["weights"]
+    return _layout(case, known["layers"] // layers, known["decode_weights"] * share / layers)
+
+
+def _head_layout(case: Case, known: Mapping[str, int]):
+    share = known["ends"] / known["weights"]
+    return _layout(case, known["ends"], known["decode_weights"] * share)
+
+
+def _prefill(case: Case, known: Mapping[str, int]):
     model, work, rows = case.model, case.work, data_rows(case.mesh)
     tokens = work.prompts * work.prompt_width
     pairs = work.prompts * closed_form.causal_pairs(work.prompt_width, [])
@@ -88,7 +103,7 @@ def _gathered(case: Case, passes: int) -> tuple[float, float]:
     return size, size * (fsdp - 1) / fsdp
 
 
-def _decode(case: Case, known: dict[str, int]):
+def _decode(case: Case, known: Mapping[str, int]):
     model, work = case.model, case.work
     tensor, slots = case.mesh.shape["tensor"], slots_of(case)
     here = slots // data_rows(case.mesh)
@@ -110,7 +125,7 @@ def _decode(case: Case, known: dict[str, int]):
     return Amount(), Amount(flops, traffic, sent), 2 * _logits(case, here)
 
 
-def _passes(case: Case, known: dict[str, int], backward: bool):
+def _passes(case: Case, known: Mapping[str, int], backward: bool):
     """One micro-batch: its work, and bytes of its temporary arrays without gradients."""
     model, rows = case.model, data_rows(case.mesh)
     remat, chunk = case.settings.compute.remat, case.settings.compute.logits_chunk
@@ -139,12 +154,12 @@ def _passes(case: Case, known: dict[str, int], backward: bool):
     return Amount(flops * passes, reads, sent), made, micros
 
 
-def _score(case: Case, known: dict[str, int]):
+def _score(case: Case, known: Mapping[str, int]):
     work, made, _ = _passes(case, known, backward=False)
     return Amount(), work, made
 
 
-def _update(case: Case, known: dict[str, int]):
+def _update(case: Case, known: Mapping[str, int]):
     turn, made, micros = _passes(case, known, backward=True)
     gradients = known["weights"] * (1 if micros == 1 else 2)
     state = known["weights"] + known["optimizer"]
@@ -153,7 +168,8 @@ def _update(case: Case, known: dict[str, int]):
 
 
 _ESTIMATES = {
-    "decode_layout": _decode_layout,
+    "layer_layout": _layer_layout,
+    "head_layout": _head_layout,
     "prefill": _prefill,
     "fan_out": lambda case, known: (
         Amount(0, known["fanned_out"] * 2),

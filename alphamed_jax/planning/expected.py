@@ -89,7 +89,7 @@ def decode_loop(
     return total, amount
 
 
-def _sum(a: Seconds, b: Seconds, times: float = 1) -> Seconds:
+def _sum(a: Seconds, b: Seconds, times: float | int = 1) -> Seconds:
     return Seconds(*(x + times * y for x, y in zip(a, b, strict=True)))
 
 
@@ -138,7 +138,12 @@ def expect(
     grown = sum(capacity < longest for capacity in capacities(work.response))
     count, share = trained(case, config, effective, lengths)
     scorings = (config.loss.kl_coef > 0) + work.old_logprobs
-    times = {"refill": refills, "fan_out": refills, "grow": grown}
+    times = {
+        "layer_layout": case.model.num_layers,
+        "refill": refills,
+        "fan_out": refills,
+        "grow": grown,
+    }
     updates = {"update": config.updates_per_step, "score": scorings * config.update.mini_batches}
     found: dict[str, Seconds] = {}
     work_of: dict[str, Amount] = {}

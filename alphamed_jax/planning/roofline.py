@@ -15,7 +15,7 @@ class Amount(NamedTuple):
     sent: float = 0
     """Bytes sent to other devices."""
 
-    def plus(self, other: "Amount", times: float = 1) -> "Amount":
+    def plus(self, other: "Amount", times: float | int = 1) -> "Amount":
         """The sum with `times` the other."""
         return Amount(*(a + times * b for a, b in zip(self, other, strict=True)))
 
@@ -23,9 +23,9 @@ class Amount(NamedTuple):
 class Seconds(NamedTuple):
     """Time that an amount takes at peak rates, each resource by itself."""
 
-    products: float = 0
-    memory: float = 0
-    links: float = 0
+    products: float = 0.0
+    memory: float = 0.0
+    links: float = 0.0
 
     @property
     def apart(self) -> float:

@@ -23,11 +23,12 @@ from alphamed_jax.planning.phase import PhaseCost
 
 # Programs to compile for the search, beyond those of the plan itself.
 MOST_COMPILES = 8
+LAYOUT = ("layer_layout", "head_layout")
 LEARNING = ("score", "update")
 DECODING = ("refill", "fan_out", "decode", "grow")
 # Those that need most memory first: where they do not fit, the others need not be compiled.
 MEASURED_FIRST = ("update", "score", "decode", "grow", "refill", "fan_out")
-MEASURED_FIRST += ("prefill", "decode_layout", "reward")
+MEASURED_FIRST += ("prefill", *LAYOUT, "reward")
 
 # Setting -> the programs that it changes, and what it costs.
 PROGRAMS = {
@@ -35,7 +36,7 @@ PROGRAMS = {
     "update.remat": LEARNING,
     "update.logits_chunk": LEARNING,
     "rollout.slots": DECODING,
-    "rollout.weights": ("decode_layout", *DECODING),
+    "rollout.weights": (*LAYOUT, *DECODING),
     "optimizer.moment_dtype": ("update",),
 }
 PRICES = {
@@ -135,7 +136,7 @@ def bases(config: Config, mesh: tuple[int, int, int], failing: tuple[str, ...]) 
     """
     found: list[Changes] = [()]
     sharded = has(config, "rollout.weights") and config.rollout.weights != "sharded"  # type: ignore[attr-defined]
-    if sharded and not {*DECODING, "decode_layout", "prefill"}.isdisjoint(failing):
+    if sharded and not {*LAYOUT, *DECODING, "prefill"}.isdisjoint(failing):
         found.append((Change("rollout.weights", "sharded"),))
     name = "optimizer.moment_dtype"
     if has(config, name) and config.optimizer.moment_dtype != "bfloat16":  # type: ignore[attr-defined]
@@ -188,11 +189,9 @@ class _Trials:
         return found.fits
 
 
-def _hopeless(case: Case, cost: PhaseCost | None, trial: Case, room: int) -> bool:
-    """Whether an update of smaller micro-batches is still far too large, if activations shrink with
-    them and gradients stay."""
-    if cost is None:
-        return False
+def _hopeless(case: Case, cost: PhaseCost, trial: Case, room: int) -> bool:
+    """Whether an update of smaller micro-batches is still far too large: activations shrink with
+    them, gradients do not."""
     known = sizes(case)
     fixed = 3 * known["weights"] + known["optimizer"] + known["batch"]
     share = trial.work.micro_batch / case.work.micro_batch
@@ -248,7 +247,7 @@ def _attempt(
         return False
     now = {n: c for n, c in costs.items() if n not in changed(base, tuple(costs))}
     ladders = {
-        ("decode_layout", "prefill", "reward"): [],
+        (*LAYOUT, "prefill", "reward"): [],
         DECODING: decoding_ladder(case),
         LEARNING: learning_ladder(config, data_rows(case.mesh)),
     }
@@ -266,7 +265,8 @@ def _attempt(
             least = floor(trial, trials.rounds)
             if any(least[name] > room for name in names):
                 continue
-            if rung != rungs[-1] and _hopeless(case, now.get("update"), trial, room):
+            before = now.get("update") if group == LEARNING else None
+            if before and rung != rungs[-1] and _hopeless(case, before, trial, room):
                 continue
             there = {n: c for n, c in now.items() if n not in changed(rung, group)}
             for name in names:

@@ -1,6 +1,6 @@
 """What a plan prints: tables in Markdown, which are read as well on a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from alphamed_jax.compiled.topology import GIB, Chip
 from alphamed_jax.planning.expected import Expected
@@ -8,6 +8,7 @@ from alphamed_jax.planning.fit import Held
 from alphamed_jax.planning.phase import PhaseCost
 from alphamed_jax.planning.roofline import seconds
 
+Number = float | int
 COLUMNS = {
     "weights": "weights",
     "optimizer": "optimiser",
@@ -16,6 +17,11 @@ COLUMNS = {
     "batch": "batch",
     "copy": "copy",
 }
+
+
+# What a row of the phases is for, where it is not the whole of the step.
+UNITS = {"layer_layout": "a layer", "decode": "a step"}
+UNITS |= {"score": "a micro-batch", "update": "a micro-batch"}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -38,12 +44,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([show(header), f"|{rule}|", *map(show, rows)])
 
 
-def gib(size: float) -> str:
-    """Bytes as GiB."""
-    return f"{size / GIB:.2f}"
+def gib(size: Number) -> str:
+    """Bytes as GiB: two digits after the point, or as many as show something."""
+    return f"{size / GIB:.2f}" if size >= GIB / 10 or size == 0 else f"{size / GIB:.2g}"
 
 
-def scaled(number: float, unit: str = "") -> str:
+def scaled(number: Number, unit: str = "") -> str:
     """A number with three digits and a prefix, as 1.23 T."""
     for prefix in ("", "k", "M", "G", "T", "P"):
         if abs(number) < 1000 or prefix == "P":
@@ -52,7 +58,7 @@ def scaled(number: float, unit: str = "") -> str:
     raise AssertionError("the last prefix takes all")
 
 
-def duration(time: float) -> str:
+def duration(time: Number) -> str:
     """Seconds as ms, s, min or h."""
     for size, unit in ((3600, "h"), (120, "min"), (1, "s"), (1e-3, "ms")):
         if time >= size:
@@ -60,7 +66,7 @@ def duration(time: float) -> str:
     return "0" if time == 0 else "< 1 ms"
 
 
-def memory_table(phases: dict[str, Held], costs: dict[str, PhaseCost], capacity: float) -> str:
+def memory_table(phases: dict[str, Held], costs: dict[str, PhaseCost], capacity: Number) -> str:
     """GiB per chip in each phase, against the capacity."""
     rows = []
     for name, there in phases.items():
@@ -73,7 +79,7 @@ def memory_table(phases: dict[str, Held], costs: dict[str, PhaseCost], capacity:
     return table(header, rows)
 
 
-def moved(kinds: dict[str, float]) -> str:
+def moved(kinds: Mapping[str, Number]) -> str:
     """Bytes by kind of collective, largest first."""
     return ", ".join(
         f"{kind} {scaled(size, 'B')}"
@@ -92,7 +98,7 @@ def phase_table(costs: dict[str, PhaseCost], chip: Chip) -> str:
             kind: cost.collectives.get(kind, 0) + cost.turn_collectives.get(kind, 0)
             for kind in cost.collectives | cost.turn_collectives
         }
-        unit = {"decode": "decode, a step", "update": "update, a micro-batch"}.get(name, name)
+        unit = f"{name}, {UNITS[name]}" if name in UNITS else name
         rows.append(
             [
                 f"{unit}{' *' if cost.estimated else ''}",
@@ -112,7 +118,7 @@ def expected_table(expected: Sequence[Expected]) -> str:
     """A step and an epoch for each expected length."""
     rows = []
     for e in expected:
-        rollout = ("decode_layout", "prefill", "refill", "fan_out", "decode", "grow")
+        rollout = ("layer_layout", "head_layout", "prefill", "refill", "fan_out", "decode", "grow")
         parts = [sum(e.phases[p].apart for p in e.phases if p in rollout)]
         parts.append(sum(e.phases[p].apart for p in e.phases if p not in rollout))
         rows.append(

@@ -1,0 +1,67 @@
+"""The configurations in configs/: they load, and fit where their first lines say that they do."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+from jax.sharding import AbstractMesh, AxisType
+
+from alphamed_jax.compiled import topology
+from alphamed_jax.config import load_config
+from alphamed_jax.model.mesh import AXES, parse_mesh
+from alphamed_jax.planning.case import case_for, phases_of
+from alphamed_jax.planning.devices import Devices, devices_for
+from alphamed_jax.planning.estimate import estimate
+from alphamed_jax.planning.fit import failing, held
+from alphamed_jax.planning.flags import PlanFlags
+from alphamed_jax.planning.measure import compiling
+from alphamed_jax.planning.shape import model_shape
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+WANTED = {
+    "alphamed_3b": {"v5e:2x4", "v6e:2x4"},
+    "alphamed_8b": {"v5e:8x8", "v5p:2x2x2", "v6e:4x4"},
+    "alphamed_70b": {"v5p:4x4x8", "v5p:4x4x4", "v6e:8x8"},
+}
+
+
+def places(name):
+    """Topologies and meshes for which a configuration says that it fits."""
+    comment = (CONFIGS / f"{name}.yaml").read_text().split("model:")[0].replace("\n# ", " ")
+    (line,) = re.findall(r"Fits, as the plan shows: (.*?)\. ", comment)
+    return re.findall(r"(v\d\w:[\dx]+) --mesh ([\dx]+)", line)
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_each_says_where_it_fits_and_how_to_plan_it(name):
+    assert {where for where, _ in places(name)} == WANTED[name]
+    where, mesh = places(name)[0]
+    text = (CONFIGS / f"{name}.yaml").read_text()
+    assert f"plan --config configs/{name}.yaml --mesh {mesh} --topology {where}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "mesh"), [(name, *place) for name in WANTED for place in places(name)]
+)
+def test_estimated_from_shapes_each_fits_where_it_says(name, where, mesh):
+    config, chip = load_config(CONFIGS / f"{name}.yaml"), topology.chip(where)
+    sizes = parse_mesh(mesh)
+    on = AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
+    case = case_for(config, model_shape(config.model), Devices(where, on, chip, "tpu"))
+    costs = {phase: cost for phase, cost in estimate(case).items() if phase in phases_of(case)}
+    assert not failing(held(case, costs, chip))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="compiling for TPUs needs libtpu: pip install -e '.[plan]'",
+)
+def test_the_update_that_is_tightest_fits_as_compiled():
+    # 3B on eight chips of 16 GB.
+    config = load_config(CONFIGS / "alphamed_3b.yaml")
+    devices = devices_for("v5e:2x4", "2x4", PlanFlags())
+    case = case_for(config, model_shape(config.model), devices)
+    found = held(case, {"update": compiling(case, "update")}, devices.chip)
+    assert not failing(found)
