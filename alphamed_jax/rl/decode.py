@@ -118,10 +118,18 @@ def prefill(
     return Prompts(per_layer(kv[0]), per_layer(kv[1]), lengths), last
 
 
-def _take(x: Shaped[Array, "R m ..."], index: Int[Array, "R s"]) -> Shaped[Array, "R s ..."]:
-    """Elements `index` of each data row's share."""
+def _take(
+    x: Shaped[Array, "R m ..."], index: Int[Array, "R s"], *axes: str | None
+) -> Shaped[Array, "R s ..."]:
+    """Elements `index` of each data row's share; `axes` are the logical ones of an element."""
     taken = jax.vmap(lambda share, i: share[i])(x, index)
-    return constrain(taken, "batch", *(None,) * (taken.ndim - 1))
+    return constrain(taken, "batch", None, *axes, *(None,) * (taken.ndim - 2 - len(axes)))
+
+
+def _take_caches(x: Shaped[Array, "B K S H"], index: Int[Array, "R s"]) -> Array:
+    """Caches `index` of each data row's share, [R·s K S H]."""
+    taken = _take(_split(x, index.shape[0]), index, "kv_heads")
+    return constrain(jax.lax.collapse(taken, 0, 2), "batch", "kv_heads", None, None)
 
 
 def _split(x: Shaped[Array, "B ..."], data_rows: int) -> Shaped[Array, "R m ..."]:
@@ -132,11 +140,12 @@ def _split(x: Shaped[Array, "B ..."], data_rows: int) -> Shaped[Array, "R m ..."
 @jax.jit
 def fan_out(prompts: Prompts, index: Int[Array, "R s"]) -> Prompts:
     """A copy of its prompt's cache for each slot; `index` counts within the data row."""
-
-    def copies(x):
-        return jax.lax.collapse(_take(_split(x, index.shape[0]), index), 0, 2)
-
-    return jax.tree.map(copies, prompts)
+    lengths = _take(_split(prompts.lengths, index.shape[0]), index)
+    return Prompts(
+        tuple(_take_caches(x, index) for x in prompts.keys),
+        tuple(_take_caches(x, index) for x in prompts.values),
+        lengths.reshape(-1),
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("config", "group", "slots", "length", "capacity"))
@@ -372,12 +381,8 @@ def grow(state: Decoding, *, capacity: int) -> Decoding:
 @jax.jit
 def keep(state: Decoding, kept: Int[Array, "R s"]) -> Decoding:
     """The same state with only the slots `kept` of each data row, each beside its own prompt."""
-
-    def rows(cache):
-        return jax.lax.collapse(_take(_split(cache, len(kept)), kept), 0, 2)
-
     return state._replace(
         slots=jax.tree.map(lambda x: _take(x, kept), state.slots),
-        keys=tuple(map(rows, state.keys)),
-        values=tuple(map(rows, state.values)),
+        keys=tuple(_take_caches(x, kept) for x in state.keys),
+        values=tuple(_take_caches(x, kept) for x in state.values),
     )
