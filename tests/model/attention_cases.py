@@ -1,5 +1,6 @@
 """Queries, keys and values of prompts and their responses, and dense attention over them."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ class Sizes(NamedTuple):
 
 
 def lane_arrays(sizes, seed=0):
-    """Arguments of `lanes`: q, prompt_k, prompt_v, prompt_lengths, own_k, own_v, member."""
+    """Arguments of `lanes` by name."""
     rng = np.random.default_rng(seed)
     p, n, t = sizes[:3]
 
@@ -39,8 +40,15 @@ def lane_arrays(sizes, seed=0):
         borders = np.sort(rng.integers(1, t, (p, n, 3, 1)), axis=2)
         count = (np.arange(t) >= borders).sum(2)
         member = jnp.asarray(np.where(count == 3, -1, count), jnp.int32)
-    q = normal(p, n, t, sizes.heads, sizes.width)
-    return q, normal(*prompt), normal(*prompt), lengths, normal(*own), normal(*own), member
+    return {
+        "q": normal(p, n, t, sizes.heads, sizes.width),
+        "prompt_k": normal(*prompt),
+        "prompt_v": normal(*prompt),
+        "prompt_lengths": lengths,
+        "own_k": normal(*own),
+        "own_v": normal(*own),
+        "member": member,
+    }
 
 
 def dense_lanes(q, prompt_k, prompt_v, prompt_lengths, own_k, own_v, member):
@@ -56,11 +64,13 @@ def dense_lanes(q, prompt_k, prompt_v, prompt_lengths, own_k, own_v, member):
 
 
 def prompt_arrays(prompts=2, length=24, heads=4, kv_heads=2, width=8, seed=0):
-    """Arguments of `causal`: q, k, v."""
+    """Arguments of `causal` by name."""
     rng = np.random.default_rng(seed)
-    counts = heads, kv_heads, kv_heads
-    shapes = [(prompts, length, count, width) for count in counts]
-    return tuple(jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes)
+    counts = {"q": heads, "k": kv_heads, "v": kv_heads}
+    return {
+        name: jnp.asarray(rng.normal(size=(prompts, length, count, width)), jnp.float32)
+        for name, count in counts.items()
+    }
 
 
 def dense_causal(q, k, v):
@@ -70,27 +80,32 @@ def dense_causal(q, k, v):
     return attention.causal(q, jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), mask)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _differentiated(function, floats, others, weights):
+    def weighted(floats):
+        mixed = function(**floats, **others)
+        return (mixed * weights).sum(), mixed
+
+    return jax.grad(weighted, has_aux=True)(floats)
+
+
 def outputs_and_gradients(function, arguments, weights=None):
-    """Output, and the gradient of a weighted sum of it in each float argument."""
-    places = [
-        i for i, x in enumerate(arguments) if x is not None and jnp.issubdtype(x.dtype, jnp.floating)
-    ]
+    """Output, and the gradient of a weighted sum of it in each float argument, by name."""
+    floats = {name: x for name, x in arguments.items() if is_float(x)}
+    others = {name: x for name, x in arguments.items() if not is_float(x)}
     if weights is None:
-        weights = np.random.default_rng(9).normal(size=arguments[0].shape)
+        weights = np.random.default_rng(9).normal(size=arguments["q"].shape)
+    gradients, mixed = _differentiated(function, floats, others, jnp.asarray(weights, jnp.float32))
+    return {"output": mixed} | gradients
 
-    def weighted(*floats):
-        given = list(arguments)
-        for place, x in zip(places, floats, strict=True):
-            given[place] = x
-        mixed = function(*given)
-        return (mixed * jnp.asarray(weights, jnp.float32)).sum(), mixed
 
-    gradient = jax.jit(jax.grad(weighted, argnums=tuple(range(len(places))), has_aux=True))
-    gradients, mixed = gradient(*(arguments[i] for i in places))
-    return mixed, *gradients
+def is_float(x):
+    """Whether it has a gradient."""
+    return x is not None and jnp.issubdtype(x.dtype, jnp.floating)
 
 
 def assert_same(found, expected, tolerance=1e-5):
     """Output and every gradient agree."""
-    for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, tolerance, tolerance, err_msg=name)
