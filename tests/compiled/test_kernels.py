@@ -11,8 +11,9 @@ from alphamed_jax.compiled import costs, hlo, topology
 from alphamed_jax.compiled.arguments import Case, Workload, lowerings
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.model import splash
-from alphamed_jax.model.attend import Attention
+from alphamed_jax.model.attend import Attention, with_lanes
 from alphamed_jax.model.llama import LlamaConfig
+from alphamed_jax.model.mesh import sharding
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.score import Compute
 from alphamed_jax.rl.update import Settings
@@ -120,10 +121,48 @@ def scores(text):
     return re.findall(r"\b(?:f32|bf16)\[(?:\d+,)*(?:1024,1024|1024,384|384,1024|384,384)\]", text)
 
 
+def compiled_gradient(kind, mesh):
+    """HLO of attention's gradient over prompts of 384 tokens and lanes of 1024, narrow heads."""
+    rows, lanes, length, prompt, heads, width = 4, 2, 1024, 384, 8, 64
+
+    def array(shape, dtype, *axes):
+        named = "batch", *axes, *(None,) * (len(shape) - 1 - len(axes))
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding(named, shape, mesh))
+
+    tokens = rows, prompt + lanes * length
+    q, k = (
+        array((*tokens, count, width), jnp.bfloat16, None, axis)
+        for count, axis in ((heads, "heads"), (heads // 2, "kv_heads"))
+    )
+    lengths = array((rows,), jnp.int32)
+    member = array((rows, lanes, length), jnp.int32)
+
+    def total(q, k, v, lengths, member):
+        attend = with_lanes(Attention(kind), lengths, prompt, member.shape, member)
+        return attend(q, k, v).astype(jnp.float32).sum()
+
+    gradient = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
+    with jax.set_mesh(mesh):
+        return gradient.lower(q, k, k, lengths, member).compile().as_text()
+
+
 @needs_libtpu
 @pytest.mark.slow
-def test_no_array_of_scores_is_left_in_an_update_and_its_flops_are_those_that_the_model_needs():
-    # Sizes in which no weight and no activation looks like scores; heads as narrow as 1B models'.
+def test_where_dense_attention_leaves_arrays_of_scores_splash_leaves_none():
+    mesh = topology.mesh_for("v5e:2x4", "2x4")
+    texts = {kind: compiled_gradient(kind, mesh) for kind in ("dense", "splash")}
+    assert scores(texts["dense"])
+    assert not scores(texts["splash"])
+    # Of a device's two rows and two heads: scores and output, then five products backward; of the
+    # four blocks of a lane with itself three.
+    pairs = 384**2 + 2 * (1024 * 384 + 3 * 512**2)
+    assert costs.matmul_flops(texts["splash"]) == (2 + 5) * 2 * 2 * 2 * 64 * pairs
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_an_update_runs_the_kernels_twice_forward_and_once_backward_in_a_layer():
+    # Sizes in which no weight and no activation looks like scores.
     model = LlamaConfig(
         vocab_size=2000,
         hidden_size=512,
@@ -133,25 +172,17 @@ def test_no_array_of_scores_is_left_in_an_update_and_its_flops_are_those_that_th
         num_kv_heads=4,
         head_dim=64,
     )
-    work = Workload(prompts=2, group=4, response=1024, micro_batch=4, packed=True)
+    work = Workload(prompts=2, group=2, response=1024, micro_batch=2)
+    compute = Compute(jnp.dtype("bfloat16"), "layer", attention=Attention("splash"))
+    settings = Settings(model, Sampling(), LossConfig(), OptimizerConfig(), compute, 0, 1024)
     mesh = topology.mesh_for("v5e:2x4", "2x4")
-    texts = {}
-    for kind in ("dense", "splash"):
-        compute = Compute(jnp.dtype("bfloat16"), "layer", attention=Attention(kind))
-        settings = Settings(
-            model, Sampling(), LossConfig(), OptimizerConfig(), compute, 0, work.response
-        )
-        lower = lowerings(Case(model, mesh, work, settings))["update"]
-        with jax.set_mesh(mesh):
-            lowered = lower()
-        texts[kind] = lowered.compile().as_text()
-    assert scores(texts["dense"])
-    assert not scores(texts["splash"])
-    # Each layer's forward pass twice, as its remat says, and its backward pass once: of a prompt,
-    # of lanes beside it, and of lanes among themselves.
-    program = hlo.parse(texts["splash"])
-    calls = [i.name for c in program.computations.values() for i in c.values()]
-    assert sum(name.startswith("splash_mha_fwd") for name in calls) == 2 * 3
-    assert sum(name.startswith("splash_mha_dkv") for name in calls) == 3
-    flops = {kind: costs.matmul_flops(text) for kind, text in texts.items()}
-    assert 0.6 * flops["dense"] < flops["splash"] < flops["dense"]
+    lower = lowerings(Case(model, mesh, work, settings))["update"]
+    with jax.set_mesh(mesh):
+        text = lower().compile().as_text()
+    assert not scores(text)
+    # A prompt's, those of its lanes, and those of lanes among themselves; remat runs them again.
+    program = hlo.parse(text)
+    calls = [i for c in program.computations.values() for i in c.values()]
+    kernels = [i.name for i in calls if i.opcode == "custom-call"]
+    assert sum(name.startswith("splash_mha_fwd") for name in kernels) == 2 * 3
+    assert sum(name.startswith("splash_mha_dkv") for name in kernels) == 3
