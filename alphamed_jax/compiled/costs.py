@@ -2,7 +2,7 @@
 
 XLA's own `cost_analysis` counts every loop as one turn and reads of VMEM like those of HBM, which
 after prefetching counts weights and caches two or three times; here loops count as often as they
-turn, and only HBM counts.
+turn, and only HBM counts. Pallas kernels, into which XLA does not look, are in `kernels`.
 """
 
 import functools
@@ -10,6 +10,7 @@ import math
 import re
 from typing import NamedTuple
 
+from alphamed_jax.compiled import kernels
 from alphamed_jax.compiled.hlo import (
     Instruction,
     Program,
@@ -149,6 +150,9 @@ def traffic(
     if opcode in _PARTIAL:
         size = sum(shape.size for shape in instruction.shapes)
         return Traffic(size if _hbm(operands[0]) else 0, _hbm(instruction.shapes))
+    attention = kernels.attention_call(instruction, operands)
+    if attention is not None:
+        return Traffic(*kernels.attention_bytes(attention, instruction, operands))
     if opcode.endswith("-start"):  # operands again, then results
         results = instruction.shapes[len(operands) :] or instruction.shapes
         return Traffic(sum(map(_hbm, operands)), _hbm(results))
@@ -242,7 +246,7 @@ def _positions(length: int, window: int, outputs: int, options: dict[str, str]) 
 
 
 def matmul_flops(text: str, unknown_trips: int = 1) -> int:
-    """FLOPs of all matrix products of a program, on one device.
+    """FLOPs of all matrix products of a program on one device, attention kernels included.
 
     Args:
       unknown_trips: turns of loops whose number is only known at run time.
@@ -255,6 +259,10 @@ def matmul_flops(text: str, unknown_trips: int = 1) -> int:
         for i in known.values():
             if i.opcode in ("dot", "convolution"):
                 total += _product(i, known)
+            elif i.opcode == "custom-call":
+                shapes = [known[operand].shapes for operand in i.operands]
+                attention = kernels.attention_call(i, shapes)
+                total += kernels.attention_flops(attention) if attention else 0
             elif i.opcode == "while":
                 trips = trip_count(program, i)
                 turn = flops(called(i, "body") or "")

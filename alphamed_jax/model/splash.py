@@ -60,7 +60,8 @@ def causal(
     """
 
     def on_shard(q, k, v):
-        return _merged(interpret, q[:, None], Keys(k[:, None], v[:, None]), None)[:, 0]
+        mixed: Any = _merged(interpret, q[:, None], Keys(k[:, None], v[:, None]), None)
+        return mixed[:, 0]
 
     arrays = [_padded(jnp.swapaxes(x, 1, 2), 2) for x in (_scaled(q), k, v)]
     mixed = _on_shards(on_shard, arrays, (_QUERIES, _KEYS, _KEYS))
@@ -213,15 +214,16 @@ def _kernel(causal: bool, interpret: bool, heads: int, queries: int, keys: int) 
 
 
 def _segments(keys: Keys) -> Any:
-    ids = keys.query_ids, keys.key_ids
-    return None if ids[0] is None else kernels.SegmentIds(*ids)
+    if keys.query_ids is None or keys.key_ids is None:
+        return None
+    return kernels.SegmentIds(keys.query_ids, keys.key_ids)
 
 
 def _forward(
     causal: bool, interpret: bool, keys: Keys, q: Float[Array, "N T H"]
 ) -> tuple[Float[Array, "N T H"], Float[Array, "N T"]]:
     """Attention of one sequence, and the log-sum-exps of its scores."""
-    kernel = _kernel(causal, interpret, *q.shape[:2], keys.k.shape[1])
+    kernel = _kernel(causal, interpret, q.shape[0], q.shape[1], keys.k.shape[1])
     mixed, (sums,) = kernel(q, keys.k, keys.v, _segments(keys))
     return mixed, sums
 
@@ -241,11 +243,11 @@ def _backward(
       sums: log-sum-exps over all key sets.
       products: of the output over all key sets and its gradient, summed over the head width.
     """
-    kernel = _kernel(causal, interpret, *q.shape[:2], keys.k.shape[1])
+    kernel = _kernel(causal, interpret, q.shape[0], q.shape[1], keys.k.shape[1])
     sizes = kernel.kwargs["block_sizes"]
     # The public kernel differentiates only itself, with its own sums. Its backward kernel is
     # private: the one such use, under jax's upper bound in pyproject.toml.
-    return kernels._splash_attention_bwd_dkv(
+    gradients: Any = kernels._splash_attention_bwd_dkv(
         q,
         keys.k,
         keys.v,
@@ -268,3 +270,4 @@ def _backward(
         mask_function=kernel.kwargs["mask_function"],
         interpret=interpret,
     )
+    return gradients

@@ -1,0 +1,108 @@
+"""Updates and prefill are the same whichever attention computes them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import TINY, make_settings
+from tiny_rollouts import GROUP, PROMPTS, sampled, split_weights, weights
+
+from alphamed_jax.config import Config, OptimizerConfig, UpdateConfig
+from alphamed_jax.errors import UserError
+from alphamed_jax.model.attend import Attention
+from alphamed_jax.model.mesh import data_rows, mesh_of
+from alphamed_jax.rl import step
+from alphamed_jax.rl.batch import gather, plan
+from alphamed_jax.rl.decode import prefill
+from alphamed_jax.rl.loss import Totals
+from alphamed_jax.rl.rollout import pad_prompts
+from alphamed_jax.rl.update import init_state, update
+
+ADVANTAGES = np.random.default_rng(0).normal(size=(len(PROMPTS), GROUP)).astype(np.float32)
+EMULATED = Attention("splash", True), Attention("cudnn", True)
+OPTIMIZER = OptimizerConfig(learning_rate=3e-2, warmup_updates=0)
+
+
+def settings_with(how):
+    return make_settings(optimizer=OPTIMIZER, remat="layer", attention=how)
+
+
+def packed_batch(trajectories):
+    """Responses packed into lanes, in micro-batches with rows that only fill the shape."""
+    lengths = np.asarray(trajectories.lengths).reshape(ADVANTAGES.shape)
+    layout = plan(
+        np.asarray(trajectories.prompt_lengths),
+        lengths,
+        ADVANTAGES,
+        micro_batch=8,
+        rows=data_rows(mesh_of(trajectories)),
+        skip_constant=True,
+    )
+    totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
+    return gather(trajectories, lengths, ADVANTAGES, layout), jnp.int32(layout.count), totals
+
+
+@functools.cache
+def learned(how, mesh="1x1"):
+    """State and metrics after an update."""
+    trajectories = sampled(mesh)
+    params = weights() if mesh == "1x1" else split_weights(mesh)
+    settings = settings_with(how)
+    batch, count, totals = packed_batch(trajectories)
+    with jax.set_mesh(mesh_of(params)):
+        state = init_state(settings, jax.tree.map(jnp.copy, params))
+        state, metrics = update(state, batch, count, totals, settings=settings)
+    assert batch.lanes is not None
+    return state, metrics
+
+
+def assert_same_learning(found, expected):
+    state, metrics = found
+    expected_state, expected_metrics = expected
+    assert int(state.skipped) == 0
+    # AdamW's first moment is a tenth of the clipped gradient.
+    moments, expected_moments = (s.opt_state[1][0].mu for s in (state, expected_state))
+    for a, b in zip(*map(jax.tree.leaves, (moments, expected_moments)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
+    for name in ("grad_norm", "entropy"):
+        np.testing.assert_allclose(metrics[name], expected_metrics[name], rtol=1e-5, err_msg=name)
+    # The sampler's log-probabilities are those of dense attention.
+    assert metrics["sampler_gap/max"] < 1e-4
+
+
+@pytest.mark.parametrize("how", EMULATED)
+def test_a_packed_update_is_the_same_by_every_attention(how):
+    assert_same_learning(learned(how), learned(Attention("dense")))
+
+
+@pytest.mark.slow
+def test_an_update_by_splash_is_the_same_on_a_mesh():
+    assert_same_learning(learned(Attention("splash", True), "2x2x2"), learned(Attention("dense")))
+
+
+def test_prefill_gives_the_same_caches_and_last_states():
+    tokens, lengths = pad_prompts(PROMPTS, 1)
+    counted = (np.arange(tokens.shape[1]) < lengths[:, None])[:, None, :, None]
+    dtype = jnp.dtype("float32")
+    expected, expected_last = prefill(TINY, weights(), tokens, lengths, dtype)
+    for how in EMULATED:
+        found, last = prefill(TINY, weights(), tokens, lengths, dtype, how)
+        np.testing.assert_allclose(last, expected_last, rtol=1e-4, atol=1e-4)
+        for a, b in zip(found.keys + found.values, expected.keys + expected.values, strict=True):
+            np.testing.assert_allclose(a * counted, b * counted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("platform", "kind"), [("tpu", "splash"), ("gpu", "cudnn")])
+def test_a_run_takes_the_attention_of_its_platform_or_the_one_it_is_told(platform, kind):
+    made = step.make_settings(Config(), TINY, platform)
+    assert made.compute.attention == Attention(kind)
+    told = Config(update=UpdateConfig(attention="dense"))
+    assert step.make_settings(told, TINY, platform).compute.attention == Attention("dense")
+
+
+def test_an_attention_that_the_platform_does_not_have_is_refused():
+    config = Config(update=UpdateConfig(attention="splash"))
+    with pytest.raises(UserError, match=r"update\.attention is splash, which needs a TPU"):
+        step.make_settings(config, TINY, "cpu")
