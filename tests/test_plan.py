@@ -4,10 +4,11 @@ import importlib.util
 import json
 import sys
 
+import plans
 import pytest
 
 from alphamed_jax import plan
-from alphamed_jax.planning.measure import say
+from alphamed_jax.planning.measure import compiling, say
 
 LLAMA_3B = "meta-llama/Llama-3.2-3B-Instruct"
 LLAMA_8B = "meta-llama/Llama-3.1-8B-Instruct"
@@ -195,17 +196,11 @@ def test_a_small_model_is_planned_for_tpus_and_gets_settings_that_fit(run, small
 
 @needs_libtpu
 @pytest.mark.slow
-def test_what_no_chip_can_hold_is_refused_by_the_compiler_and_still_planned(run, small):
-    size = ("--rollout.prompts", 4096, "--rollout.group-size", 16)
-    status, text, err, found = run(
-        *small, *size, "--topology", "v5e:2x4", "--mesh", "2x4", "--json", "--no-suggest"
-    )
-    assert status == 0
-    decode = found["phases"]["decode"]
-    assert not found["fits"]
-    assert decode["refused"]
-    assert decode["estimated"]
-    assert decode["hbm_bytes"] > 15.75 * 2**30
-    assert "refused" in err
-    assert decode["refused"] in text
-    assert found["step_seconds_estimate"] > 0
+def test_what_no_chip_can_hold_is_refused_by_the_compiler_and_estimated(capsys):
+    config = plans.config("2x4", prompts=4096, group_size=256, max_new_tokens=4096)
+    case = plans.case(config, topology="v5e:2x4")
+    cost = compiling(case, "grow")
+    assert cost.refused
+    assert cost.estimated
+    assert cost.peak > 15.75 * 2**30
+    assert f" s: {cost.refused}" in capsys.readouterr().err

@@ -6,13 +6,19 @@ takes Llama-3.1-8B's width with one or two layers, the slow ones all 32.
 
 import functools
 import importlib.util
+import math
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from alphamed_jax.compiled import topology
 from alphamed_jax.compiled.programs import Workload, compile_only
 from alphamed_jax.errors import UserError
 from alphamed_jax.model.llama import LlamaConfig, RopeScaling
+from alphamed_jax.model.mesh import make_mesh
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
@@ -122,3 +128,37 @@ def test_peak_figures_are_known_or_said_not_to_be():
     assert topology.chip("v6e:2x4").memory == 31.25 * 2**30
     with pytest.raises(UserError, match="no peak figures for 'v9'"):
         topology.chip("v9:2x2")
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize("name", topology.KNOWN)
+def test_every_topology_has_one_device_a_chip_and_compiles(name):
+    mesh = topology.mesh_for(name, "auto")
+    assert mesh.size == math.prod(map(int, name.split(":")[1].split("x")))
+    rows = jax.ShapeDtypeStruct(
+        (mesh.size, 128), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("fsdp"))
+    )
+    compiled = jax.jit(lambda x: x.sum()).lower(rows).compile()
+    assert compiled.memory_analysis() is not None
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    ("name", "mesh"), [("v5e:8x8", "8x8"), ("v5p:4x4x8", "16x8"), ("v6e:4x4", "2x8")]
+)
+def test_the_tensor_axis_runs_over_neighbours(name, mesh):
+    # Chips of a tensor group lie in a block as compact as a line, or two lines side by side:
+    groups = topology.mesh_for(name, mesh).devices[0]
+    for group in groups:
+        places = np.array([device.coords for device in group])
+        sides = places.max(axis=0) - places.min(axis=0) + 1
+        assert sides.prod() == len(group)  # no chip of another group lies within
+
+
+@needs_libtpu
+def test_the_mesh_of_a_plan_stands_as_that_of_training(monkeypatch):
+    planned = topology.mesh_for("v5e:8x8", "8x8")
+    devices = list(np.random.default_rng(0).permutation(planned.devices.reshape(-1)))
+    monkeypatch.setattr(jax, "devices", lambda: sorted(devices, key=lambda d: d.id))
+    assert make_mesh("8x8") == planned
