@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TINY
+from helpers import TINY, mesh_like
 from tiny_rollouts import sample
 
 from alphamed_jax.compiled import costs
 from alphamed_jax.model import llama
+from alphamed_jax.model.mesh import sharding
 from alphamed_jax.rl import decode as engine
 from alphamed_jax.rl.decode import decode, prefill
 from alphamed_jax.rl.distribution import Sampling
@@ -40,6 +41,25 @@ def test_programs_compiled_over_many_steps_are_as_many_as_buckets():
     assert made[prefill] <= len(buckets) - 1
     assert made[decode] <= len(buckets) - 1
     assert made[layer_layout] == made[head_layout] == 0
+
+
+def test_caches_go_to_their_slots_without_leaving_their_device():
+    # Given caches whose rows and heads are split over a mesh,
+    mesh = mesh_like("2x4")
+
+    def array(shape, dtype, *axes):
+        axes += (None,) * (len(shape) - len(axes))
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding(axes, shape, mesh))
+
+    shape = (8, TINY.num_kv_heads, 16, TINY.head_dim)
+    caches = (array(shape, jnp.float32, "batch", "kv_heads"),) * TINY.num_layers
+    prompts = engine.Prompts(caches, caches, array((8,), jnp.int32, "batch"))
+    index = array((2, 6), jnp.int32, "batch")
+    # when each slot gets a copy of its prompt's,
+    with jax.set_mesh(mesh):
+        text = engine.fan_out.lower(prompts, index).compile().as_text()
+    # then no device sends anything to another.
+    assert costs.collective_bytes(text) == {}
 
 
 def decode_program(config, prompts, group, length, width):
