@@ -9,7 +9,7 @@ import pytest
 from helpers import TINY, mesh_like
 from tiny_rollouts import sample
 
-from alphamed_jax.compiled import costs
+from alphamed_jax.compiled import collectives, costs
 from alphamed_jax.model import llama
 from alphamed_jax.model.mesh import sharding
 from alphamed_jax.rl import decode as engine
@@ -49,7 +49,7 @@ def test_caches_go_to_their_slots_without_leaving_their_device():
 
     def array(shape, dtype, *axes):
         axes += (None,) * (len(shape) - len(axes))
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding(axes, shape, mesh))
+        return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=sharding(axes, shape, mesh))
 
     shape = (8, TINY.num_kv_heads, 16, TINY.head_dim)
     caches = (array(shape, jnp.float32, "batch", "kv_heads"),) * TINY.num_layers
@@ -59,7 +59,7 @@ def test_caches_go_to_their_slots_without_leaving_their_device():
     with jax.set_mesh(mesh):
         text = engine.fan_out.lower(prompts, index).compile().as_text()
     # then no device sends anything to another.
-    assert costs.collective_bytes(text) == {}
+    assert collectives.collective_bytes(text) == {}
 
 
 def decode_program(config, prompts, group, length, width):
