@@ -27,7 +27,7 @@ bad_input() { printf 'error: %s\n' "$*" >&2 && exit 2; }
 fail() { printf 'error: %s\n' "$*" >&2 && exit 1; }
 
 # The help of a script is the comment at its top.
-show_help() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$0"; }
+show_help() { sed -n '2,/^$/{s/^# \{0,1\}//p;}' "$0"; }
 
 # -- flags ---------------------------------------------------------------------------------------
 

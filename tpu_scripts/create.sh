@@ -12,6 +12,7 @@
 #   --settings FILE  another settings file than settings.env beside this script
 #
 # Next: setup.sh. Costs begin when the state becomes ACTIVE and end with delete.sh.
+
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

@@ -9,6 +9,7 @@
 #   --yes            do not ask for confirmation
 #   --dry-run        print the commands instead of running them
 #   --settings FILE  another settings file than settings.env beside this script
+
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

@@ -10,6 +10,7 @@
 #   --to FOLDER      where to; default runs/RUN in the repository
 #   --dry-run        print the commands instead of running them
 #   --settings FILE  another settings file than settings.env beside this script
+
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

@@ -10,6 +10,7 @@
 #   --follow         go on as lines are added, until Ctrl-C
 #   --dry-run        print the commands instead of running them
 #   --settings FILE  another settings file than settings.env beside this script
+
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

@@ -17,6 +17,7 @@
 #   --settings FILE  another settings file than settings.env beside this script
 #
 # Next: train.sh.
+
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

@@ -22,6 +22,7 @@
 #   -- ARGUMENT...   more arguments for python -m alphamed_jax.train, as --steps 100
 #
 # Exit status: 0 finished (or stopped as asked), 1 given up, 2 bad input, 130 interrupted.
+
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
