@@ -112,8 +112,12 @@ check_settings() {
   matches SLICES '^[1-9][0-9]*$' "a number from 1"
   matches PYTHON_VERSION '^3\.(1[1-9])(\.[0-9]+)?$' "3.11 or newer"
   matches UV_VERSION '^[0-9]+\.[0-9]+\.[0-9]+$' "a version like 0.13.9"
-  for name in POLL_SECONDS RETRY_SECONDS MAX_RECREATIONS MAX_RELAUNCHES SYNC_SECONDS; do
+  matches POLL_SECONDS '^[0-9]+(\.[0-9]+)?$' "a number"
+  for name in RETRY_SECONDS MAX_RECREATIONS MAX_RELAUNCHES SYNC_SECONDS; do
     matches "$name" '^[0-9]+$' "a whole number"
+  done
+  for name in CAPACITY SSH_VIA SLICES PYTHON_VERSION UV_VERSION SOURCE_REF POLL_SECONDS RETRY_SECONDS \
+    MAX_RECREATIONS MAX_RELAUNCHES SYNC_SECONDS; do
     [[ -n ${!name} ]] || printf -v "$name" %s "${DEFAULTS[$name]}"
   done
   RUN=${RUN:-$(basename "$CONFIG" .yaml)}

@@ -4,22 +4,34 @@ It records every call, fails on demand, loses slices, and runs what `ssh` is giv
 shell whose home is the worker's folder. Run as a program; FAKE_CLOUD names the folder.
 """
 
-import contextlib
+# No pathlib, shutil or subprocess: this starts hundreds of times, and they are slow to import.
+# ruff: noqa: PTH103, PTH105, PTH108, PTH110, PTH112, PTH119, PTH120, PTH123, PTH208
 import json
 import os
-import re
-import shutil
 import signal
-import subprocess
 import sys
-from pathlib import Path
 
-CLOUD = Path(os.environ["FAKE_CLOUD"])
-PLAN, REQUEST = CLOUD / "plan.json", CLOUD / "request.json"
+CLOUD = os.environ["FAKE_CLOUD"]
+PLAN, REQUEST, NODES = (f"{CLOUD}/{name}" for name in ("plan.json", "request.json", "nodes"))
 
 
 def read(path):
-    return json.loads(path.read_text()) if path.exists() else None
+    if os.path.exists(path):
+        with open(path) as file:
+            return json.load(file)
+    return None
+
+
+def write(path, value):
+    with open(f"{path}.{os.getpid()}", "w") as file:
+        json.dump(value, file)
+    os.replace(file.name, path)  # others may be reading
+
+
+def copy(source, target):
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with open(source, "rb") as reading, open(target, "wb") as writing:
+        writing.write(reading.read())
 
 
 def refuse(message, status=1):
@@ -37,36 +49,49 @@ def flag(name, default=None):
 
 
 def homes(node):
-    return sorted((CLOUD / "nodes" / node).glob("worker-*"))
+    folder = f"{NODES}/{node}"
+    return [f"{folder}/{name}" for name in sorted(os.listdir(folder))] if node_exists(node) else []
+
+
+def node_exists(node):
+    return os.path.isdir(f"{NODES}/{node}")
 
 
 def lose_slices():
     """What a preemption does: processes end at once and disks are gone."""
-    for pid in (CLOUD / "nodes").glob("*/*/alphamed_jax/control/pid"):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(os.getpgid(int(pid.read_text())), signal.SIGKILL)
-    shutil.rmtree(CLOUD / "nodes", ignore_errors=True)
+    import shutil
+
+    for node in os.listdir(NODES) if os.path.isdir(NODES) else ():
+        for home in homes(node):
+            try:
+                with open(f"{home}/alphamed_jax/control/pid") as file:
+                    os.killpg(os.getpgid(int(file.read())), signal.SIGKILL)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    shutil.rmtree(NODES, ignore_errors=True)
 
 
 def follow_plan():
-    """Fail or lose slices where the plan says so; each entry works `times` times."""
+    """Fail or lose slices where the plan says so: after `skip` matches, `times` times."""
+    import re
+
     plan, line = read(PLAN), " ".join(sys.argv[1:])
     for entry in plan["events"]:
-        if entry["times"] and re.search(entry["match"], line):
-            if entry.get("skip", 0):
-                entry["skip"] -= 1
-                continue
-            entry["times"] -= 1
-            PLAN.write_text(json.dumps(plan))
-            if "lose" in entry:
-                lose_slices()
-                REQUEST.write_text(json.dumps({**read(REQUEST), "states": [entry["lose"]]}))
-            if "vanish" in entry:
-                REQUEST.unlink()
-            if "error" in entry:
-                refuse(entry["error"])
-            return
-    PLAN.write_text(json.dumps(plan))
+        if not entry["times"] or not re.search(entry["match"], line):
+            continue
+        happens = not entry.get("skip")
+        entry["times" if happens else "skip"] -= 1
+        write(PLAN, plan)
+        if not happens:
+            continue
+        if "lose" in entry:
+            lose_slices()
+            write(REQUEST, {"states": [entry["lose"]]})
+        if "vanish" in entry:
+            os.unlink(REQUEST)
+        if "error" in entry:
+            refuse(entry["error"])
+        return
 
 
 def queued_resources(verb, name):
@@ -76,22 +101,22 @@ def queued_resources(verb, name):
             refuse(f"ALREADY_EXISTS: {name}")
         plan = read(PLAN)
         states = plan["states"].pop(0) if len(plan["states"]) > 1 else plan["states"][0]
-        PLAN.write_text(json.dumps(plan))
+        write(PLAN, plan)
         count = int(flag("--node-count", 1))
         nodes = [flag("--node-id")] if count == 1 else [f"{name}-{i}" for i in range(count)]
         for node in nodes:
             for worker in range(plan["workers"]):
-                (CLOUD / "nodes" / node / f"worker-{worker}").mkdir(parents=True)
-        REQUEST.write_text(json.dumps({"states": states}))
+                os.makedirs(f"{NODES}/{node}/worker-{worker}")
+        write(REQUEST, {"states": states})
     elif not request:
         refuse(f"NOT_FOUND: Resource '{name}' was not found")
     elif verb == "delete":
         lose_slices()
-        REQUEST.unlink()
+        os.unlink(REQUEST)
     elif verb == "describe":
         state = request["states"][0]
         if len(request["states"]) > 1:
-            REQUEST.write_text(json.dumps({"states": request["states"][1:]}))
+            write(REQUEST, {"states": request["states"][1:]})
         print(state)
 
 
@@ -105,11 +130,10 @@ def chosen(node):
 def ssh(node):
     status = 0
     for home in chosen(node):
-        number = home.name.split("-")[1]
-        environment = os.environ | {"HOME": str(home), "TPU_WORKER_ID": number}
+        environment = os.environ | {"HOME": home, "TPU_WORKER_ID": home.rpartition("-")[2]}
+        os.chdir(home)
         command = ["bash", "-c", flag("--command")]
-        done = subprocess.run(command, env=environment, cwd=home, stdin=subprocess.DEVNULL)
-        status = status or done.returncode
+        status = os.spawnvpe(os.P_WAIT, "bash", command, environment) or status
     sys.exit(status)
 
 
@@ -118,37 +142,43 @@ def scp(words):
     if ":" in target:
         node, place = target.split(":", 1)
         for home in chosen(node):
-            for source in map(Path, sources):
-                into = home / place
-                shutil.copyfile(source, into / source.name if into.is_dir() else into)
+            for source in sources:
+                into = f"{home}/{place}"
+                copy(source, f"{into}/{os.path.basename(source)}" if os.path.isdir(into) else into)
     else:
         node, place = sources[0].split(":", 1)
-        shutil.copyfile(chosen(node)[0] / place, target)
+        copy(f"{chosen(node)[0]}/{place}", target)
 
 
 def local(url):
-    return CLOUD / "bucket" / url.removeprefix("gs://") if url.startswith("gs://") else Path(url)
+    return f"{CLOUD}/bucket/{url[5:]}" if url.startswith("gs://") else url
+
+
+def files_below(folder):
+    return [f"{at}/{name}" for at, _, names in os.walk(folder) for name in names]
 
 
 def storage(verb, words):
-    if verb == "ls" and not any(local(words[0]).glob("*")):
+    import re
+
+    if verb == "ls" and not files_below(local(words[0])):
         refuse("One or more URLs matched no objects.")
     if verb == "cp":
-        local(words[1]).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(local(words[0]), local(words[1]))
+        copy(local(words[0]), local(words[1]))
     if verb == "rsync":
         source, target = local(words[0]), local(words[1])
-        if not source.is_dir():
+        if not os.path.isdir(source):
             refuse(f"{words[0]} is no folder")
-        for path in source.rglob("*"):
-            name = str(path.relative_to(source))
-            if path.is_file() and not re.match(flag("--exclude", "^$"), name):
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target / name)
+        for path in files_below(source):
+            name = os.path.relpath(path, source)
+            if not re.match(flag("--exclude", "^$"), name):
+                copy(path, f"{target}/{name}")
 
 
 def main():
-    with (CLOUD / "calls.jsonl").open("a") as file:
+    # The calls that workers make are kept apart.
+    kind = "worker_calls" if "TPU_WORKER_ID" in os.environ else "calls"
+    with open(f"{CLOUD}/{kind}.jsonl", "a") as file:
         file.write(json.dumps(sys.argv[1:]) + "\n")
     follow_plan()
     words = [word for word in sys.argv[1:] if not word.startswith("--") and word != "alpha"]

@@ -1,11 +1,12 @@
 """train.sh: starts everywhere, outlives the connection, and goes on when the slice is lost."""
 
+# ruff: noqa: F401, F811  (fixtures are imported)
 import os
 import subprocess
 
 import pytest
 from conftest import REPOSITORY
-from tpu_cloud import cloud, made_ready, ready  # noqa: F401
+from tpu_cloud import cloud, made_ready, ready
 
 REBUILT = ["delete", "create", "ssh install", "ssh versions", "ssh restore", "ssh start"]
 
@@ -79,9 +80,7 @@ def test_a_slice_that_is_lost_midway_is_made_anew_and_the_same_command_goes_on(r
     ready.run("train", "--no-watch", "--", "--seed", "7")
     ready.wait_for("ready-0", "ready-1")
     ready.run("fetch")
-    ready.plan(
-        events=[{"match": "resources describe", "skip": 3, "times": 1, "lose": "SUSPENDED"}]
-    )
+    ready.plan(events=[{"match": "resources describe", "skip": 3, "times": 1, "lose": "SUSPENDED"}])
     (ready.repository / "configs" / "tiny.yaml").write_text("steps: 1000\n")
     ready.commit("made while training ran: the run must not change under way")
     before = len(ready.verbs())
@@ -97,6 +96,7 @@ def test_a_slice_that_is_lost_midway_is_made_anew_and_the_same_command_goes_on(r
     assert ready.bucket("tiny/output/metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
+@pytest.mark.slow
 def test_a_slice_that_is_gone_although_the_request_says_active_is_made_anew(ready):
     ready.plan(trainer=["run", "finish"], node_state="PREEMPTED")
     ready.run("train", "--no-watch")
@@ -127,6 +127,7 @@ def test_making_it_anew_is_tried_again_where_it_left_off(ready):
     ]
 
 
+@pytest.mark.slow
 def test_making_it_anew_ends_where_the_settings_say(ready):
     ready.settings(MAX_RECREATIONS="2")
     ready.plan(
@@ -153,6 +154,7 @@ def test_training_that_fails_is_started_again_and_then_given_up(ready):
     assert ready.verbs().count("create") == 1
 
 
+@pytest.mark.slow
 def test_one_failure_is_mended_on_the_same_slice(ready):
     ready.plan(trainer=["exit-1", "finish"])
     assert "finished" in ready.run("train")
@@ -165,6 +167,7 @@ def test_bad_input_is_not_tried_again(ready):
     assert len(ready.trainings()) == 1
 
 
+@pytest.mark.slow
 def test_a_signal_from_elsewhere_is_an_interruption_and_not_the_end(ready):
     ready.plan(trainer=["run", "finish"])
     ready.run("train", "--no-watch")
@@ -228,9 +231,13 @@ def test_logs_are_shown_by_worker(ready):
 
 @pytest.mark.parametrize(
     ("state", "lost"),
-    [("SUSPENDED", True), ("SUSPENDING", True), ("FAILED", True), ("PREEMPTED", True)]
-    + [("TERMINATED", True), ("ACTIVE", False), ("WAITING_FOR_RESOURCES", False)]
-    + [("PROVISIONING", False), ("READY", False), ("REPAIRING", False)],
+    [
+        *(
+            (name, True)
+            for name in ("SUSPENDED", "SUSPENDING", "FAILED", "PREEMPTED", "TERMINATED")
+        ),
+        *((name, False) for name in ("ACTIVE", "WAITING_FOR_RESOURCES", "PROVISIONING", "READY")),
+    ],
 )
 def test_states_in_which_a_slice_is_lost(state, lost):
     command = f". {REPOSITORY}/tpu_scripts/common.sh; is_lost {state}"

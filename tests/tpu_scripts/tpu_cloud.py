@@ -1,4 +1,4 @@
-"""The stage for the tests of tpu_scripts: a repository with the scripts, and a cloud that is fake."""
+"""The stage for the tests of tpu_scripts: a clone with the scripts, and a cloud that is fake."""
 
 import json
 import os
@@ -19,7 +19,7 @@ SETTINGS = {
     "BUCKET": "gs://bucket/some",
     "CONFIG": "configs/tiny.yaml",
     "TOPOLOGY": "v5e:4x4",
-    "POLL_SECONDS": "0",
+    "POLL_SECONDS": "0.2",
     "RETRY_SECONDS": "0",
     "SYNC_SECONDS": "1",
 }
@@ -72,6 +72,12 @@ class Cloud:
         self.git("init", "--quiet")
         self.commit("first")
         self.settings()
+
+    def copy(self, folder: Path) -> "Cloud":
+        made = Cloud(folder)
+        shutil.copytree(self.folder, made.folder, symlinks=True)
+        shutil.copytree(self.repository, made.repository)
+        return made
 
     def plan(self, **changes):
         """What the cloud will do; see fake_gcloud.py and fake_trainer.py."""
@@ -183,8 +189,6 @@ def made_ready(tmp_path_factory):
 @pytest.fixture
 def ready(made_ready, tmp_path):
     """A slice of two workers, set up; a copy, as setting up takes a while."""
-    made = Cloud(tmp_path)
-    shutil.copytree(made_ready.folder, made.folder, symlinks=True)
-    shutil.copytree(made_ready.repository, made.repository)
+    made = made_ready.copy(tmp_path)
     yield made
     made.close()
