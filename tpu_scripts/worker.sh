@@ -54,20 +54,20 @@ unpack() {
 lock() {
   get_uv "$2"
   unpack
-  "$uv" python install --quiet "$1"
-  "$uv" pip compile --quiet --managed-python --python "$1" --extra tpu --generate-hashes \
-    "$BASE/source/pyproject.toml" --output-file "$BASE/requirements.txt"
+  "$uv" python install "$1"
+  "$uv" pip compile --managed-python --python "$1" --extra tpu --generate-hashes \
+    "$BASE/source/pyproject.toml" --output-file "$BASE/requirements.txt" >/dev/null
 }
 
 install() {
   ! is_running || fail "training is running; stop it first (train.sh --stop)."
   get_uv "$2"
   unpack
-  "$uv" venv --quiet --clear --managed-python --python "$1" "$BASE/venv"
+  "$uv" venv --clear --managed-python --python "$1" "$BASE/venv"
   export VIRTUAL_ENV=$BASE/venv
-  "$uv" pip sync --quiet --require-hashes "$BASE/requirements.txt"
-  "$uv" pip install --quiet --no-deps "$BASE/source"
-  "$uv" pip check --quiet || fail "the locked packages do not fit pyproject.toml."
+  "$uv" pip sync --require-hashes "$BASE/requirements.txt"
+  "$uv" pip install --no-deps "$BASE/source"
+  "$uv" pip check || fail "the locked packages do not fit pyproject.toml."
   printf '%s\n' "$3" >"$BASE/commit"
   printf '%s\n' "$uv" >"$BASE/uv/used"
   # JAX advises it for v5e and newer: the runtime starts and ends faster. Without root, slower.
@@ -84,6 +84,7 @@ prepare_token() {
 versions() {
   local python packages
   [[ ! -f $BASE/hf_token ]] || chmod 600 "$BASE/hf_token"
+  [[ -x $BASE/venv/bin/python && -f $BASE/commit ]] || fail "nothing is installed; run setup.sh."
   python=$("$BASE/venv/bin/python" --version)
   packages=$("$(<"$BASE/uv/used")" pip freeze --python "$BASE/venv/bin/python" | sha256sum)
   printf 'worker %s %s, packages %.12s, source %.12s\n' "$(worker_index)" "$python" "$packages" \
@@ -213,7 +214,7 @@ this_log() {
 status() {
   local last=
   [[ ! -f $CONTROL/log_start ]] ||
-    last=$(this_log | grep -v '^[[:space:]]*$' | tail -n 1 | cut -c 1-200 || true)
+    last=$(this_log | LC_ALL=C tr -cd '\n -~' | grep '[A-Za-z]' | tail -n 1 | cut -c 1-200 || true)
   printf 'worker %s %s | %s\n' "$(worker_index)" "$(state "$1")" "$last"
 }
 
