@@ -216,16 +216,20 @@ tpu_vm() {
 # The words go through a remote shell, so each is quoted for it.
 on_workers() { tpu_vm ssh "$1" --worker="$2" --command="$(quoted "${@:3}")"; }
 
-# The same on all workers of all slices.
+# The same on all workers of all slices; fails if it failed on any of them.
 everywhere() {
-  local node
-  for node in $(nodes); do on_workers "$node" all "$@"; done
+  local node status=0
+  for node in $(nodes); do on_workers "$node" all "$@" || status=1; done
+  return "$status"
 }
 
 # send FILE... PLACE: copy files to all workers; the place is below their home.
 send() {
   local node
-  for node in $(nodes); do tpu_vm scp "${@:1:$#-1}" "$node:${*: -1}" --worker=all; done
+  for node in $(nodes); do
+    tpu_vm scp "${@:1:$#-1}" "$node:${*: -1}" --worker=all ||
+      fail "$NAME: copying to the workers failed; gcloud's message is above. status.sh shows its state."
+  done
 }
 
 worker_script() { everywhere bash "$REMOTE/worker.sh" "$@"; }

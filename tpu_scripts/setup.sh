@@ -57,7 +57,8 @@ else
 fi
 
 say "sending commit ${COMMIT:0:12} to $NAME"
-everywhere mkdir -p -m 700 "$REMOTE"
+everywhere mkdir -p -m 700 "$REMOTE" ||
+  fail "not every worker of $NAME could be reached; gcloud's message is above. status.sh shows its state."
 send "$LAUNCH/source.tar.gz" "$SCRIPTS/worker.sh" "$REMOTE/"
 
 # The lock belongs to these packages, this Python and this resolver.
@@ -68,7 +69,8 @@ if [[ ! -f $LOCK ]]; then
   say "resolving packages on worker 0"
   on_workers "$(first_node)" 0 bash "$REMOTE/worker.sh" lock "$PYTHON_VERSION" "$UV_VERSION" ||
     fail "the packages were not resolved; the message is above."
-  tpu_vm scp "$(first_node):$REMOTE/requirements.txt" "$LOCK" --worker=0
+  tpu_vm scp "$(first_node):$REMOTE/requirements.txt" "$LOCK" --worker=0 ||
+    fail "the lock was not copied from worker 0; gcloud's message is above."
 fi
 send "$LOCK" "$REMOTE/requirements.txt"
 say "installing on all workers; some minutes the first time"
@@ -77,7 +79,7 @@ worker_script install "$PYTHON_VERSION" "$UV_VERSION" "$COMMIT" ||
 
 if [[ -n $HF_TOKEN_FILE ]]; then
   # scp keeps the mode of a file that is there already.
-  worker_script prepare-token
+  worker_script prepare-token || fail "the token was not sent; the messages are above."
   send "$HF_TOKEN_FILE" "$REMOTE/hf_token"
 fi
 

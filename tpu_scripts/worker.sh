@@ -104,23 +104,25 @@ sync_results() {
 restore() {
   local run=$1 stored=$2 found messages=$CONTROL/restore.log
   : >"$CONTROL/main"
-  mkdir -p "$BASE/runs/$run"
   date -u +%Y-%m-%dT%H:%M:%SZ >"$CONTROL/last_start.txt"
   gcloud storage cp "$CONTROL/last_start.txt" "$stored/last_start.txt" --quiet >"$messages" 2>&1 ||
     fail "$stored can't be written to: $(tail -n 1 "$messages"). The bucket must exist, and the" \
       "slice's service account needs the role Storage Object Admin on it."
+  # What is here already is newer than what was sent.
+  [[ ! -e $BASE/runs/$run ]] || return 0
   found=1
   gcloud storage ls "$stored/output/" >"$messages" 2>&1 || found=
   if [[ -n $found ]]; then
-    gcloud storage rsync "$stored/output" "$BASE/runs/$run" --recursive --exclude='^export/.*' \
+    rm -rf "$BASE/runs/.new"
+    mkdir -p "$BASE/runs/.new"
+    gcloud storage rsync "$stored/output" "$BASE/runs/.new" --recursive --exclude='^export/.*' \
       --quiet >"$messages" 2>&1 ||
       fail "earlier results in $stored/output can't be read: $(tail -n 1 "$messages")"
+    mv "$BASE/runs/.new" "$BASE/runs/$run"
     echo "worker $(worker_index): took earlier results from $stored/output"
   elif ! grep -qi 'matched no objects' "$messages"; then
     fail "$stored/output can't be listed: $(tail -n 1 "$messages")"
   fi
-  # A new run must find an empty folder, or none.
-  rmdir "$BASE/runs/$run" 2>/dev/null || true
 }
 
 # -- training ------------------------------------------------------------------------------------

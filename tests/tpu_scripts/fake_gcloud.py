@@ -34,6 +34,12 @@ def copy(source, target):
         writing.write(reading.read())
 
 
+def store(source, target):
+    """Copy to or from the bucket: an object is there as a whole, or not."""
+    copy(source, f"{target}.{os.getpid()}")
+    os.replace(f"{target}.{os.getpid()}", target)
+
+
 def refuse(message, status=1):
     print(f"ERROR: (gcloud) {message}", file=sys.stderr)
     sys.exit(status)
@@ -164,7 +170,7 @@ def storage(verb, words):
     if verb == "ls" and not files_below(local(words[0])):
         refuse("One or more URLs matched no objects.")
     if verb == "cp":
-        copy(local(words[0]), local(words[1]))
+        store(local(words[0]), local(words[1]))
     if verb == "rsync":
         source, target = local(words[0]), local(words[1])
         if not os.path.isdir(source):
@@ -172,7 +178,7 @@ def storage(verb, words):
         for path in files_below(source):
             name = os.path.relpath(path, source)
             if not re.match(flag("--exclude", "^$"), name):
-                copy(path, f"{target}/{name}")
+                store(path, f"{target}/{name}")
 
 
 def main():

@@ -144,6 +144,15 @@ def test_several_slices_are_one_request_and_all_their_workers_are_reached(cloud)
     assert "a number below SLICES (2)" in cloud.run("logs", "--slice", "2", status=2)
 
 
+@pytest.mark.parametrize("node", ["pod-0", "pod-1"])
+def test_a_failure_on_one_slice_is_a_failure(cloud, node):
+    cloud.settings(SLICES="2")
+    cloud.run("create")
+    cloud.plan(events=[{"match": f"ssh {node} .*mkdir", "times": 1, "error": "no route"}])
+    assert "not every worker of pod could be reached" in cloud.run("setup", status=1)
+    assert [call for call in cloud.calls() if "pod-1" in call and "ssh" in call]
+
+
 # -- setup ---------------------------------------------------------------------------------------
 
 
