@@ -15,7 +15,6 @@ REPOSITORY=$(dirname "$SCRIPTS")
 REMOTE=alphamed_jax # the folder below the home folder of every worker
 SETTINGS=$SCRIPTS/settings.env
 DRY_RUN=
-YES=
 REST=()
 
 # -- messages ------------------------------------------------------------------------------------
@@ -37,7 +36,6 @@ parse_common() {
     case $1 in
       -h | --help) show_help && exit 0 ;;
       --dry-run) DRY_RUN=1 ;;
-      --yes) YES=1 ;;
       --settings)
         (($# > 1)) || bad_input "--settings needs a file."
         SETTINGS=$2 && shift

@@ -14,7 +14,13 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 parse_common "$@"
-((${#REST[@]} == 0)) || unknown_flag "${REST[0]}"
+YES=
+for argument in "${REST[@]}"; do
+  case $argument in
+    --yes) YES=1 ;;
+    *) unknown_flag "$argument" ;;
+  esac
+done
 read_settings
 need_gcloud
 

@@ -142,7 +142,7 @@ start() {
   touch "$CONTROL/train.log"
   wc -c <"$CONTROL/train.log" >"$CONTROL/log_start"
   setsid --fork nohup bash "$BASE/worker.sh" supervise "$@" </dev/null >>"$CONTROL/train.log" 2>&1
-  for ((i = 0; i < 200; i++)); do
+  for ((i = 0; i < 600; i++)); do
     [[ -s $CONTROL/pid ]] && break
     sleep 0.05
   done

@@ -36,8 +36,9 @@ def copy(source, target):
 
 def store(source, target):
     """Copy to or from the bucket: an object is there as a whole, or not."""
-    copy(source, f"{target}.{os.getpid()}")
-    os.replace(f"{target}.{os.getpid()}", target)
+    copy(source, f"{CLOUD}/copying.{os.getpid()}")
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    os.replace(f"{CLOUD}/copying.{os.getpid()}", target)
 
 
 def refuse(message, status=1):

@@ -28,7 +28,7 @@ record = CLOUD / f"trainings-{worker}.jsonl"
 with record.open("a") as file:
     file.write(json.dumps({"argv": sys.argv[1:], **variables}) + "\n")
 signal.signal(signal.SIGTERM, stopped)
-signal.alarm(60)  # nothing outlives the tests
+signal.alarm(300)  # nothing outlives the tests
 plan = json.loads((CLOUD / "plan.json").read_text())["trainer"]
 count = len(record.read_text().splitlines())
 does = plan[min(count, len(plan)) - 1]

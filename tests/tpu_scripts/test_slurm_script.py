@@ -45,13 +45,13 @@ def job(tmp_path):
 
 def signal_when_running(process, folder):
     wait = "until [ -e srun_pid ]; do sleep 0.02; done; kill -USR1 " + str(process.pid)
-    subprocess.run(["bash", "-c", wait], cwd=folder, timeout=30, check=True)
-    return process.communicate(timeout=30)[0]
+    subprocess.run(["bash", "-c", wait], cwd=folder, timeout=60, check=True)
+    return process.communicate(timeout=60)[0]
 
 
 def test_arguments_reach_every_process_as_they_are(job, tmp_path):
     process = job("--config", "a b.yaml", "--mesh", "2x8")
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode == 0
     words = (tmp_path / "srun_words").read_text().splitlines()
     assert words[:2] == ["--kill-on-bad-exit=1", "--gpu-bind=none"]
@@ -77,7 +77,7 @@ def test_what_did_not_save_is_not_requeued(job, tmp_path):
 
 def test_a_failure_is_the_failure_of_the_job(job, tmp_path):
     process = job("--config", "x.yaml", ENDS_WITH="1")
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode == 1
     assert not (tmp_path / "scontrol_words").exists()
 
@@ -92,7 +92,7 @@ def test_a_failure_is_the_failure_of_the_job(job, tmp_path):
 )
 def test_bad_input_is_said_before_anything_runs(job, tmp_path, words, environment, message):
     process = job(*words, **environment)
-    assert message in process.communicate(timeout=30)[0]
+    assert message in process.communicate(timeout=60)[0]
     assert process.returncode == 2
     assert not (tmp_path / "srun_words").exists()
 

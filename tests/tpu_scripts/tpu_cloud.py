@@ -116,7 +116,7 @@ class Cloud:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -156,7 +156,7 @@ class Cloud:
         subprocess.run(
             ["bash", "-c", 'for f; do until [ -e "$f" ]; do sleep 0.02; done; done', "-"]
             + [str(self.folder / name) for name in names],
-            timeout=30,
+            timeout=60,
             check=True,
         )
 
