@@ -175,7 +175,7 @@ run() {
   if [[ -n $DRY_RUN ]]; then
     quoted "$@" && echo
   else
-    "$@"
+    "$@" </dev/null # else ssh takes the keys typed here, and stops in the background
   fi
 }
 

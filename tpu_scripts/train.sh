@@ -49,11 +49,13 @@ mapfile -d '' -t SAME < <(handed_on)
 if [[ $MODE == watch ]]; then
   ((${#MORE[@]} == 0)) || bad_input "--watch starts what was started before; arguments go to train.sh."
   if [[ -f $LAUNCH/arguments ]]; then mapfile -d '' -t MORE <"$LAUNCH/arguments"; fi
-elif [[ $MODE != stop && -z $DRY_RUN ]]; then
+fi
+
+keep_arguments() {
   mkdir -p "$LAUNCH"
   : >"$LAUNCH/arguments"
   ((${#MORE[@]} == 0)) || printf '%s\0' "${MORE[@]}" >"$LAUNCH/arguments"
-fi
+}
 
 launch() {
   local arguments=(--config "$CONFIG" --checkpoints "$STORED/checkpoints")
@@ -72,6 +74,8 @@ rebuild() {
     GONE=
   elif [[ $STATE != ACTIVE ]]; then
     "$SCRIPTS/create.sh" "${SAME[@]}" || return 1
+  else # an earlier attempt may have started some workers
+    worker_script kill || return 1
   fi
   "$SCRIPTS/setup.sh" --again "${SAME[@]}" && launch
 }
@@ -203,7 +207,7 @@ watch() {
 if [[ -n $DRY_RUN ]]; then
   case $MODE in
     stop) worker_script stop && exit 0 ;;
-    start | launch) launch ;;
+    start | launch) worker_script status "$RUN" && launch ;;
   esac
   [[ $MODE != launch ]] || exit 0
   say "every $POLL_SECONDS s:"
@@ -224,7 +228,19 @@ fi
 case $MODE in
   stop) worker_script stop || fail "not every worker could be told; the message is above." ;;
   start | launch)
-    launch || fail "training was not started on all workers; the messages are above."
+    ask worker_script status "$RUN" || {
+      printf '%s\n' "$ASK_ERROR" >&2
+      fail "not every worker answered; the messages are above. Before setup.sh none can."
+    }
+    if [[ $ANSWER =~ (^|$'\n')worker\ [^\ ]+\ (running|busy)\  ]]; then
+      printf '%s\n' "$ANSWER" >&2
+      fail "training is running already on $NAME; train.sh --watch watches it, --stop ends it."
+    fi
+    launch || {
+      worker_script kill >&2 || true # those that were started would wait for the others
+      fail "training was not started on all workers; the messages are above."
+    }
+    keep_arguments
     say "started $RUN on $NAME; logs.sh --follow shows what it says"
     [[ $MODE == launch ]] || watch
     ;;

@@ -24,7 +24,7 @@ def test_training_starts_on_every_worker_with_one_command(ready):
 
 def test_training_outlives_the_connection_and_a_second_start_is_refused(ready):
     ready.plan(trainer=["run"])
-    ready.run("train", "--no-watch")
+    ready.run("train", "--no-watch", "--", "--seed", "7")
     ready.wait_for("ready-0", "ready-1")
     for number in (0, 1):
         pid = int((ready.worker(number) / "control" / "pid").read_text())
@@ -32,9 +32,27 @@ def test_training_outlives_the_connection_and_a_second_start_is_refused(ready):
     status = ready.run("status")
     assert "worker 0 running | step 1" in status
     assert "worker 1 running |" in status
-    assert "running already: tiny" in ready.run("train", "--no-watch", status=1)
+    arguments = (ready.repository / "runs" / ".tpu" / "tiny" / "arguments").read_text()
+    message = ready.run("train", "--no-watch", "--", "--seed", "8", status=1)
+    assert "training is running already on pod; train.sh --watch" in message
+    assert (ready.repository / "runs" / ".tpu" / "tiny" / "arguments").read_text() == arguments
     assert "running; stop it first" in ready.run("setup", status=1)
     assert len(ready.trainings()) == 1
+
+
+def test_a_start_that_fails_on_one_worker_leaves_none_behind(ready):
+    ready.plan(trainer=["run"])
+    (ready.worker(1) / "venv" / "bin" / "python").unlink()
+    message = ready.run("train", status=1)
+    assert "error: worker 1: nothing is installed; run setup.sh" in message
+    assert "not started on all workers" in message
+    assert "worker 0 exited-137 |" in ready.run("status")
+
+
+def test_before_setup_the_message_names_it(cloud):
+    cloud.run("create")
+    assert "Before setup.sh none can" in cloud.run("train", status=1)
+    assert "Before setup.sh none can" in cloud.run("status", status=1)
 
 
 def test_stop_lets_the_trainer_save_and_the_watch_end_well(ready):
@@ -113,7 +131,7 @@ def test_making_it_anew_is_tried_again_where_it_left_off(ready):
         events=[
             {"match": "queued-resources create", "times": 2, "error": "no quota"},
             {"match": "worker.sh install", "times": 1, "error": "unreachable"},
-            {"match": "worker.sh status", "times": 1, "lose": "SUSPENDED"},
+            {"match": "worker.sh status", "skip": 1, "times": 1, "lose": "SUSPENDED"},
         ],
     )
     ready.run("train", "--no-watch")
@@ -122,7 +140,7 @@ def test_making_it_anew_is_tried_again_where_it_left_off(ready):
     assert "finished" in ready.run("train", "--watch")
     # Two requests are refused; the third slice is kept although its first installation fails.
     assert ready.verbs()[before:] == [
-        *("delete", "create", "create", "create", "ssh install"),
+        *("delete", "create", "create", "create", "ssh install", "ssh kill"),
         *REBUILT[2:],
     ]
 
@@ -134,7 +152,7 @@ def test_making_it_anew_ends_where_the_settings_say(ready):
         trainer=["run"],
         events=[
             {"match": "queued-resources create", "times": 9, "error": "no quota"},
-            {"match": "worker.sh status", "times": 1, "lose": "SUSPENDED"},
+            {"match": "worker.sh status", "skip": 1, "times": 1, "lose": "SUSPENDED"},
         ],
     )
     ready.run("train", "--no-watch")
@@ -194,7 +212,9 @@ def test_a_worker_that_comes_back_empty_is_set_up_again(ready):
 
 
 def test_the_watch_does_not_bring_back_what_the_user_deleted(ready):
-    ready.plan(trainer=["run"], events=[{"match": "worker.sh status", "times": 1, "vanish": True}])
+    ready.plan(
+        trainer=["run"], events=[{"match": "sh status", "skip": 1, "times": 1, "vanish": True}]
+    )
     assert "was deleted" in ready.run("train", status=1)
     assert ready.verbs().count("create") == 1
 
