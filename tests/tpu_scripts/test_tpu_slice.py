@@ -33,7 +33,7 @@ def test_a_dry_run_prints_what_would_run_and_pasting_that_does_it(
         one.settings(RUN="my run", WORKER_HF_HOME="/dev/shm/it's here")
         if script == "create":
             one.run("delete", "--yes")
-        (one.folder / "calls.jsonl").unlink()
+        (one.folder / "calls").unlink()
     printed = clouds[0].run(script, "--dry-run", *words)
     assert not clouds[0].calls()
     environment = clouds[0].environment()

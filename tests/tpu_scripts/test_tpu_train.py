@@ -80,8 +80,15 @@ def test_finished_results_are_in_the_bucket_and_come_home_without_the_slice(read
     assert (ready.folder / "a place" / "export" / "model.safetensors").read_text() == "weights"
 
 
+def test_results_reach_the_bucket_while_training_runs(ready):
+    ready.settings(SYNC_SECONDS="1")
+    ready.plan(trainer=["run"])
+    ready.run("train", "--no-watch")
+    ready.wait_for("bucket/bucket/some/tiny/output/metrics.jsonl")
+    assert "worker 0 running" in ready.run("status")
+
+
 def test_fetch_during_training_sends_what_is_new_first(ready):
-    ready.settings(SYNC_SECONDS="3600")
     ready.plan(trainer=["run"])
     ready.run("train", "--no-watch")
     ready.wait_for("ready-0", "ready-1")
@@ -125,6 +132,7 @@ def test_a_slice_that_is_gone_although_the_request_says_active_is_made_anew(read
     assert ready.verbs()[before:] == REBUILT
 
 
+@pytest.mark.slow
 def test_making_it_anew_is_tried_again_where_it_left_off(ready):
     ready.plan(
         trainer=["run", "finish"],

@@ -1,6 +1,6 @@
 """The stage for the tests of tpu_scripts: a clone with the scripts, and a cloud that is fake."""
 
-import json
+import ast
 import os
 import shutil
 import subprocess
@@ -21,7 +21,7 @@ SETTINGS = {
     "TOPOLOGY": "v5e:4x4",
     "POLL_SECONDS": "0.2",
     "RETRY_SECONDS": "0",
-    "SYNC_SECONDS": "1",
+    "SYNC_SECONDS": "3600",
 }
 UV = """#!/usr/bin/env bash
 printf '%s\\n' "$*" >>"$HOME/uv_calls"
@@ -81,9 +81,9 @@ class Cloud:
 
     def plan(self, **changes):
         """What the cloud will do; see fake_gcloud.py and fake_trainer.py."""
-        path = self.folder / "plan.json"
-        before = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps(before | changes))
+        path = self.folder / "plan"
+        before = ast.literal_eval(path.read_text()) if path.exists() else {}
+        path.write_text(repr(before | changes))
 
     def settings(self, **changes):
         lines = [f"{key}={value}" for key, value in (SETTINGS | changes).items()]
@@ -123,8 +123,7 @@ class Cloud:
 
     def calls(self):
         """The words of every call of gcloud so far."""
-        path = self.folder / "calls.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return self.records("calls")
 
     def verbs(self):
         """What was done to the slice, as `create`, `ssh start`, in order; questions left out."""
@@ -141,8 +140,12 @@ class Cloud:
 
     def trainings(self, worker=0):
         """Command line and environment of every training that was started on a worker."""
-        path = self.folder / f"trainings-{worker}.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return self.records(f"trainings-{worker}")
+
+    def records(self, name):
+        path = self.folder / name
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [ast.literal_eval(line) for line in lines]
 
     def worker(self, number=0, node="pod"):
         """The folder of the scripts on a worker."""
