@@ -3,8 +3,9 @@
 #
 #   status.sh [--dry-run] [--settings FILE]
 #
-# For each worker: idle (nothing started), running, finished, stopped (by train.sh --stop),
-# interrupted (by somebody else), exited-STATUS, died, busy (another run), and its last line.
+# For each worker: idle (nothing started), running, finished, unsent (finished, but the bucket lacks
+# the results: fetch.sh), stopped (by train.sh --stop), interrupted (by somebody else),
+# exited-STATUS, died, busy (another run), and its last line.
 #
 #   --dry-run        print the commands instead of running them
 #   --settings FILE  another settings file than settings.env beside this script

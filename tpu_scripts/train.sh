@@ -123,6 +123,7 @@ outcome() {
     *" died "*) echo failed ;;
     *" stopped "*) echo stopped ;;
     *" interrupted "*) echo interrupted ;;
+    *" unsent "*) echo unsent ;;
     *" finished "*) echo finished ;;
     *) echo unknown ;;
   esac
@@ -197,6 +198,7 @@ watch() {
       finished) finished ;;
       stopped) say "stopped as asked; train.sh resumes" && exit 0 ;;
       busy) fail "another run is training on $NAME; see status.sh." ;;
+      unsent) give_up "finished, but the results are only on worker 0: fetch.sh --export sends them" ;;
       refused) give_up "training refused its input" ;;
       *) relaunch "$what" ;;
     esac

@@ -137,7 +137,7 @@ start() {
   exec 9>>"$CONTROL/lock"
   flock --nonblock 9 || fail "training is running already: $(<"$CONTROL/run")."
   [[ -x $BASE/venv/bin/python ]] || fail "nothing is installed; run setup.sh."
-  rm -f "$CONTROL"/{pid,exit_status,stop_requested}
+  rm -f "$CONTROL"/{pid,exit_status,stop_requested,unsent}
   printf '%s\n' "$run" >"$CONTROL/run"
   touch "$CONTROL/train.log"
   wc -c <"$CONTROL/train.log" >"$CONTROL/log_start"
@@ -148,6 +148,17 @@ start() {
   done
   [[ -s $CONTROL/pid ]] || fail "training did not start; see its log (logs.sh)."
   echo "worker $(worker_index): started, process $(<"$CONTROL/pid")"
+}
+
+# Everything, the export too. What could not be sent is marked, so that nobody deletes it unseen.
+send_all() {
+  touch "$CONTROL/unsent"
+  if sync_results "$1" "$2" all || sync_results "$1" "$2" all; then
+    rm "$CONTROL/unsent"
+  else
+    echo "error: results were not sent to $2: $(tail -n 1 "$CONTROL/sync.log")"
+    return 1
+  fi
 }
 
 # Runs the trainer until it ends, sends results to the bucket meanwhile, and leaves its status.
@@ -178,16 +189,14 @@ supervise() {
   done
   if [[ -n $syncer ]]; then
     kill "$syncer" 2>/dev/null || true
-    if [[ -d $BASE/runs/$run ]] && ! sync_results "$run" "$stored" all; then
-      echo "error: results were not sent to $stored: $(tail -n 1 "$CONTROL/sync.log")"
-    fi
+    [[ ! -d $BASE/runs/$run ]] || send_all "$run" "$stored" || true
   fi
   printf '%s\n' "$status" >"$CONTROL/exit_status.new"
   mv "$CONTROL/exit_status.new" "$CONTROL/exit_status"
 }
 
 # idle, running, finished, stopped (asked to), interrupted (by somebody else), exited-STATUS, died;
-# busy where another run is running.
+# unsent where it finished but the bucket lacks its results; busy where another run is running.
 state() {
   local code run=
   [[ ! -f $CONTROL/run ]] || run=$(<"$CONTROL/run")
@@ -203,6 +212,8 @@ state() {
     echo stopped
   elif this_log | grep -q '^stopped after step'; then
     echo interrupted
+  elif [[ -f $CONTROL/unsent ]]; then
+    echo unsent
   else
     echo finished
   fi
@@ -256,8 +267,13 @@ case ${1:-} in
   prepare-token) prepare_token ;;
   kill) end_now ;;
   sync)
-    [[ ! -d $BASE/runs/$2 ]] || sync_results "$2" "$3" ||
-      fail "results were not sent to $3: $(tail -n 1 "$CONTROL/sync.log")"
+    if [[ ! -d $BASE/runs/$2 ]]; then
+      exit 0
+    elif is_running; then
+      sync_results "$2" "$3" || fail "results were not sent to $3: $(tail -n 1 "$CONTROL/sync.log")"
+    else
+      send_all "$2" "$3"
+    fi
     ;;
   *) fail "unknown command '${1:-}'." ;;
 esac

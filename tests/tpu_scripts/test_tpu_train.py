@@ -2,6 +2,7 @@
 
 # ruff: noqa: F401, F811  (fixtures are imported)
 import os
+import signal
 import subprocess
 
 import pytest
@@ -85,6 +86,31 @@ def test_results_reach_the_bucket_while_training_runs(ready):
     ready.plan(trainer=["run"])
     ready.run("train", "--no-watch")
     ready.wait_for("bucket/bucket/some/tiny/output/metrics.jsonl")
+    assert "worker 0 running" in ready.run("status")
+
+
+def test_a_slice_with_results_that_were_not_sent_is_not_deleted(ready):
+    ready.plan(events=[{"match": "rsync .*runs/tiny gs:", "times": 2, "error": "403 forbidden"}])
+    message = ready.run("train", "--delete-at-end", status=1)
+    assert "results were not sent to gs://bucket/some/tiny: ERROR: (gcloud) 403" in message
+    assert "fetch.sh --export sends them" in message
+    assert "delete" not in ready.verbs()
+    ready.run("fetch", "--export")
+    assert (ready.repository / "runs" / "tiny" / "export" / "model.safetensors").exists()
+    assert "deleted pod" in ready.run("train", "--watch", "--delete-at-end")
+
+
+def test_interrupting_the_watch_leaves_training_alone(ready):
+    ready.plan(trainer=["run"])
+    script = ready.repository / "tpu_scripts" / "train.sh"
+    watch = subprocess.Popen([script], env=ready.environment(), stdout=subprocess.PIPE, text=True)
+    for line in watch.stdout:
+        if "running: step 1" in line:
+            watch.send_signal(signal.SIGINT)
+            break
+    said = watch.stdout.read()
+    assert watch.wait(timeout=60) == 130
+    assert "training goes on without the watch; train.sh --watch takes it up again" in said
     assert "worker 0 running" in ready.run("status")
 
 
