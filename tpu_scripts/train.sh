@@ -10,8 +10,8 @@
 # watch asks every POLL_SECONDS how things are. If the slice was taken away, it deletes what is
 # left, requests it anew, waits, sets it up with the same source and packages, and starts the same
 # command, which resumes from the newest checkpoint. If training failed on a slice that is still
-# there, it starts it again, at most MAX_RELAUNCHES times; bad input (exit status 2) ends the
-# watch. It needs this machine to stay on; interrupted, train.sh --watch takes it up again.
+# there, it starts it again, at most MAX_RELAUNCHES times; bad input (exit status 2) only once, as
+# workers that do not find each other end with 2 as well. It needs this machine to stay on; interrupted, train.sh --watch takes it up again.
 #
 #   --no-watch       start and return
 #   --watch          do not start, only watch
@@ -129,7 +129,7 @@ outcome() {
   esac
 }
 
-RELAUNCHES=0
+RELAUNCHES=0 REFUSALS=0
 relaunch() {
   ((RELAUNCHES < MAX_RELAUNCHES)) || give_up "training ended $((RELAUNCHES + 1)) times"
   RELAUNCHES=$((RELAUNCHES + 1))
@@ -192,14 +192,17 @@ watch() {
     case $what in
       running)
         # Long after the last failure the count begins anew.
-        ((++running < 60)) || RELAUNCHES=0
+        ((++running < 60)) || RELAUNCHES=0 REFUSALS=0
         continue
         ;;
       finished) finished ;;
       stopped) say "stopped as asked; train.sh resumes" && exit 0 ;;
       busy) fail "another run is training on $NAME; see status.sh." ;;
       unsent) give_up "finished, but the results are only on worker 0: fetch.sh --export sends them" ;;
-      refused) give_up "training refused its input" ;;
+      refused)
+        ((REFUSALS++ == 0)) || give_up "training refused its input twice"
+        relaunch "refused its input, or its processes did not find each other"
+        ;;
       *) relaunch "$what" ;;
     esac
     running=0

@@ -213,10 +213,12 @@ def test_one_failure_is_mended_on_the_same_slice(ready):
     assert ready.verbs().count("create") == 1
 
 
-def test_bad_input_is_not_tried_again(ready):
+def test_bad_input_is_tried_again_once_only(ready):
     ready.plan(trainer=["exit-2"])
-    assert "refused its input" in ready.run("train", status=1)
-    assert len(ready.trainings()) == 1
+    output = ready.run("train", status=1)
+    assert "refused its input twice" in output
+    assert "[0] error: worker 0 went wrong" in output
+    assert len(ready.trainings()) == 2
 
 
 @pytest.mark.slow
