@@ -17,6 +17,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from alphamed_jax.benchmark import work
@@ -27,9 +28,11 @@ from alphamed_jax.compiled.arguments import Workload
 from alphamed_jax.compiled.programs import compile_only
 from alphamed_jax.config_io import flag_names, parse_flags
 from alphamed_jax.errors import UserError, command, nearest
+from alphamed_jax.model.attend import choose_attention
 from alphamed_jax.model.llama import count_parameters
 from alphamed_jax.model.mesh import make_mesh, parse_mesh
 from alphamed_jax.rl.rollout import bucket
+from alphamed_jax.rl.score import Compute
 from alphamed_jax.run import distributed
 
 
@@ -84,7 +87,16 @@ def compiled(config: BenchConfig, topology: str) -> dict[str, Any]:
         slots=config.slots,
         micro_batch=config.micro_batch or 64,
     )
-    found = compile_only(topology, config.mesh, config.model, sizes, phases=("decode", "update"))
+    dtype = jnp.dtype("bfloat16")
+    attention = choose_attention(config.attention, "tpu", dtype, config.model.head_dim)
+    found = compile_only(
+        topology,
+        config.mesh,
+        config.model,
+        sizes,
+        phases=("decode", "update"),
+        compute=Compute(dtype, "layer", attention=attention),
+    )
     for name, bar in found["bars"].items():
         ratio = f"{bar['ratio']:.3f} x needed" if "ratio" in bar else f"{bar['measured']}"
         say(f"{name}: {ratio}, bar {bar['bar']}: {'kept' if bar['kept'] else 'NOT KEPT'}")

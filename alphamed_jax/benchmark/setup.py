@@ -92,6 +92,8 @@ class BenchConfig:
     """Compute dtype; master weights are float32."""
     remat: Literal["none", "layer", "dots"] = "none"
     """What the backward pass recomputes."""
+    attention: Literal["auto", "dense", "splash", "cudnn"] = "auto"
+    """Of the update and prefill; auto: what fits the platform, with --compile-only splash."""
     mesh: str = "1x1"
     """FSDPxTENSOR or REPLICAxFSDPxTENSOR; a CPU machine simulates the devices."""
     seed: int = 0
@@ -168,6 +170,7 @@ class BenchConfig:
                 or (min(16, work.responses) if real else work.responses),
                 remat=self.remat,
                 compute_dtype=self.dtype,
+                attention=self.attention,
             ),
         )
 

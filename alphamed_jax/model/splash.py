@@ -152,6 +152,8 @@ def _merged(
     interpret: bool, q: Float[Array, "P n N T H"], own: Keys, prompt: Keys | None
 ) -> Float[Array, "P n N T H"]:
     """Attention over a lane's own keys, causally, and those of its prompt, which lanes share."""
+    if prompt is None:  # nothing to merge and no gradient: prefill
+        return _each_lane(_forward_only, 1, True, interpret)(own, q)
     return _merged_forward(interpret, q, own, prompt)[0]
 
 
@@ -192,10 +194,11 @@ def _each_lane(function: Callable, count: int, own: bool, interpret: bool) -> Ca
     return jax.vmap(of_lanes)
 
 
-def _kernel(causal: bool, interpret: bool, heads: int, queries: int, keys: int) -> Any:
+def _kernel(causal: bool, interpret: bool, q: jax.Array, keys: Keys, with_sums: bool = True) -> Any:
     """The kernels for sequences of these padded lengths, with their maps of blocks to skip."""
-    mask = (masks.CausalMask if causal else masks.FullMask)((queries, keys))
-    rows, columns = block_of(queries)[0], block_of(keys)[0]
+    (heads, queries), length = q.shape[:2], keys.k.shape[1]
+    mask = (masks.CausalMask if causal else masks.FullMask)((queries, length))
+    rows, columns = block_of(queries)[0], block_of(length)[0]
     return kernels.make_splash_mha(
         masks.MultiHeadMask([mask] * heads),
         block_sizes=kernels.BlockSizes(
@@ -208,7 +211,7 @@ def _kernel(causal: bool, interpret: bool, heads: int, queries: int, keys: int) 
         ),
         head_shards=1,
         q_seq_shards=1,
-        save_residuals=True,
+        save_residuals=with_sums,
         interpret=interpret,
     )
 
@@ -223,9 +226,15 @@ def _forward(
     causal: bool, interpret: bool, keys: Keys, q: Float[Array, "N T H"]
 ) -> tuple[Float[Array, "N T H"], Float[Array, "N T"]]:
     """Attention of one sequence, and the log-sum-exps of its scores."""
-    kernel = _kernel(causal, interpret, q.shape[0], q.shape[1], keys.k.shape[1])
-    mixed, (sums,) = kernel(q, keys.k, keys.v, _segments(keys))
+    mixed, (sums,) = _kernel(causal, interpret, q, keys)(q, keys.k, keys.v, _segments(keys))
     return mixed, sums
+
+
+def _forward_only(
+    causal: bool, interpret: bool, keys: Keys, q: Float[Array, "N T H"]
+) -> Float[Array, "N T H"]:
+    """Attention of one sequence; the sums would be as many bytes as the output and more."""
+    return _kernel(causal, interpret, q, keys, False)(q, keys.k, keys.v, _segments(keys))
 
 
 def _backward(
@@ -243,7 +252,7 @@ def _backward(
       sums: log-sum-exps over all key sets.
       products: of the output over all key sets and its gradient, summed over the head width.
     """
-    kernel = _kernel(causal, interpret, q.shape[0], q.shape[1], keys.k.shape[1])
+    kernel = _kernel(causal, interpret, q, keys)
     sizes = kernel.kwargs["block_sizes"]
     # The public kernel differentiates only itself, with its own sums. Its backward kernel is
     # private: the one such use, under jax's upper bound in pyproject.toml.

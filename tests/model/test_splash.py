@@ -114,10 +114,16 @@ def kernel_calls(function, *arguments):
     """How often each kernel is called in the traced gradient."""
     gradient = jax.grad(lambda *x: function(*x).sum(), argnums=(0, 1, 2))
     text = str(jax.make_jaxpr(gradient)(*arguments))
-    return text.count("name=splash_mha_fwd"), text.count("name=splash_mha_dkv")
+    return text.count("name=splash_mha_fwd_residuals"), text.count("name=splash_mha_dkv")
 
 
 def test_forward_kernels_run_once_and_once_more_where_the_layer_is_recomputed():
     arguments = prompt_arrays(prompts=1).values()
     assert kernel_calls(causal, *arguments) == (1, 1)
     assert kernel_calls(jax.checkpoint(causal), *arguments) == (2, 1)
+
+
+def test_without_a_gradient_no_log_sum_exps_are_kept():
+    text = str(jax.make_jaxpr(causal)(*prompt_arrays(prompts=1).values()))
+    assert text.count("name=splash_mha_fwd_no_residuals") == 1
+    assert "splash_mha_fwd_residuals" not in text
