@@ -147,8 +147,9 @@ def small(tmp_path):
     sizes = {"vocab_size": 1024, "hidden_size": 256, "intermediate_size": 512, "head_dim": 32}
     sizes |= {"num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 4}
     (tmp_path / "config.json").write_text(json.dumps(sizes | {"model_type": "llama"}))
-    work = ("--rollout.prompts", 4, "--rollout.group-size", 4, "--rollout.max-new-tokens", 128)
-    return ("--model", tmp_path, "--prompt-tokens", 64, *work, "--update.micro-batch", 16)
+    # Long enough that activations are larger than the tables of the reward.
+    work = ("--rollout.prompts", 8, "--rollout.group-size", 8, "--rollout.max-new-tokens", 512)
+    return ("--model", tmp_path, "--prompt-tokens", 64, *work, "--update.micro-batch", 64)
 
 
 @needs_libtpu
