@@ -27,10 +27,10 @@ class PlanFlags:
     """Mean lengths of responses to give times for, in tokens, as 256 512 1024; none: a quarter, a
     half and all of rollout.max_new_tokens."""
     effective: float = 0.5
-    """Share of groups with mixed outcomes, the only ones that are trained on. AlphaMed's own runs
-    fall from 0.67 to 0.22."""
-    questions: int = 19000
-    """Questions of an epoch; AlphaMed's training set has about 19,000."""
+    """Share of groups with mixed outcomes, the only ones that are trained on; it falls as a policy
+    learns. A round number of ours."""
+    questions: int = 10178
+    """Questions of an epoch; MedQA has 10,178 to train on."""
     peak_flops: float | None = None
     """FLOP/s of bf16 matrix products, as 197e12; none: the chip's data sheet."""
     hbm_gb: float | None = None
