@@ -1,6 +1,5 @@
 """Processes that hold on to each other, without JAX: one ends, the others say so and stop."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -154,8 +153,6 @@ def test_a_done_process_still_hears_that_another_is_gone(together):
 
 def test_a_stranger_on_the_port_changes_nothing(together):
     processes = together("done", "done")
-    listening = f"/proc/{processes[0].pid}/net/tcp6"
-    assert os.path.exists(listening)
     port = int(processes[1].args[5].split()[0])
     for said in (b"", b"GET / HTTP/1.1\r\n\r\n", b'{"token": "x", "process": 1}\n'):
         with socket.create_connection(("127.0.0.1", port)) as stranger:
