@@ -159,8 +159,8 @@ def train(config: Config, console: Console, peers: Peers | None = None) -> None:
 
 def restore_logs(run: Run, saved: Checkpoints, step: int, console: Console) -> None:
     """On a new machine take over metrics and samples of the steps before from the checkpoint."""
-    if step and run.config.checkpoints:
-        logs = saved.logs(step)
+    if step:
+        logs = saved.record(step).get("logs", {})  # reading is a matter of all processes
         if distributed.is_main() and (names := record.restore_logs(run.config.folder, logs)):
             console.print(f"{', '.join(names)} of step 1 to {step}: taken from the checkpoint.")
 
@@ -217,10 +217,9 @@ def learn(
 
 def save(run: Run, saved: Checkpoints, now: Progress) -> None:
     """Begin a checkpoint; one that is not in the output folder holds the logs, too."""
-    logs = None
-    if run.config.checkpoints:
-        logs = record.read_logs(run.config.folder) if distributed.is_main() else {}
-    saved.save(now.step, now.state, record.cursor(run.config, now.step, now.drawn), logs)
+    elsewhere = run.config.checkpoints and distributed.is_main()
+    logs = record.read_logs(run.config.folder) if elsewhere else {}
+    saved.save(now.step, now.state, record.cursor(run.config, now.step, now.drawn, logs))
 
 
 def assess(run: Run, params: Params, step: int, log: MetricsLog, console: Console) -> None:

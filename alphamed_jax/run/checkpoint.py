@@ -46,38 +46,27 @@ class Checkpoints:
             steps.pop()
         return steps[-1] if steps else None
 
-    def save(
-        self, step: int, state: Any, record: dict[str, Any], logs: dict[str, str] | None = None
-    ) -> None:
+    def save(self, step: int, state: Any, record: dict[str, Any]) -> None:
         """Start writing the state after `step` steps; returns once it may be donated again.
 
         Args:
-          logs: small files of the run to keep in the checkpoint, content by name; those of
-            process 0 are kept.
+          record: small, and JSON; that of process 0 is kept.
         """
         if step == self.latest():
             return
         # The next update overwrites the donated state in place: write from a copy of it.
         state = jax.tree.map(jnp.copy, state)
-        items: dict[str, Any] = {
-            "state": ocp.args.StandardSave(state),
-            "record": ocp.args.JsonSave(record),
-        }
-        if logs is not None:
-            items["logs"] = ocp.args.JsonSave(logs)
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
+            ),
+        )
 
     def record(self, step: int) -> dict[str, Any]:
         """The run record saved with `step`."""
         args = ocp.args.Composite(record=ocp.args.JsonRestore())
         return self._manager.restore(step, args=args)["record"]
-
-    def logs(self, step: int) -> dict[str, str]:
-        """The files kept in the checkpoint of `step`, content by name; none where none are."""
-        if "logs" not in (self._manager.item_metadata(step) or {}):
-            return {}
-        args = ocp.args.Composite(logs=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args)["logs"]
 
     def restore(self, step: int, abstract_state: Any) -> Any:
         """The state after `step`, with the shapes and shardings of `abstract_state`."""

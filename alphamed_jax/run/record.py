@@ -114,16 +114,19 @@ def write_config(folder: Path, config: Config) -> None:
         write_atomically(folder / "config.yaml", to_yaml(config))
 
 
-def cursor(config: Config, step: int, drawn: int) -> dict[str, Any]:
+def cursor(config: Config, step: int, drawn: int, logs: dict[str, str]) -> dict[str, Any]:
     """What a checkpoint keeps beside the train state; everything random derives from it.
 
-    `drawn` counts the questions of all steps: how many one draws is known only afterwards.
+    Args:
+      drawn: the questions of all steps: how many one draws is known only afterwards.
+      logs: see `read_logs`.
     """
     return {
         "step": step,
         "seed": config.seed,
         "questions_drawn": drawn,
         "config": yaml.safe_load(to_yaml(config)),
+        "logs": logs,
     }
 
 
