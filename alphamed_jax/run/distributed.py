@@ -16,9 +16,16 @@ from jax.experimental import multihost_utils
 from alphamed_jax.errors import UserError
 from alphamed_jax.run.cluster import launched_together
 from alphamed_jax.run.memory import keep_freed_memory
-from alphamed_jax.run.peers import Peers
+from alphamed_jax.run.peers import Peers, at_abort, say
 
 INVITATION = "alphamed_jax/peers"
+TO_START = 300
+"""Seconds between the start of the first process and that of the last."""
+APART = (
+    "the processes of this run do not find each other ({}); start the same command in all of them "
+    "at about the same time, and where neither a TPU pod nor Slurm tells who they are, give "
+    "--coordinator, --num-processes and --process-id."
+)
 
 
 def start(
@@ -56,16 +63,22 @@ def start(
         jax.config.update("jax_num_cpu_devices", devices // processes)
     if coordinator is None and not launched_together():
         return Peers()
+
+    def alone() -> None:
+        say(f"error: {APART.format(f'not all came within {TO_START} seconds')}")
+        os._exit(1)
+
+    lives = at_abort(alone)  # which is what JAX does then
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, initialization_timeout=TO_START
+        )
     except (ValueError, RuntimeError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"the processes of this run do not find each other ({reason}); start the same command "
-            "in all of them within five minutes, and where neither a TPU pod nor Slurm tells who "
-            "they are, give --coordinator, --num-processes and --process-id."
-        ) from None
-    return _join()
+        raise UserError(APART.format(reason)) from None
+    peers = _join()
+    del lives  # they have a handler of their own
+    return peers
 
 
 def _join() -> Peers:
@@ -76,6 +89,7 @@ def _join() -> Peers:
     assert service.client is not None
     assert service.coordinator_address is not None
     peers = Peers(service.process_id, service.num_processes)
+    peers.watch_aborts()
     if peers.count == 1:
         return peers
     if peers.process == 0:
@@ -90,7 +104,6 @@ def _join() -> Peers:
     if peers.process != 0:
         # Process 0 alone prints; what libraries say elsewhere (Gloo does) is for the error stream.
         os.dup2(2, 1)
-    peers.watch_aborts()
     return peers
 
 

@@ -171,7 +171,7 @@ class Peers:
             return
         if self.process == 0:
             self._tell(verdict=verdict, status=status)
-        _say(f"error: {verdict}; {self._resumes()}." if status == 1 else f"error: {verdict}")
+        say(f"error: {verdict}; {self._resumes()}." if status == 1 else f"error: {verdict}")
         self._said.set()
         if self.process == 0:
             self._wait_until_all_left()
@@ -192,10 +192,10 @@ class Peers:
         else:
             self._tell(failed=text, status=status)
         if mine:
-            _say(f"error: {text}")
+            say(f"error: {text}")
         else:
             traceback.print_exception(error)
-            _say(f"error: process {self.process} of {self.count} stopped; {self._resumes()}.")
+            say(f"error: process {self.process} of {self.count} stopped; {self._resumes()}.")
         self._said.set()
         if self.process == 0:
             self._wait_until_all_left()
@@ -222,20 +222,15 @@ class Peers:
             pause.wait(0.05)
 
     def watch_aborts(self) -> None:
-        """Make the last line ours where JAX aborts this process because of another one.
+        """Make the last line ours where JAX aborts this process because of another one."""
 
-        C++ calls abort() in a thread of its own; Python's handlers run in the main thread only,
-        which waits in a collective.
-        """
-
-        def handler(_: int) -> None:
+        def act() -> None:
             self._said.wait(TO_BE_KNOWN)
             if self._begin_end():
-                _say(f"error: this process was aborted, as told above; {self._resumes()}.")
+                say(f"error: this process was aborted, as told above; {self._resumes()}.")
             self._stop(1)
 
-        self._abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(handler)  # must outlive the process
-        ctypes.CDLL(None).signal(int(signal.SIGABRT), self._abort)
+        self._abort = at_abort(act)
 
     def __enter__(self) -> "Peers":
         return self
@@ -270,6 +265,18 @@ def _lines(link: socket.socket) -> Any:
                     yield message
 
 
-def _say(line: str) -> None:
+def at_abort(act: Callable[[], None]) -> Any:
+    """Have abort() do something; the result must live for as long as it may come to that.
+
+    C++ aborts in a thread of its own, while Python's handlers of signals run in the main thread
+    only, which may be waiting in C++, too.
+    """
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: act())
+    ctypes.CDLL(None).signal(int(signal.SIGABRT), handler)
+    return handler
+
+
+def say(line: str) -> None:
+    """Print a line of the error stream, behind all that was printed before."""
     sys.stdout.flush()
     print(line, file=sys.stderr, flush=True)
