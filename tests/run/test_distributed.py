@@ -11,6 +11,11 @@ from alphamed_jax.errors import UserError
 from alphamed_jax.run import distributed
 
 
+@pytest.fixture(autouse=True)
+def this_process_stays_as_it_is(monkeypatch):
+    monkeypatch.setattr(distributed, "keep_freed_memory", lambda: False)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -29,8 +34,10 @@ def test_flags_that_name_no_process_are_refused_before_anything_starts(flags, me
 
 def test_one_process_joins_nobody(monkeypatch):
     monkeypatch.setattr(distributed, "launched_together", lambda: False)
-    monkeypatch.setattr(distributed.jax.distributed, "initialize", lambda *_, **__: pytest.fail())
-    assert distributed.start(8).count == 1
+    joined = []
+    monkeypatch.setattr(distributed.jax.distributed, "initialize", joined.append)
+    assert distributed.start(None).count == 1
+    assert joined == []
     assert distributed.of_main(5) == 5
 
 
@@ -44,7 +51,7 @@ def test_a_launch_that_jax_does_not_understand_is_one_line(monkeypatch):
     with pytest.raises(
         UserError, match=r"do not find each other \(coordinator_address.*give --coo"
     ):
-        distributed.start(8)
+        distributed.start(None)
 
 
 def test_a_process_whose_others_do_not_come_says_so_last():
