@@ -137,12 +137,18 @@ def read_logs(folder: Path) -> dict[str, str]:
 
 
 def restore_logs(folder: Path, logs: dict[str, str]) -> list[str]:
-    """Write the files that are not in `folder`, as on a new machine; return their names."""
-    missing = [name for name in logs if not (folder / name).exists()]
-    for name in missing:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / name, logs[name])
-    return missing
+    """Write the files that `folder` lacks or holds a part of, as on a new machine; return them.
+
+    A file that goes on where that of the checkpoint ends is left: `MetricsLog` shortens it.
+    """
+    taken = []
+    for name, content in logs.items():
+        path = folder / name
+        if not path.exists() or not path.read_text("utf-8", "replace").startswith(content):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
+            taken.append(name)
+    return taken
 
 
 def is_finished(folder: Path, config: Config) -> bool:

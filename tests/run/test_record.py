@@ -9,7 +9,7 @@ from alphamed_jax.errors import UserError
 from alphamed_jax.run import record
 
 
-def test_logs_of_a_checkpoint_fill_an_empty_folder_and_no_other(tmp_path):
+def test_logs_of_a_checkpoint_fill_what_a_folder_lacks(tmp_path):
     # Given the folder of a run,
     old, new = tmp_path / "old", tmp_path / "new"
     (old / "eval").mkdir(parents=True)
@@ -24,11 +24,17 @@ def test_logs_of_a_checkpoint_fill_an_empty_folder_and_no_other(tmp_path):
     new.mkdir()
     (new / "config.yaml").write_text("")
     assert sorted(record.restore_logs(new, logs)) == names
-    # then they are the same, and what is there is never written over.
+    # then they are the same.
     assert record.read_logs(new) == logs
-    (new / "metrics.jsonl").write_text("newer")
+    # A file that went on after the checkpoint stays, one that ends before it, or is torn, does not.
+    more = logs["metrics.jsonl"] + '{"step": 2}\n'
+    (new / "metrics.jsonl").write_text(more)
     assert record.restore_logs(new, logs) == []
-    assert (new / "metrics.jsonl").read_text() == "newer"
+    assert (new / "metrics.jsonl").read_text() == more
+    (new / "metrics.jsonl").write_bytes(b'{"step"')
+    (new / "samples.jsonl").write_bytes('{"step": 1, "response": "β'.encode()[:-1])
+    assert sorted(record.restore_logs(new, logs)) == names[1:]
+    assert record.read_logs(new) == logs
 
 
 def test_checkpoints_of_another_run_are_refused():
