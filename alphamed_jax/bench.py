@@ -189,8 +189,8 @@ def main() -> None:
     if config.compile_only:
         result = compiled(config, config.compile_only)
     else:
-        distributed.start(int(np.prod(parse_mesh(config.mesh, 1))))
-        result = bench(config)
+        with distributed.start(int(np.prod(parse_mesh(config.mesh, 1)))):
+            result = bench(config)
     say(f"{time.perf_counter() - start:.0f} s in all")
     print(json.dumps(result))
 

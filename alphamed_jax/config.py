@@ -247,6 +247,9 @@ class Config:
     """Decides the order of questions and every sampled token."""
     checkpoint_every: int = 20
     """Steps between checkpoints; the last step is always kept."""
+    checkpoints: str | None = None
+    """Where they lie: a folder or gs://BUCKET/FOLDER that all processes reach; nothing else has to
+    be shared. None: the folder `checkpoints` of the output."""
     coordinator: str | None = None
     """host:port of process 0, where TPU pod or Slurm do not tell."""
     num_processes: int | None = None
@@ -281,6 +284,19 @@ class Config:
             )
         if not self.data:
             raise UserError("data is empty: name at least one source.")
+        if self.output and "://" in self.output:
+            raise UserError(
+                f"output is {self.output}: it is a folder of the machine of process 0; only "
+                "checkpoints may be in a bucket, by --checkpoints gs://BUCKET/FOLDER."
+            )
+        if self.checkpoints is not None and not self.checkpoints:
+            raise UserError("checkpoints is empty: it is a folder, gs://BUCKET/FOLDER, or null.")
+        if self.checkpoints and "://" in self.checkpoints:
+            bucket, _, folder = self.checkpoints.removeprefix("gs://").partition("/")
+            if not self.checkpoints.startswith("gs://") or not bucket or not folder.strip("/"):
+                raise UserError(
+                    f"checkpoints is {self.checkpoints}: expected a folder or gs://BUCKET/FOLDER."
+                )
         if not self.compilation_cache:
             raise UserError("compilation_cache is empty: it is auto, a folder, or off.")
 
@@ -301,6 +317,11 @@ class Config:
     def folder(self) -> Path:
         """Output folder."""
         return Path(self.output) if self.output else Path("runs") / self.name
+
+    @property
+    def checkpoint_folder(self) -> str:
+        """Folder or gs:// URL of the checkpoints."""
+        return self.checkpoints or str(self.folder / "checkpoints")
 
     @property
     def updates_per_step(self) -> int:

@@ -30,7 +30,7 @@ from alphamed_jax.rl.heldout import evaluate
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.step import Learner, grpo_step, make_settings
 from alphamed_jax.rl.update import TrainState, abstract_state, init_state
-from alphamed_jax.run import distributed, record
+from alphamed_jax.run import distributed, record, storage
 from alphamed_jax.run.checkpoint import Checkpoints
 from alphamed_jax.run.compilation import FirstStep, ProgramCounter, use_cache
 from alphamed_jax.run.display import (
@@ -48,6 +48,7 @@ from alphamed_jax.run.display import (
     warnings_for,
 )
 from alphamed_jax.run.metrics import MetricsLog
+from alphamed_jax.run.peers import Peers
 from alphamed_jax.run.samples import describe_samples
 
 
@@ -115,26 +116,36 @@ def starting_point(run: Run, checkpoints: Checkpoints) -> Progress:
             f"{run.config.steps}; choose another --output for a shorter run."
         )
     params = hf.abstract(settings.model, run.mesh, np.float32)
-    drawn = checkpoints.record(step)["questions_drawn"]
-    return Progress(step, drawn, checkpoints.restore(step, abstract_state(settings, params)))
+    saved = checkpoints.record(step)
+    record.check_resumable(run.config.checkpoint_folder, saved, run.config)
+    return Progress(
+        step, saved["questions_drawn"], checkpoints.restore(step, abstract_state(settings, params))
+    )
 
 
-def train(config: Config, console: Console) -> None:
-    """Train, evaluate before and after, export; resume where an earlier run stopped."""
+def train(config: Config, console: Console, peers: Peers | None = None) -> None:
+    """Train, evaluate before and after, export; resume where an earlier run stopped.
+
+    Args:
+      peers: the other processes, which are told up to where the run is saved; None: there are none.
+    """
     began = time.perf_counter()
     with ProgramCounter() as programs:
         run = prepare(config)
-        if distributed.is_main():
+        finished = False
+        if distributed.is_main():  # only its output folder counts, and it may be the only one
             record.claim(config.folder, config)
-        distributed.wait_for_all("output folder")
-        if record.is_finished(config.folder, config):
+            finished = record.is_finished(config.folder, config)
+        if distributed.of_main(finished):
             console.print(f"{config.folder} is finished: all {config.steps} steps are done.")
             return
-        with distributed.StopRequest() as stop, Checkpoints(config.folder / "checkpoints") as saved:
+        storage.make_shared(config.checkpoint_folder)
+        with distributed.StopRequest() as stop, Checkpoints(config.checkpoint_folder) as saved:
             start = starting_point(run, saved)
             record.write_config(config.folder, config)
             show_start(console, run, resumed_from=start.step or None)
-            step, _, state = learn(run, saved, stop, console, programs, start)
+            restore_logs(run, saved, start.step, console)
+            step, _, state = learn(run, saved, stop, console, programs, start, peers or Peers())
     if step < config.steps:
         console.print(f"stopped after step {step}; the same command resumes.")
         return
@@ -146,6 +157,14 @@ def train(config: Config, console: Console) -> None:
     console.print(f"finished {step} steps in {time.perf_counter() - began:.0f} s: {config.folder}")
 
 
+def restore_logs(run: Run, saved: Checkpoints, step: int, console: Console) -> None:
+    """On a new machine take over metrics and samples of the steps before from the checkpoint."""
+    if step:
+        logs = saved.record(step).get("logs", {})  # reading is a matter of all processes
+        if distributed.is_main() and (names := record.restore_logs(run.config.folder, logs)):
+            console.print(f"{', '.join(names)} of step 1 to {step}: taken from the checkpoint.")
+
+
 def learn(
     run: Run,
     saved: Checkpoints,
@@ -153,6 +172,7 @@ def learn(
     console: Console,
     programs: ProgramCounter,
     start: Progress,
+    peers: Peers,
 ) -> Progress:
     """Step until all steps are done or a stop is asked for; what is returned is saved."""
     config = run.config
@@ -165,6 +185,7 @@ def learn(
         if step == 0:
             assess(run, state.params, step, log, console)
         while step < config.steps and not stop.asked():
+            peers.saved = saved.complete()
             step += 1
             state, metrics, outcome = grpo_step(run.learner, state, reference, run.train, drawn)
             drawn += len(outcome.questions)
@@ -189,9 +210,16 @@ def learn(
             if step == config.steps or (config.eval.every and step % config.eval.every == 0):
                 assess(run, state.params, step, log, console)
             if step == config.steps or step % config.checkpoint_every == 0:
-                saved.save(step, state, record.cursor(config, step, drawn))
-    saved.save(step, state, record.cursor(config, step, drawn))
+                save(run, saved, Progress(step, drawn, state))
+    save(run, saved, Progress(step, drawn, state))
     return Progress(step, drawn, state)
+
+
+def save(run: Run, saved: Checkpoints, now: Progress) -> None:
+    """Begin a checkpoint; one that is not in the output folder holds the logs, too."""
+    elsewhere = run.config.checkpoints and distributed.is_main()
+    logs = record.read_logs(run.config.folder) if elsewhere else {}
+    saved.save(now.step, now.state, record.cursor(run.config, now.step, now.drawn, logs))
 
 
 def assess(run: Run, params: Params, step: int, log: MetricsLog, console: Console) -> None:
@@ -251,12 +279,13 @@ def main() -> None:
     """Parse, join the other processes, train."""
     config = parse_config(sys.argv[1:], "python -m alphamed_jax.train", str(__doc__))
     devices = None if config.mesh == "auto" else int(np.prod(parse_mesh(config.mesh)))
-    distributed.start(devices, config.coordinator, config.num_processes, config.process_id)
-    console = make_console()
-    console.quiet = not distributed.is_main()
-    if problem := use_cache(config.compilation_cache):
-        console.print(f"warning: {problem}", style="yellow", markup=False)
-    train(config, console)
+    flags = (config.coordinator, config.num_processes, config.process_id)
+    with distributed.start(devices, *flags) as peers:
+        console = make_console()
+        console.quiet = not distributed.is_main()
+        if problem := use_cache(config.compilation_cache):
+            console.print(f"warning: {problem}", style="yellow", markup=False)
+        train(config, console, peers)
 
 
 if __name__ == "__main__":

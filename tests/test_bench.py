@@ -10,6 +10,7 @@ from alphamed_jax import bench
 from alphamed_jax.benchmark.setup import SHAPES, BenchConfig, make_batch
 from alphamed_jax.errors import UserError
 from alphamed_jax.model.llama import count_parameters
+from alphamed_jax.run.peers import Peers
 
 TINY = {"shape": "small", "vocab": 320, "layers": 1, "hidden": 32, "heads": 4, "intermediate": 64}
 PEER_KEYS = (
@@ -32,7 +33,7 @@ def run(monkeypatch, capsys, **settings):
     """What the command prints last, read as JSON."""
     arguments = [str(x) for x in flags(**TINY | settings)]
     monkeypatch.setattr(sys, "argv", ["bench", *arguments])
-    monkeypatch.setattr(bench.distributed, "start", lambda devices: None)
+    monkeypatch.setattr(bench.distributed, "start", lambda devices: Peers())
     monkeypatch.setattr(bench, "make_mesh", lambda text: bench_mesh())
     bench.main()
     return json.loads(capsys.readouterr().out.splitlines()[-1])

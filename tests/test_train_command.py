@@ -1,71 +1,24 @@
-"""The command as a user starts it: exit statuses, signals, kill -9, 64 devices, two processes."""
+"""The command as a user starts it: exit statuses, signals, kill -9, 64 devices."""
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
-import time
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
-from tiny_run import rows_of, tiny_config, write_model, write_questions
+from started import (
+    assert_same_run,
+    finish,
+    start,
+    wait_for_step,
+    write_inputs,
+)
+from tiny_run import rows_of
 
-from alphamed_jax.config import to_yaml
 from alphamed_jax.run.display import first_step_line
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    write_model(folder / "model")
-    write_questions(folder / "questions.jsonl")
-    (folder / "tiny.yaml").write_text(to_yaml(tiny_config(folder, folder / "unused")))
-    return folder
-
-
-def start(inputs, output, *flags):
-    """Start the command in a process of its own, with as many devices as its mesh asks for."""
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
-    command = [sys.executable, "-m", "alphamed_jax.train", "--config", str(inputs / "tiny.yaml")]
-    return subprocess.Popen(
-        [*command, "--output", str(output), *flags],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process, seconds=300):
-    printed, errors = process.communicate(timeout=seconds)
-    return process.returncode, printed, errors
-
-
-def wait_for_step(output, step, process):
-    """Wait until metrics.jsonl holds `step`."""
-    path = output / "metrics.jsonl"
-    for _ in range(3000):
-        if path.exists() and path.read_text().count("\n") >= step:
-            return
-        assert process.poll() is None, finish(process)
-        time.sleep(0.1)
-    raise AssertionError(f"no step {step} within five minutes")
-
-
-def assert_same_run(a, b, exact=True):
-    for name in ("metrics.jsonl", "samples.jsonl"):
-        if exact:
-            assert rows_of(a / name) == rows_of(b / name)
-    ours, theirs = (load_file(folder / "export" / "model.safetensors") for folder in (a, b))
-    for name in ours:
-        if exact:
-            np.testing.assert_array_equal(ours[name], theirs[name])
-        else:
-            np.testing.assert_allclose(ours[name], theirs[name], atol=2e-4)
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.mark.parametrize(
@@ -148,6 +101,19 @@ def test_sigterm_saves_at_the_step_border_and_exits_with_0(inputs, tmp_path):
 
 
 @pytest.mark.slow
+def test_replicas_learn_what_one_replica_learns(inputs, tmp_path):
+    runs = []
+    for mesh in ("2x2x2", "1x8x1"):
+        runs.append(tmp_path / mesh)
+        status, _, errors = finish(start(inputs, runs[-1], "--mesh", mesh, "--steps", "3"), 600)
+        assert status == 0, errors
+    assert json.loads((runs[0] / "run.json").read_text())["mesh"]["replica"] == 2
+    ours, theirs = (rows_of(run / "samples.jsonl") for run in runs)
+    assert [row["response"] for row in ours] == [row["response"] for row in theirs]
+    assert_same_run(*runs, exact=False)
+
+
+@pytest.mark.slow
 def test_the_pod_command_trains_on_64_simulated_devices(inputs, tmp_path):
     big, one = tmp_path / "pod", tmp_path / "one"
     for output, mesh in ((big, "8x8"), (one, "1x1")):
@@ -160,44 +126,3 @@ def test_the_pod_command_trains_on_64_simulated_devices(inputs, tmp_path):
         assert ours["loss/policy"] == pytest.approx(theirs["loss/policy"], abs=1e-5)
     ours, theirs = (rows_of(folder / "samples.jsonl") for folder in (big, one))
     assert [row["response"] for row in ours] == [row["response"] for row in theirs]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def run_two(inputs, output, *flags):
-    """Two processes of four devices each; both must end well."""
-    address = f"127.0.0.1:{free_port()}"
-    flags = (*flags, "--coordinator", address, "--num-processes", "2", "--process-id")
-    pair = [start(inputs, output, *flags, str(i)) for i in range(2)]
-    return [finish(process, 600) for process in pair]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("rounds", ["1", "3"])
-def test_two_processes_agree_with_one(inputs, tmp_path, rounds):
-    # Given one process with eight devices and two with four each,
-    one, two = tmp_path / "one", tmp_path / "two"
-    flags = ("--mesh", "4x2", "--rollout.max-rounds", rounds, "--steps")
-    assert finish(start(inputs, one, *flags, "5"), 600)[0] == 0
-    for steps in ("3", "5"):  # the second start resumes
-        (first, second) = run_two(inputs, two, *flags, steps)
-        assert (first[0], second[0]) == (0, 0), first[2] + second[2]
-    # then both take the same steps, and only process 0 prints.
-    assert "step 5/5" in first[1]
-    # Gloo's threads may tear each other's lines.
-    gloo = ("[Gloo]", "peer ranks")
-    assert [s for s in second[1].splitlines() if s and not any(g in s for g in gloo)] == []
-    ours, theirs = (rows_of(folder / "samples.jsonl") for folder in (two, one))
-    assert [row["response"] for row in ours] == [row["response"] for row in theirs]
-    for a, b in zip(rows_of(two / "metrics.jsonl"), rows_of(one / "metrics.jsonl"), strict=True):
-        assert a["reward/mean"] == b["reward/mean"]
-        assert a["loss/policy"] == pytest.approx(b["loss/policy"], abs=1e-5)
-    assert_same_run(one, two, exact=False)
-    final = json.loads((two / "eval" / "step_000005.json").read_text())
-    assert (
-        final["sampled"] == json.loads((one / "eval" / "step_000005.json").read_text())["sampled"]
-    )

@@ -50,8 +50,8 @@ def save(
 ) -> None:
     """Write a Hugging Face folder that transformers and vLLM load.
 
-    All processes gather, process 0 writes. The folder appears complete or not at all; an earlier
-    export in its place is replaced.
+    All processes gather, process 0 writes; only its folder counts. The folder appears complete or
+    not at all; an earlier export in its place is replaced.
 
     Args:
       folder: where to write.
@@ -103,7 +103,7 @@ def save(
             shutil.rmtree(partial, ignore_errors=True)
         raise
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"alphamed_jax.hf.save {folder}")
+        multihost_utils.sync_global_devices("alphamed_jax.hf.save")
 
 
 def _shards(wanted: list[Tensor], itemsize: int, max_bytes: int | float) -> dict[str, list[Tensor]]:

@@ -13,8 +13,8 @@ from jax.sharding import PartitionSpec as P
 
 from alphamed_jax.errors import UserError
 
-AXES = ("replica", "fsdp", "tensor")
 AnyMesh = Mesh | AbstractMesh
+AXES = ("replica", "fsdp", "tensor")
 
 # Logical axis -> mesh axes. Activations are split over rows, weights over both mesh axes:
 # `fsdp` shards are gathered when used, `tensor` shards are used as they are.
@@ -48,29 +48,66 @@ def parse_mesh(text: str, devices: int | None = None) -> tuple[int, int, int]:
     return (1, *sizes) if len(sizes) == 2 else tuple(sizes)  # type: ignore[return-value]
 
 
+def slices_of(devices: Sequence[Any]) -> int:
+    """Number of TPU slices that devices are on: within one, chips have an interconnect."""
+    # GPUs have such an index, too, but it is their host's, and nothing to split an axis by.
+    if devices[0].platform != "tpu":
+        return 1
+    return len({getattr(device, "slice_index", 0) for device in devices})
+
+
 def arrange(sizes: tuple[int, int, int], devices: Sequence[Any]) -> np.ndarray:
     """Devices as an array [replica fsdp tensor], neighbours of the interconnect side by side.
 
-    An axis may be split over axes of the torus: without that JAX refuses a tensor axis of 8 on
-    v6e:4x4 or v5p:4x4x4.
+    Several slices lie along the replica axis: only the gradients' sum crosses the network between
+    them. An axis may be split over axes of the torus: without that JAX refuses a tensor axis of 8
+    on v6e:4x4 or v5p:4x4x4.
+
+    Raises:
+      UserError: the replica axis is no multiple of the slices.
     """
-    return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    slices, (replica, fsdp, tensor) = slices_of(devices), sizes
+    if slices == 1:
+        return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    if replica % slices:
+        raise UserError(
+            f"--mesh {replica}x{fsdp}x{tensor}: these are {slices} slices, which only the "
+            f"data-centre network joins; the first of three numbers (replica) must be {slices} or "
+            f"a multiple, as {slices}x{len(devices) // slices // tensor or 1}x{tensor}."
+        )
+    within = (replica // slices, fsdp, tensor)
+    return mesh_utils.create_hybrid_device_mesh(
+        within, (slices, 1, 1), devices, allow_split_physical_axes=True
+    )
+
+
+def sizes_for(text: str, devices: Sequence[Any]) -> tuple[int, int, int]:
+    """Read `--mesh` for these devices; `auto` makes each slice a replica, and the rest fsdp.
+
+    Raises:
+      UserError: see `parse_mesh`, or the product of the sizes is not the number of devices.
+    """
+    sizes = parse_mesh(text, len(devices))
+    if text == "auto":
+        slices = slices_of(devices)
+        sizes = (slices, len(devices) // slices, 1)
+    if math.prod(sizes) != len(devices):
+        raise UserError(
+            f"--mesh {text} needs {math.prod(sizes)} devices, but there are {len(devices)} "
+            f"({devices[0].platform}). Use --mesh auto or sizes whose product is {len(devices)}."
+        )
+    return sizes
 
 
 def make_mesh(text: str) -> Mesh:
     """Build the mesh over all devices of all processes.
 
     Raises:
-      UserError: the product of the sizes is not the number of devices.
+      UserError: the product of the sizes is not the number of devices, or the replica axis is
+        no multiple of the slices.
     """
     devices = jax.devices()
-    sizes = parse_mesh(text, len(devices))
-    if math.prod(sizes) != len(devices):
-        raise UserError(
-            f"--mesh {text} needs {math.prod(sizes)} devices, but there are {len(devices)} "
-            f"({devices[0].platform}). Use --mesh auto or sizes whose product is {len(devices)}."
-        )
-    return Mesh(arrange(sizes, devices), AXES, axis_types=(AxisType.Auto,) * 3)
+    return Mesh(arrange(sizes_for(text, devices), devices), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def single_device_mesh() -> Mesh:

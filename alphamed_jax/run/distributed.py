@@ -10,20 +10,22 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed as jax_distributed
 from jax.experimental import multihost_utils
 
 from alphamed_jax.errors import UserError
+from alphamed_jax.run.cluster import launched_together
 from alphamed_jax.run.memory import keep_freed_memory
+from alphamed_jax.run.peers import Peers, at_abort, say
 
-
-def _launched_together() -> bool:
-    """Whether a TPU pod or Slurm started several processes that find each other."""
-    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    return (
-        int(os.environ.get("SLURM_NTASKS", "1")) > 1
-        or ("," in hosts and "WARNING" not in hosts)  # libtpu writes a warning there without TPUs
-        or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ
-    )
+INVITATION = "alphamed_jax/peers"
+TO_START = 300
+"""Seconds between the start of the first process and that of the last."""
+APART = (
+    "the processes of this run do not find each other ({}); start the same command in all of them "
+    "at about the same time, and where neither a TPU pod nor Slurm tells who they are, give "
+    "--coordinator, --num-processes and --process-id."
+)
 
 
 def start(
@@ -31,30 +33,78 @@ def start(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
-) -> None:
+) -> Peers:
     """Join the other processes; on a CPU machine simulate `devices` devices over all of them.
 
-    Must run before JAX touches a backend; TPUs and GPUs ignore the simulated devices.
+    Must run before JAX touches a backend; TPUs and GPUs ignore the simulated devices. All work
+    belongs into a `with` block of what is returned: it ends this process when another one ends.
 
     Raises:
-      UserError: only some of the three flags are given, or the processes do not divide the
-        devices.
+      UserError: only some of the three flags are given or they make no sense, the processes do
+        not divide the devices, or the others do not come.
     """
     flags = (coordinator, num_processes, process_id)
     if any(flag is not None for flag in flags) and None in flags:
         raise UserError("--coordinator, --num-processes and --process-id go together.")
     keep_freed_memory()
     processes = num_processes or 1
+    if not 0 <= (process_id or 0) < processes:
+        raise UserError(
+            f"--process-id {process_id} with --num-processes {num_processes}: "
+            f"expected a number from 0 to {processes - 1}."
+        )
+    if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
+        raise UserError(f"--coordinator {coordinator!r}: expected host:port of process 0.")
     if devices is not None:
         if devices % processes:
             raise UserError(
                 f"--mesh has {devices} devices, which {processes} processes can't share."
             )
         jax.config.update("jax_num_cpu_devices", devices // processes)
-    if coordinator is not None:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
-    elif _launched_together():
-        jax.distributed.initialize()
+    if coordinator is None and not launched_together():
+        return Peers()
+
+    def alone() -> None:
+        say(f"error: {APART.format(f'not all came within {TO_START} seconds')}")
+        os._exit(1)
+
+    lives = at_abort(alone)  # which is what JAX does then
+    try:
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, initialization_timeout=TO_START
+        )
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(APART.format(reason)) from None
+    peers = _join()
+    del lives  # they have a handler of their own
+    return peers
+
+
+def _join() -> Peers:
+    """Hold on to the other processes, through process 0."""
+    # JAX has no public way to these three: the key-value store through which its processes find
+    # each other, the address at which they reached it, and their numbers before there are devices.
+    service = jax_distributed.global_state
+    assert service.client is not None
+    assert service.coordinator_address is not None
+    peers = Peers(service.process_id, service.num_processes)
+    peers.watch_aborts()
+    if peers.count == 1:
+        return peers
+    if peers.process == 0:
+        service.client.key_value_set(INVITATION, peers.listen())
+    else:
+        invitation = service.client.blocking_key_value_get(INVITATION, 60_000)
+        host = service.coordinator_address.rpartition(":")[0]
+        try:
+            peers.connect(host, invitation)
+        except UserError as error:
+            peers.fail(error)
+    if peers.process != 0:
+        # Process 0 alone prints; what libraries say elsewhere (Gloo does) is for the error stream.
+        os.dup2(2, 1)
+    return peers
 
 
 def is_main() -> bool:
@@ -66,6 +116,13 @@ def wait_for_all(where: str) -> None:
     """Wait until every process has come here; one that failed before ends the others."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(where)
+
+
+def of_main(value: int) -> int:
+    """The value that process 0 has; whatever only process 0 can know, all go by."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def all_see(folder: Path | None) -> bool:

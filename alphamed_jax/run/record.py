@@ -13,6 +13,7 @@ import yaml
 
 from alphamed_jax import __version__
 from alphamed_jax.config import Config, load_config, to_yaml
+from alphamed_jax.config_io import read_section
 from alphamed_jax.errors import UserError
 from alphamed_jax.run.compilation import FirstStep
 from alphamed_jax.run.distributed import is_main
@@ -54,6 +55,40 @@ def _fixed(config: Config) -> dict[str, Any]:
     return flat | {"eval.questions": config.eval.questions}
 
 
+def check_same(holder: str, before: Config, config: Config, where: str) -> None:
+    """Refuse to go on with a run under another configuration.
+
+    Args:
+      holder: what holds the run that was made with `before`.
+      where: the flag that names another place.
+
+    Raises:
+      UserError: something that is not in `FREE` differs.
+    """
+    then, now = _fixed(before), _fixed(config)
+    for name in now:
+        if then.get(name) != now[name]:
+            raise UserError(
+                f"{holder} holds a run with {name} {then.get(name)!r}, but now it is "
+                f"{now[name]!r}; choose another {where}, or delete the folder to start over."
+            )
+
+
+def check_resumable(checkpoints: str, saved: dict[str, Any], config: Config) -> None:
+    """Refuse the checkpoints of another run.
+
+    Args:
+      checkpoints: where they lie; a copy of them may lie elsewhere.
+      saved: what `cursor` returned then.
+
+    Raises:
+      UserError: they are of another configuration.
+    """
+    before = read_section(saved["config"], Config, checkpoints, without=("config",))
+    before = dataclasses.replace(before, checkpoints=config.checkpoints)
+    check_same(checkpoints, before, config, "--checkpoints" if config.checkpoints else "--output")
+
+
 def claim(folder: Path, config: Config) -> None:
     """Bind `folder` to `config`, or check that it is the folder's own.
 
@@ -62,13 +97,7 @@ def claim(folder: Path, config: Config) -> None:
     """
     path = folder / "config.yaml"
     if path.is_file():
-        before, now = _fixed(load_config(path)), _fixed(config)
-        for name in now:
-            if before.get(name) != now[name]:
-                raise UserError(
-                    f"{folder} holds a run with {name} {before.get(name)!r}, but now it is "
-                    f"{now[name]!r}; choose another --output, or delete the folder to start over."
-                )
+        check_same(str(folder), load_config(path), config, "--output")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not the folder of a run; choose another --output.")
     else:
@@ -85,17 +114,41 @@ def write_config(folder: Path, config: Config) -> None:
         write_atomically(folder / "config.yaml", to_yaml(config))
 
 
-def cursor(config: Config, step: int, drawn: int) -> dict[str, Any]:
+def cursor(config: Config, step: int, drawn: int, logs: dict[str, str]) -> dict[str, Any]:
     """What a checkpoint keeps beside the train state; everything random derives from it.
 
-    `drawn` counts the questions of all steps: how many one draws is known only afterwards.
+    Args:
+      drawn: the questions of all steps: how many one draws is known only afterwards.
+      logs: see `read_logs`.
     """
     return {
         "step": step,
         "seed": config.seed,
         "questions_drawn": drawn,
         "config": yaml.safe_load(to_yaml(config)),
+        "logs": logs,
     }
+
+
+def read_logs(folder: Path) -> dict[str, str]:
+    """The files of a run that no machine could make again, content by name within `folder`."""
+    paths = [*folder.glob("*.jsonl"), *folder.glob("eval/step_*.json")]
+    return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in sorted(paths)}
+
+
+def restore_logs(folder: Path, logs: dict[str, str]) -> list[str]:
+    """Write the files that `folder` lacks or holds a part of, as on a new machine; return them.
+
+    A file that goes on where that of the checkpoint ends is left: `MetricsLog` shortens it.
+    """
+    taken = []
+    for name, content in logs.items():
+        path = folder / name
+        if not path.exists() or not path.read_text("utf-8", "replace").startswith(content):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
+            taken.append(name)
+    return taken
 
 
 def is_finished(folder: Path, config: Config) -> bool:

@@ -1,6 +1,7 @@
 """The mesh: what `--mesh` means, and which axis of each weight is split over what."""
 
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,53 @@ def test_a_mesh_uses_all_devices_and_automatic_axes():
 def test_a_mesh_that_does_not_fit_the_devices_is_refused():
     with pytest.raises(UserError, match=r"--mesh 4x4 needs 16 devices, but there are 8 \(cpu\)"):
         mesh.make_mesh("4x4")
+
+
+def chips(slices, per_slice=8):
+    """What JAX would give for slices of v5e:2x4, in an order of its own."""
+    found = [
+        SimpleNamespace(
+            id=100 * s + i,
+            platform="tpu",
+            device_kind="TPU v5 lite",
+            slice_index=s,
+            process_index=2 * s + i // 4,
+            coords=(i % 2, i // 2, 0),
+            core_on_chip=0,
+        )
+        for i in range(per_slice)
+        for s in range(slices)
+    ]
+    return found
+
+
+@pytest.mark.parametrize("sizes", [(2, 4, 2), (4, 2, 2), (2, 8, 1)])
+def test_slices_lie_along_the_replica_axis(sizes):
+    arranged = mesh.arrange(sizes, chips(2))
+    assert arranged.shape == sizes
+    assert len({device.id for device in arranged.flat}) == 16
+    halves = np.split(arranged, 2)
+    assert [{device.slice_index for device in half.flat} for half in halves] == [{0}, {1}]
+
+
+@pytest.mark.parametrize("sizes", [(1, 16, 1), (1, 8, 2)])
+def test_an_axis_within_a_slice_may_not_cross_the_network(sizes):
+    text = "x".join(map(str, sizes))
+    with pytest.raises(UserError, match=rf"--mesh {text}: these are 2 slices.*must be 2") as caught:
+        mesh.arrange(sizes, chips(2))
+    assert f"as 2x{16 // 2 // sizes[2]}x{sizes[2]}" in str(caught.value)
+
+
+def test_auto_makes_each_slice_a_replica():
+    assert mesh.sizes_for("auto", chips(2)) == (2, 8, 1)
+    assert mesh.sizes_for("auto", chips(1)) == (1, 8, 1)
+
+
+def test_an_index_of_hosts_on_gpus_is_no_slice():
+    hosts = chips(2)
+    for device in hosts:
+        device.platform = "gpu"
+    assert mesh.slices_of(hosts) == 1
 
 
 def _specs(config, text):
