@@ -97,9 +97,9 @@ def with_lanes(
     beside = _beside_prompts(how, prompt_lengths, prompt_width, shape, member)
 
     def attend(q, k, v):
-        prompts, lanes = ([x[:, :prompt_width] for x in (q, k, v)], [])
-        lanes = [x[:, prompt_width:].reshape(*shape, *x.shape[2:]) for x in (q, k, v)]
-        mixed = beside(lanes[0], prompts[1], prompts[2], lanes[1], lanes[2])
+        prompts = [x[:, :prompt_width] for x in (q, k, v)]
+        lanes_q, *own = (x[:, prompt_width:].reshape(*shape, *x.shape[2:]) for x in (q, k, v))
+        mixed = beside(lanes_q, *prompts[1:], *own)
         mixed = mixed.reshape(shape[0], -1, *q.shape[2:])
         return jnp.concatenate([of_prompts(*prompts), mixed], axis=1)
 
