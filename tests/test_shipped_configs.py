@@ -37,6 +37,7 @@ def places(name):
 def test_each_says_where_it_fits_and_how_to_plan_it(name):
     assert {where for where, _ in places(name)} == WANTED[name]
     where, mesh = places(name)[0]
+    assert load_config(CONFIGS / f"{name}.yaml").mesh == mesh
     text = (CONFIGS / f"{name}.yaml").read_text()
     assert f"plan --config configs/{name}.yaml --mesh {mesh} --topology {where}\n" in text
 
