@@ -1,8 +1,11 @@
 """Small models and batches that several tests build on."""
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import AxisType, Mesh
 
 from alphamed_jax.config import LossConfig, OptimizerConfig
@@ -11,6 +14,11 @@ from alphamed_jax.model.mesh import AXES, parse_mesh, sharding
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.score import Compute
 from alphamed_jax.rl.update import Settings
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="compiling for TPUs needs libtpu: pip install -e '.[plan]'",
+)
 
 TINY = llama.LlamaConfig(
     vocab_size=320,

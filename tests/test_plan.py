@@ -6,6 +6,7 @@ import sys
 
 import plans
 import pytest
+from helpers import needs_libtpu
 
 from alphamed_jax import plan
 from alphamed_jax.planning.measure import compiling, say
@@ -13,10 +14,6 @@ from alphamed_jax.planning.measure import compiling, say
 LLAMA_3B = "meta-llama/Llama-3.2-3B-Instruct"
 LLAMA_8B = "meta-llama/Llama-3.1-8B-Instruct"
 KEYS = {"fits", "hbm_bytes", "hbm_capacity_bytes", "step_seconds_estimate", "phases"}
-needs_libtpu = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None,
-    reason="compiling for TPUs needs libtpu: pip install -e '.[plan]'",
-)
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """The configurations in configs/: they load, and fit where their first lines say that they do."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+from helpers import needs_libtpu
 from jax.sharding import AbstractMesh, AxisType
 
 from alphamed_jax.compiled import topology
@@ -55,10 +55,7 @@ def test_estimated_from_shapes_each_fits_where_it_says(name, where, mesh):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None,
-    reason="compiling for TPUs needs libtpu: pip install -e '.[plan]'",
-)
+@needs_libtpu
 def test_the_update_that_is_tightest_fits_as_compiled():
     # 3B on eight chips of 16 GB.
     config = load_config(CONFIGS / "alphamed_3b.yaml")

@@ -23,6 +23,7 @@ from alphamed_jax.config import (
     UpdateConfig,
 )
 from alphamed_jax.errors import UserError
+from alphamed_jax.rl import rollout
 from alphamed_jax.run.display import first_step_line
 from alphamed_jax.run.metrics import METRIC_KEYS
 
@@ -241,6 +242,30 @@ def test_samples_and_losses_are_the_same_on_any_mesh(whole, tmp_path, mesh):
     for ours, theirs in zip(rows_of(other.folder / "metrics.jsonl"), rows, strict=True):
         for key in ("loss/policy", "grad_norm", "entropy"):
             assert ours[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("max_rounds", [1, 2])
+def test_weights_stay_sharded_in_every_rollout_where_the_setting_says_so(
+    inputs, tmp_path, monkeypatch, max_rounds
+):
+    # Given a run with evaluation whose decoding weights shall stay sharded,
+    made, lay_out = [], rollout.decode_layout
+
+    def noted(*arguments, **settings):
+        made.append(settings["sharded"])
+        return lay_out(*arguments, **settings)
+
+    monkeypatch.setattr(rollout, "decode_layout", noted)
+    sampling = RolloutConfig(
+        prompts=4, group_size=4, max_new_tokens=12, max_rounds=max_rounds, weights="sharded"
+    )
+    config = tiny_config(
+        inputs, tmp_path / "run", mesh="4x2", steps=1, rollout=sampling, export=False
+    )
+    # when it runs,
+    run(config)
+    # then they do in the step and in the evaluations before and after it.
+    assert made == [True, True, True]
 
 
 def test_several_updates_per_rollout_with_a_reference_policy(inputs, tmp_path):

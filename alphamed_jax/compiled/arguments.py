@@ -38,8 +38,8 @@ class Workload(NamedTuple):
     """Updates that the prompts are split into."""
     old_logprobs: bool = False
     """Whether updates are told the sampling policy's log-probabilities: there are several."""
-    gathered: bool = True
-    """Whether decoding has its weights gathered over `fsdp`; else they stay sharded."""
+    sharded: bool = False
+    """Whether decoding has its weights split over `fsdp`, too."""
 
     def responses(self) -> list[int]:
         """Lengths of a group's responses in the update."""
@@ -81,8 +81,7 @@ def decode_weights(case: Case) -> layout.Layout:
     model, dtype = case.model, case.settings.compute.dtype
 
     def whole(shape, axes):
-        sharded = not case.work.gathered
-        return _array(case, shape, dtype, *(a if sharded or a != "embed" else None for a in axes))
+        return _array(case, shape, dtype, *llama.axes_in_use(axes, case.work.sharded))
 
     tree = llama.weights(model)
     layer = llama.map_weights(whole, llama.layer_weights(model))
@@ -90,7 +89,7 @@ def decode_weights(case: Case) -> layout.Layout:
     weights = llama.map_weights(whole, {k: v for k, v in tree.items() if k != "layers"})
     weights["norm"] = _array(case, (model.hidden_size,), jnp.float32)
     return layout.Layout(
-        weights | {"layers": [layer] * model.num_layers}, sharded=not case.work.gathered
+        weights | {"layers": [layer] * model.num_layers}, sharded=case.work.sharded
     )
 
 
@@ -210,7 +209,6 @@ def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
     """How each phase is lowered."""
     model, work, settings = case.model, case.work, case.settings
     dtype, sampling = settings.compute.dtype, settings.sampling
-    sharded = not work.gathered
     stops = _array(case, (8,), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     # Made outside of the mesh's context, in which optax would place a counter on its devices.
@@ -270,9 +268,11 @@ def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
 
     return {
         "layer_layout": lambda: layout.layer_layout.lower(
-            model, params(case)["layers"], _scalar(), dtype, False, sharded
+            model, params(case)["layers"], _scalar(), dtype, False, work.sharded
         ),
-        "head_layout": lambda: layout.head_layout.lower(model, ends(case), dtype, False, sharded),
+        "head_layout": lambda: layout.head_layout.lower(
+            model, ends(case), dtype, False, work.sharded
+        ),
         "prefill": prefill,
         "refill": refill,
         "decode": steps,

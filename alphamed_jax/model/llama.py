@@ -310,14 +310,14 @@ def gathered(
     With `sharded` they are only cast, and stay split over `fsdp` too.
     """
     return {
-        name: constrain(layer_params[name].astype(dtype), *(_whole(axes) if not sharded else axes))
+        name: constrain(layer_params[name].astype(dtype), *axes_in_use(axes, sharded))
         for name, (_, axes) in layer_weights(config).items()
     }
 
 
-def _whole(axes: tuple[str | None, ...]) -> tuple[str | None, ...]:
-    """The axes of a weight that is gathered over `fsdp`."""
-    return tuple(None if axis == "embed" else axis for axis in axes)
+def axes_in_use(axes: tuple[str | None, ...], sharded: bool = False) -> tuple[str | None, ...]:
+    """Logical axes by which a weight is split where it is used: `fsdp` only if `sharded`."""
+    return axes if sharded else tuple(None if axis == "embed" else axis for axis in axes)
 
 
 def output_major(config: LlamaConfig, layer_params: Params) -> Params:
@@ -341,7 +341,7 @@ def gathered_head(config: LlamaConfig, params: Params, dtype: Any, sharded: bool
     """What `unembed` needs, cast to `dtype` and gathered as by `gathered`."""
     name = "embed" if config.tie_embeddings else "head"
     axes = weights(config)[name][1]
-    return {name: constrain(params[name].astype(dtype), *(axes if sharded else _whole(axes)))}
+    return {name: constrain(params[name].astype(dtype), *axes_in_use(axes, sharded))}
 
 
 def embed(config: LlamaConfig, params: Params, tokens: Int[Array, "*B T"], dtype: Any) -> jax.Array:

@@ -40,7 +40,7 @@ def case_for(
         packed=True,
         mini_batches=config.update.mini_batches,
         old_logprobs=config.updates_per_step > 1,
-        gathered=rollout.weights == "gathered",
+        sharded=rollout.weights == "sharded",
     )
     settings = make_settings(config, model, devices.platform)
     case = Case(model, devices.mesh, work, settings)

@@ -68,7 +68,7 @@ def _small(case: Case, known: Mapping[str, int]):
 def _layout(case: Case, weights: int, made: float):
     """Weights for decoding, made of those that a device holds."""
     fsdp = case.mesh.shape["fsdp"]
-    sent = made * (fsdp - 1) / fsdp if case.work.gathered else 0
+    sent = made * (fsdp - 1) / fsdp if not case.work.sharded else 0
     return Amount(0, weights + made, sent), Amount(), int(made)
 
 
@@ -113,7 +113,7 @@ def _decode(case: Case, known: Mapping[str, int]):
     width = case.settings.compute.dtype.itemsize
     weights = closed_form.decode_weight_bytes(model, tensor, width)
     sent = _summed_over_tensor(case, here, 2 * model.num_layers + 1)
-    if not work.gathered:
+    if work.sharded:
         # All rows meet at each shard of the features; partial products are summed over them.
         fsdp = case.mesh.shape["fsdp"]
         weights //= fsdp

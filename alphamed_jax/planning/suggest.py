@@ -37,15 +37,13 @@ PROGRAMS = {
     "update.logits_chunk": LEARNING,
     "rollout.slots": DECODING,
     "rollout.weights": (*LAYOUT, *DECODING),
-    "optimizer.moment_dtype": ("update",),
 }
 PRICES = {
     "update.micro_batch": "the same gradient; weights are gathered for more micro-batches",
     "update.remat": "the same gradient; a second forward pass, a third more FLOPs",
     "update.logits_chunk": "the same gradient; more, smaller products for the logits",
     "rollout.slots": "the same samples; more decode steps, each reading the weights",
-    "rollout.weights": "the same samples; partial products travel at every decode step",
-    "optimizer.moment_dtype": "moments are rounded to bfloat16: learning differs slightly",
+    "rollout.weights": "partial products travel at every decode step, and round differently",
     "mesh": "sums over the tensor axis round differently; more communication per layer",
 }
 
@@ -83,13 +81,6 @@ class Suggestion(NamedTuple):
     def worst(self) -> int:
         """Bytes of the largest phase."""
         return max((there.total for there in self.phases.values()), default=0)
-
-
-def has(config: Config, name: str) -> bool:
-    """Whether there is a setting of this dotted name."""
-    section, _, key = name.rpartition(".")
-    there = getattr(config, section) if section else config
-    return key in {field.name for field in dataclasses.fields(there)}
 
 
 def apply(config: Config, changes: Changes) -> Config:
@@ -135,13 +126,9 @@ def bases(config: Config, mesh: tuple[int, int, int], failing: tuple[str, ...]) 
       mesh: replica, fsdp and tensor.
     """
     found: list[Changes] = [()]
-    sharded = has(config, "rollout.weights") and config.rollout.weights != "sharded"  # type: ignore[attr-defined]
-    if sharded and not {*LAYOUT, *DECODING, "prefill"}.isdisjoint(failing):
+    gathered = config.rollout.weights == "gathered"
+    if gathered and not {*LAYOUT, *DECODING, "prefill"}.isdisjoint(failing):
         found.append((Change("rollout.weights", "sharded"),))
-    name = "optimizer.moment_dtype"
-    if has(config, name) and config.optimizer.moment_dtype != "bfloat16":  # type: ignore[attr-defined]
-        rounded = Change(name, "bfloat16")
-        found += [(*base, rounded) for base in list(found)]
     replica, fsdp, tensor = mesh
     if fsdp % 2 == 0 and set(failing) - {"checkpoint"}:  # the state is split over all devices
         sizes = (replica, fsdp // 2, tensor * 2)

@@ -55,8 +55,8 @@ def head_layout(
     head = llama.gathered_head(config, params, dtype, sharded)
     if output_major:
         head = {name: w if name == "embed" else w.T for name, w in head.items()}
-    table = constrain(params["embed"].astype(dtype), "vocab", "embed" if sharded else None)
-    return {"embed": table} | head
+    axes = llama.axes_in_use(("vocab", "embed"), sharded)
+    return {"embed": constrain(params["embed"].astype(dtype), *axes)} | head
 
 
 def decode_layout(

@@ -1,11 +1,11 @@
 """What splash attention's kernels cost, and that no array of scores is left where they run."""
 
-import importlib.util
 import re
 
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers import needs_libtpu
 
 from alphamed_jax.compiled import costs, hlo, topology
 from alphamed_jax.compiled.arguments import Case, Workload, lowerings
@@ -17,11 +17,6 @@ from alphamed_jax.model.mesh import sharding
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.score import Compute
 from alphamed_jax.rl.update import Settings
-
-needs_libtpu = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None,
-    reason="compiling for TPUs needs libtpu: pip install -e '.[plan]'",
-)
 
 
 def call_text(kernel, operands):

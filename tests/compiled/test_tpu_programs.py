@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import needs_libtpu
 from jax.sharding import NamedSharding, PartitionSpec
 
 from alphamed_jax.compiled import topology
@@ -19,11 +20,6 @@ from alphamed_jax.compiled.programs import Workload, compile_only
 from alphamed_jax.errors import UserError
 from alphamed_jax.model.llama import LlamaConfig, RopeScaling
 from alphamed_jax.model.mesh import make_mesh
-
-needs_libtpu = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None,
-    reason="compiling for TPUs needs libtpu: pip install -e '.[plan]'",
-)
 
 
 def llama_8b(layers=32):

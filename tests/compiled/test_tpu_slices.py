@@ -3,7 +3,6 @@
 Skipped without libtpu: pip install -e '.[plan]'.
 """
 
-import importlib.util
 import math
 import re
 from collections import Counter
@@ -11,6 +10,7 @@ from collections import Counter
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers import needs_libtpu
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
@@ -52,7 +52,7 @@ def crossings(text):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
+@needs_libtpu
 def test_slices_sum_each_gradient_once_over_the_network_between_them():
     # Given the update of a small model on two slices of eight chips,
     topology.prepare()

@@ -19,7 +19,6 @@ from alphamed_jax.planning.suggest import (
     apply,
     bases,
     decoding_ladder,
-    has,
     learning_ladder,
     search,
 )
@@ -127,6 +126,7 @@ def test_ladders_go_down_to_a_sequence_for_each_data_row():
 def test_what_alters_learning_comes_after_what_does_not_and_a_mesh_comes_last():
     found = bases(plans.config(), MESH, ("decode",))
     assert found[0] == ()
+    assert found[1:-1] == [(Change("rollout.weights", "sharded"),)]
     assert found[-1] == (Change("mesh", "2x4"),)
     # A state that does not fit is split over all devices already.
     assert bases(plans.config(), MESH, ("checkpoint",))[-1:] != [(Change("mesh", "2x4"),)]
@@ -136,8 +136,9 @@ def test_settings_that_exist_are_applied_where_they_belong():
     changed = apply(plans.config(), (Change("update.micro_batch", 4), Change("mesh", "2x4")))
     assert (changed.update.micro_batch, changed.mesh) == (4, "2x4")
     assert dataclasses.replace(changed, mesh="4x2", update=plans.config().update) == plans.config()
-    assert has(changed, "rollout.slots")
-    assert not has(changed, "rollout.slotz")
+    assert apply(changed, (Change("rollout.slots", 8),)).rollout.slots == 8
+    with pytest.raises(TypeError):
+        apply(changed, (Change("rollout.slotz", 8),))
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
