@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import make_settings, on_mesh
+from helpers import TINY, make_settings, mesh_like, on_mesh
 from jax.sharding import NamedSharding, PartitionSpec
 from tiny_rollouts import (
     GROUP,
@@ -23,7 +23,8 @@ from tiny_rollouts import (
     whole_rows,
 )
 
-from alphamed_jax.compiled import hlo
+from alphamed_jax.compiled import costs, hlo
+from alphamed_jax.compiled.arguments import Case, Workload, lowerings
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.model.mesh import data_rows, mesh_of
 from alphamed_jax.rl.batch import gather, plan
@@ -151,6 +152,17 @@ def test_gradient_is_the_same_on_any_mesh(mesh, pack):
     batch = prepared(jax.device_put(sampled(), everywhere), pack=pack)
     grads, _ = gradient_of(*batch, params=params)
     assert_close(grads, plain()[1])
+
+
+def test_a_batch_without_signal_computes_no_product():
+    # Given the update's program, whose micro-batches are counted at run time,
+    work = Workload(prompts=8, group=4, prompt_width=64, response=64, micro_batch=4)
+    case = Case(TINY, mesh_like("1x1"), work, make_settings(remat="layer"))
+    with jax.set_mesh(case.mesh):
+        text = lowerings(case)["update"]().compile().as_text()
+    # then none of the model's products is outside of their loop.
+    assert costs.matmul_flops(text, unknown_trips=0) == 0
+    assert costs.matmul_flops(text, unknown_trips=1) > 0
 
 
 def test_groups_without_signal_change_nothing_when_left_out():
