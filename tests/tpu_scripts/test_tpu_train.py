@@ -4,6 +4,7 @@
 import os
 import signal
 import subprocess
+import threading
 
 import pytest
 from conftest import REPOSITORY
@@ -103,13 +104,23 @@ def test_a_slice_with_results_that_were_not_sent_is_not_deleted(ready):
 def test_interrupting_the_watch_leaves_training_alone(ready):
     ready.plan(trainer=["run"])
     script = ready.repository / "tpu_scripts" / "train.sh"
-    watch = subprocess.Popen([script], env=ready.environment(), stdout=subprocess.PIPE, text=True)
+    watch = subprocess.Popen(
+        [script],
+        env=ready.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        # As from a terminal: started in the background, the tests themselves may ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    late = threading.Timer(120, watch.kill)
+    late.start()
     for line in watch.stdout:
         if "running: step 1" in line:
             watch.send_signal(signal.SIGINT)
             break
     said = watch.stdout.read()
     assert watch.wait(timeout=60) == 130
+    late.cancel()
     assert "training goes on without the watch; train.sh --watch takes it up again" in said
     assert "worker 0 running" in ready.run("status")
 
