@@ -1,4 +1,4 @@
-"""A `UserError` is one line and exit status 2; a defect stays a traceback; near words are named."""
+"""Bad input is one line and exit status 2, a full disk one and 1; a defect stays a traceback."""
 
 import subprocess
 import sys
@@ -37,6 +37,23 @@ def test_a_defect_keeps_its_traceback_and_exit_status_1():
     done = run_program("raise KeyError('rows')")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        ("raise OSError(28, 'No space', 'runs/a/metrics.jsonl')", "runs/a/metrics.jsonl: no space"),
+        ("raise PermissionError(13, 'Permission denied', 'runs/a')", "runs/a: permission denied"),
+        ("raise OSError(30, 'Read-only file system', 'runs/a')", "runs/a: the file system is read"),
+        ("raise ValueError('zarr: write failed [No space left on device]')", "no space left"),
+        ("raise RuntimeError('saving failed') from OSError(28, 'full')", "no space left"),
+    ],
+)
+def test_what_the_machine_fails_at_is_one_line_and_exit_status_1(body, line):
+    done = run_program(body)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {line}")
+    assert done.stderr.count("\n") == 1
 
 
 def test_success_exits_with_0():

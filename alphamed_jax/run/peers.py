@@ -21,7 +21,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from alphamed_jax.errors import UserError
+from alphamed_jax.errors import UserError, of_the_machine
 
 # Seconds until the kernel takes a silent host for dead: 10 + 4 x 5.
 KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
@@ -186,7 +186,8 @@ class Peers:
         if not self._begin_end():
             threading.Event().wait()  # another thread ends the process
         status = 2 if mine else 1
-        text = str(error) if mine else f"{type(error).__name__}: {error}".splitlines()[0]
+        failed = None if mine else of_the_machine(error)
+        text = str(error) if mine else failed or f"{type(error).__name__}: {error}".splitlines()[0]
         if self.process == 0:
             self._tell(verdict=f"process 0 of {self.count} stopped: {text}", status=status)
         else:
@@ -194,7 +195,10 @@ class Peers:
         if mine:
             say(f"error: {text}")
         else:
-            traceback.print_exception(error)
+            if failed:
+                say(f"error: {failed}")
+            else:
+                traceback.print_exception(error)
             say(f"error: process {self.process} of {self.count} stopped; {self._resumes()}.")
         self._said.set()
         if self.process == 0:
