@@ -7,6 +7,7 @@
 The same command run again resumes; SIGTERM saves at the next step border and exits with 0.
 """
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -31,7 +32,7 @@ from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.step import Learner, grpo_step, make_settings
 from alphamed_jax.rl.update import TrainState, abstract_state, init_state
 from alphamed_jax.run import distributed, record, storage
-from alphamed_jax.run.checkpoint import Checkpoints
+from alphamed_jax.run.checkpoint import Checkpoints, DamagedCheckpoint
 from alphamed_jax.run.compilation import FirstStep, ProgramCounter, use_cache
 from alphamed_jax.run.display import (
     batch_arithmetic,
@@ -47,6 +48,7 @@ from alphamed_jax.run.display import (
     typical_seconds,
     warnings_for,
 )
+from alphamed_jax.run.lock import only_one
 from alphamed_jax.run.metrics import MetricsLog
 from alphamed_jax.run.peers import Peers
 from alphamed_jax.run.samples import describe_samples
@@ -104,23 +106,52 @@ class Progress(NamedTuple):
     state: TrainState
 
 
-def starting_point(run: Run, checkpoints: Checkpoints) -> Progress:
-    """The newest checkpoint, or the model's weights with a fresh optimiser at step 0."""
-    settings, step = run.learner.settings, checkpoints.latest()
-    if step is None:
-        _, params = hf.load(run.weights, run.mesh, dtype=np.float32)
-        return Progress(0, 0, init_state(settings, params))
+def starting_point(run: Run, checkpoints: Checkpoints, console: Console) -> Progress:
+    """The newest checkpoint that can be read, or the model's weights at step 0.
+
+    Raises:
+      UserError: the checkpoints are of another run, or none of them can be read.
+    """
+    damaged = []
+    while (step := checkpoints.latest()) is not None:
+        start, reason = None, "another process says so"
+        try:
+            start = resumed(run, checkpoints, step)
+        except DamagedCheckpoint as error:
+            reason = str(error)
+        if distributed.all_of_them(start is not None):
+            assert start is not None
+            return start
+        damaged.append(f"checkpoint {step} cannot be read ({reason})")
+        kept = checkpoints.set_aside(step)
+        console.print(f"warning: {damaged[-1]}; it is now {kept}.", style="yellow", markup=False)
+    if damaged:
+        raise UserError(
+            f"{run.config.checkpoint_folder}: {'; '.join(damaged)}, and there is none before; put "
+            "one back, or choose another --output to start over."
+        )
+    _, params = hf.load(run.weights, run.mesh, dtype=np.float32)
+    return Progress(0, 0, init_state(run.learner.settings, params))
+
+
+def resumed(run: Run, checkpoints: Checkpoints, step: int) -> Progress:
+    """What the checkpoint of `step` holds.
+
+    Raises:
+      UserError: it is of another run, or a run of fewer steps was asked for.
+      DamagedCheckpoint: it cannot be read.
+    """
+    saved = checkpoints.record(step)
     if step > run.config.steps:
         raise UserError(
             f"{run.config.folder} has done {step} steps already, more than --steps "
             f"{run.config.steps}; choose another --output for a shorter run."
         )
-    params = hf.abstract(settings.model, run.mesh, np.float32)
-    saved = checkpoints.record(step)
     record.check_resumable(run.config.checkpoint_folder, saved, run.config)
-    return Progress(
-        step, saved["questions_drawn"], checkpoints.restore(step, abstract_state(settings, params))
-    )
+    settings = run.learner.settings
+    params = hf.abstract(settings.model, run.mesh, np.float32)
+    state = checkpoints.restore(step, abstract_state(settings, params))
+    return Progress(step, saved["questions_drawn"], state)
 
 
 def train(config: Config, console: Console, peers: Peers | None = None) -> None:
@@ -130,31 +161,38 @@ def train(config: Config, console: Console, peers: Peers | None = None) -> None:
       peers: the other processes, which are told up to where the run is saved; None: there are none.
     """
     began = time.perf_counter()
-    with ProgramCounter() as programs:
+    with ProgramCounter() as programs, contextlib.ExitStack() as held:
         run = prepare(config)
         finished = False
         if distributed.is_main():  # only its output folder counts, and it may be the only one
-            record.claim(config.folder, config)
+            record.check_folder(config.folder, config)
             finished = record.is_finished(config.folder, config)
+            if not finished:
+                held.enter_context(only_one(config.folder, "--output"))
+                record.check_folder(config.folder, config)  # as nobody else can change it now
         if distributed.of_main(finished):
             console.print(f"{config.folder} is finished: all {config.steps} steps are done.")
             return
         storage.make_shared(config.checkpoint_folder)
+        if config.checkpoints and distributed.is_main() and not storage.is_url(config.checkpoints):
+            held.enter_context(only_one(Path(config.checkpoints), "--checkpoints"))
         with distributed.StopRequest() as stop, Checkpoints(config.checkpoint_folder) as saved:
-            start = starting_point(run, saved)
+            start = starting_point(run, saved, console)
             record.write_config(config.folder, config)
             show_start(console, run, resumed_from=start.step or None)
             restore_logs(run, saved, start.step, console)
             step, _, state = learn(run, saved, stop, console, programs, start, peers or Peers())
-    if step < config.steps:
-        console.print(f"stopped after step {step}; the same command resumes.")
-        return
-    if config.export:
-        hf.save(config.folder / "export", run.learner.settings.model, state.params, run.weights)
-    if distributed.is_main():
-        write_record(run, time.perf_counter() - began, programs.first)
-        write_report(config.folder)
-    console.print(f"finished {step} steps in {time.perf_counter() - began:.0f} s: {config.folder}")
+        if step < config.steps:
+            console.print(f"stopped after step {step}; the same command resumes.")
+            return
+        if config.export:
+            hf.save(config.folder / "export", run.learner.settings.model, state.params, run.weights)
+        if distributed.is_main():
+            write_record(run, time.perf_counter() - began, programs.first)
+            write_report(config.folder)
+        console.print(
+            f"finished {step} steps in {time.perf_counter() - began:.0f} s: {config.folder}"
+        )
 
 
 def restore_logs(run: Run, saved: Checkpoints, step: int, console: Console) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints: the whole state of a run through Orbax, written while training goes on."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,12 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from alphamed_jax.run import storage
+from alphamed_jax.errors import MachineError, of_the_machine
+from alphamed_jax.run import distributed, storage
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint that cannot be read back; the message says why."""
 
 
 class Checkpoints:
@@ -26,13 +32,21 @@ class Checkpoints:
         Raises:
           UserError: the bucket cannot be used (see `storage.check`).
         """
-        if storage.is_url(str(folder)):
-            storage.check(str(folder))
-            path = str(folder)
+        self._held = contextlib.ExitStack()
+        self._where = str(folder)
+        if storage.is_url(self._where):
+            storage.check(self._where)
+            path = self._where
         else:
-            path = Path(folder).absolute()
+            path = self._held.enter_context(storage.plain_path(Path(folder).absolute()))
+        self._verified = False
         self._manager = ocp.CheckpointManager(
-            path, options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+            path,
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "record": ocp.JsonCheckpointHandler(),
+            },
         )
 
     def latest(self) -> int | None:
@@ -49,37 +63,151 @@ class Checkpoints:
     def save(self, step: int, state: Any, record: dict[str, Any]) -> None:
         """Start writing the state after `step` steps; returns once it may be donated again.
 
+        The first one is waited for, opened and compared with the state: what a path, a file
+        system or a library does to checkpoints shows before much is learned, not on resume.
+
         Args:
           record: small, and JSON; that of process 0 is kept.
+
+        Raises:
+          MachineError: this or the save before it failed, or the first cannot be read back.
         """
         if step == self.latest():
             return
         # The next update overwrites the donated state in place: write from a copy of it.
         state = jax.tree.map(jnp.copy, state)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
-            ),
-        )
+        with self._failures(f"checkpoint {step}"):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
+                ),
+            )
+            if not self._verified:
+                self._manager.wait_until_finished()
+        if not self._verified:
+            try:
+                self.verify(step, state)
+            except DamagedCheckpoint as error:
+                raise MachineError(
+                    f"{self._where}: the checkpoint of step {step} was written but cannot be read "
+                    f"back ({error}), so nothing would be kept; try another folder or disk."
+                ) from error
+            self._verified = True
+
+    def verify(self, step: int, state: Any) -> None:
+        """Open every array of a checkpoint and compare it with `state`, arrays or their shapes.
+
+        Raises:
+          DamagedCheckpoint: one is missing, too many, or of another shape or type.
+        """
+        with self._reading():
+            found = self._manager.item_metadata(step)["state"]
+        if found is None:
+            raise DamagedCheckpoint("it has no train state")
+        here, there = _leaves(state), _leaves(found)
+        for name in sorted(here.keys() | there.keys()):
+            if here.get(name) != there.get(name):
+                raise DamagedCheckpoint(
+                    f"{name} is {there.get(name, 'missing')}, expected {here.get(name, 'no such')}"
+                )
 
     def record(self, step: int) -> dict[str, Any]:
-        """The run record saved with `step`."""
+        """The run record saved with `step`.
+
+        Raises:
+          DamagedCheckpoint: there is none that can be read.
+        """
         args = ocp.args.Composite(record=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args)["record"]
+        with self._reading():
+            record = self._manager.restore(step, args=args)["record"]
+        if not isinstance(record, dict) or record.get("step") != step:
+            raise DamagedCheckpoint("its record is not whole")
+        return record
 
     def restore(self, step: int, abstract_state: Any) -> Any:
-        """The state after `step`, with the shapes and shardings of `abstract_state`."""
+        """The state after `step`, with the shapes and shardings of `abstract_state`.
+
+        Raises:
+          DamagedCheckpoint: it cannot be read, or holds other arrays.
+        """
+        self.verify(step, abstract_state)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
-        return self._manager.restore(step, args=args)["state"]
+        with self._reading():
+            return self._manager.restore(step, args=args)["state"]
+
+    def set_aside(self, step: int) -> str:
+        """Put a damaged checkpoint out of the way, not away; returns where it is now."""
+        name = f"damaged-{step}"
+        if distributed.is_main():
+            folder = self._manager.directory
+            while (folder / name).exists():
+                name += "-again"
+            (folder / str(step)).rename(folder / name)
+        distributed.wait_for_all(f"checkpoint {step} is set aside")
+        self._manager.reload()
+        return f"{self._where}/{name}"
 
     def close(self) -> None:
-        """Wait until everything is on disk."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Wait until everything is on disk.
+
+        Raises:
+          MachineError: the last save failed.
+        """
+        try:
+            with self._failures("the last checkpoint"):
+                self._manager.wait_until_finished()
+        finally:
+            with contextlib.suppress(Exception):  # it raises a failed save once more
+                self._manager.close()
+            self._held.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # While an error is on its way, a second one would bury it.
+        with contextlib.suppress(Exception) if kind else contextlib.nullcontext():
+            self.close()
+
+    @contextlib.contextmanager
+    def _reading(self) -> Any:
+        """Turn what Orbax and tensorstore raise into one sentence."""
+        try:
+            yield
+        # A dozen kinds: of files, JSON, trees, and of tensorstore, which has but ValueError.
+        except Exception as error:
+            if "RESOURCE_EXHAUSTED" in str(error) or isinstance(error, MemoryError):
+                raise  # the machine is too small; the checkpoint may be sound
+            raise DamagedCheckpoint(_first_sentence(error)) from error
+
+    @contextlib.contextmanager
+    def _failures(self, what: str) -> Any:
+        """Turn a failed save into one sentence."""
+        try:
+            yield
+        except Exception as error:
+            reason = of_the_machine(error) or _first_sentence(error)
+            raise MachineError(
+                f"{self._where}: {what} could not be written ({reason.rstrip('.')}); once that is "
+                "mended the same command goes on from the checkpoint before."
+            ) from error
+
+
+def _leaves(tree: Any) -> dict[str, str]:
+    """Name of each array -> its type and shape, for states, abstract states and metadata."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(getattr(tree, "tree", tree))
+    return {
+        # Orbax writes down attributes and positions as keys; by their names all are alike.
+        jax.tree_util.keystr(path, simple=True, separator="/"): (
+            f"{jnp.dtype(leaf.dtype).name}{list(leaf.shape)}"
+        )
+        for path, leaf in flat
+        if hasattr(leaf, "shape")
+    }
+
+
+def _first_sentence(error: Exception) -> str:
+    """What an error says, without the specifications that tensorstore adds in brackets."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.split(" [tensorstore_spec")[0].split(" [source locations")[0][:300]

@@ -125,6 +125,13 @@ def of_main(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
+def all_of_them(holds: bool) -> bool:
+    """Whether something holds in every process; the same answer in each."""
+    if jax.process_count() == 1:
+        return holds
+    return bool(multihost_utils.process_allgather(np.array(holds)).all())
+
+
 def all_see(folder: Path | None) -> bool:
     """Whether every process has a folder and it is the same one; the same answer in each.
 
@@ -140,7 +147,7 @@ def all_see(folder: Path | None) -> bool:
             (folder / name).touch()
     wait_for_all(name)
     seen = folder is not None and (folder / name).exists()
-    agreed = bool(multihost_utils.process_allgather(np.array(seen)).all())
+    agreed = all_of_them(seen)
     if is_main() and folder is not None:
         (folder / name).unlink(missing_ok=True)
     return agreed

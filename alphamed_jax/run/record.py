@@ -15,6 +15,7 @@ from alphamed_jax import __version__
 from alphamed_jax.config import Config, load_config, to_yaml
 from alphamed_jax.config_io import read_section
 from alphamed_jax.errors import UserError
+from alphamed_jax.run import lock
 from alphamed_jax.run.compilation import FirstStep
 from alphamed_jax.run.distributed import is_main
 from alphamed_jax.run.metrics import write_atomically
@@ -89,8 +90,8 @@ def check_resumable(checkpoints: str, saved: dict[str, Any], config: Config) -> 
     check_same(checkpoints, before, config, "--checkpoints" if config.checkpoints else "--output")
 
 
-def claim(folder: Path, config: Config) -> None:
-    """Bind `folder` to `config`, or check that it is the folder's own.
+def check_folder(folder: Path, config: Config) -> None:
+    """Check that a run of `config` may live in `folder`; nothing is written.
 
     Raises:
       UserError: the folder holds a run of another configuration, or something else.
@@ -98,10 +99,10 @@ def claim(folder: Path, config: Config) -> None:
     path = folder / "config.yaml"
     if path.is_file():
         check_same(str(folder), load_config(path), config, "--output")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (
+        not folder.is_dir() or any(entry.name != lock.NAME for entry in folder.iterdir())
+    ):
         raise UserError(f"{folder} exists and is not the folder of a run; choose another --output.")
-    else:
-        write_config(folder, config)
 
 
 def write_config(folder: Path, config: Config) -> None:
@@ -153,9 +154,12 @@ def restore_logs(folder: Path, logs: dict[str, str]) -> list[str]:
 
 def is_finished(folder: Path, config: Config) -> bool:
     """Whether the last start of this run came to its end, export and report included."""
-    path = folder / "run.json"
     exported = not config.export or (folder / "export").is_dir()
-    return path.is_file() and json.loads(path.read_text())["steps"] == config.steps and exported
+    try:
+        steps = json.loads((folder / "run.json").read_text("utf-8"))["steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # not there, or torn: the end of the run is done again, and writes it anew
+    return steps == config.steps and exported
 
 
 def write_run(

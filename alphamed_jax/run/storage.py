@@ -1,8 +1,11 @@
 """Where checkpoints lie: a folder that all processes share, or one in a bucket (gs://)."""
 
+import contextlib
 import importlib.util
 import logging
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -11,6 +14,9 @@ import tensorstore
 from alphamed_jax.errors import UserError
 from alphamed_jax.run import distributed
 
+# Orbax looks for the parts of a checkpoint by a pattern made of the whole path, and tensorstore
+# reads a backslash as a slash: with these in it, parts are not found, or are those of another run.
+MISREAD = "[]*?\\"
 # A bucket that is there answers within a second; its own libraries would try for minutes.
 SECONDS = 20.0
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
@@ -24,6 +30,27 @@ RETRIES = {"max_retries": 2, "initial_delay": "200ms", "max_delay": "1s"}
 def is_url(folder: str) -> bool:
     """Whether a folder is in a bucket."""
     return folder.startswith("gs://")
+
+
+@contextlib.contextmanager
+def plain_path(folder: Path) -> Iterator[Path]:
+    """The path by which libraries may reach `folder`: itself, or a link where they misread it.
+
+    Raises:
+      UserError: the folder for temporary files has such a path, too.
+    """
+    if not set(MISREAD) & set(str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="alphamed_jax-") as links:
+        if set(MISREAD) & set(links):
+            raise UserError(
+                f"{folder} and the folder for temporary files, {links}, both hold one of "
+                f"{' '.join(MISREAD)}; set TMPDIR to a folder without."
+            )
+        link = Path(links) / "folder"
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
 
 
 def make_shared(folder: str) -> None:

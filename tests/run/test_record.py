@@ -50,9 +50,9 @@ def test_checkpoints_of_another_run_are_refused():
 def test_a_folder_is_bound_to_the_place_of_its_checkpoints(tmp_path):
     # Elsewhere there would be none, and the run would start over.
     here = Config(output=str(tmp_path / "run"))
-    record.claim(here.folder, here)
+    record.write_config(here.folder, here)
     with pytest.raises(UserError, match="holds a run with checkpoints None, but now it is 'gs://"):
-        record.claim(here.folder, dataclasses.replace(here, checkpoints="gs://bucket/run"))
+        record.check_folder(here.folder, dataclasses.replace(here, checkpoints="gs://bucket/run"))
 
 
 @pytest.mark.parametrize("given", ["gs://bucket", "gs:///run", "s3://bucket/run", ""])
