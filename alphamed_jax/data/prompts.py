@@ -11,13 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from alphamed_jax.config import PromptConfig
+from alphamed_jax.data.clock import DATE, fix_clock
 from alphamed_jax.data.questions import LETTERS, Question
 from alphamed_jax.errors import UserError
-
-DATE = "26 Jul 2024"
-"""Llama 3's templates write a date into every prompt: the one of `date_string`, else (3.2) today's.
-A run must give the same tokens tomorrow, so we fix it at the default of the 3.1 template.
-Templates that know no `date_string` ignore it."""
 
 _CHUNK = 1024
 # {name}, unless it is the argument of a LaTeX command: \boxed{letter} is text for the model.
@@ -183,7 +179,11 @@ def _tokenizer_input(tokenizer: Any, question: Question, prompt: PromptConfig) -
 
     try:
         return tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, date_string=DATE
+            messages,
+            chat_template=fix_clock(tokenizer.get_chat_template()),
+            tokenize=False,
+            add_generation_prompt=True,
+            date_string=DATE,
         )
     except jinja2.TemplateError as error:
         raise UserError(

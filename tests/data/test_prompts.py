@@ -1,6 +1,7 @@
 """The prompt is asserted character by character, as text and as tokens, for every source."""
 
 import dataclasses
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,35 @@ def test_chat_agrees_with_the_tokenizers_own_rendering():
     )
 
     assert encode_prompt(tokenizer, ASKED, PromptConfig(style="chat")) == list(theirs)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        # Mistral's, SmolLM3's and others ask the clock without asking for `date_string`,
+        "{% set today = strftime_now('%Y-%m-%d %H:%M') %}{{ today }} {{ messages[0]['content'] }}",
+        # or begin with white space that Jinja strips,
+        "  {% if true %}\n{{ strftime_now(format='%F %R') }} {{ messages[0].content }}{% endif %}",
+        # or from within a macro, or only where transformers is new enough to have one.
+        "{% macro now() %}{{ strftime_now('%Y-%m-%d %H:%M') }}{% endmacro %}"
+        "{{ now() if strftime_now is defined else 'never' }} {{ messages[0]['content'] }}",
+    ],
+)
+def test_a_template_that_asks_the_clock_is_told_the_fixed_date(template):
+    rendered = render_prompt(tokenizer_with(template), ASKED, PromptConfig())
+
+    assert rendered == f"2024-07-26 00:00 {MESSAGE}"
+
+
+@pytest.mark.parametrize(
+    "layout", ["%d %b %Y", "%A, %-d. %B %y, %I:%M:%S %p", "%Y%%%m%%d %j %U %c", "%%", "", "today"]
+)
+def test_the_fixed_clock_reads_as_the_real_one_would_have_then(layout):
+    template = f"{{{{ strftime_now({layout!r}) }}}}|{{{{ messages[0]['content'] }}}}"
+
+    rendered = render_prompt(tokenizer_with(template), ASKED, PromptConfig())
+
+    assert rendered == f"{datetime(2024, 7, 26).strftime(layout)}|{MESSAGE}"
 
 
 def test_a_template_that_knows_no_date_or_begin_of_sequence_is_fine():
