@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from packaging.requirements import Requirement
 
 from alphamed_jax import __version__, quickstart
 from alphamed_jax.config import load_config, parse_config
@@ -123,7 +124,34 @@ def test_every_dependency_is_bounded_from_both_sides(project):
     extras = project["project"]["optional-dependencies"].values()
     optional = [requirement for extra in extras for requirement in extra]
     for requirement in [*project["project"]["dependencies"], *optional]:
-        assert re.fullmatch(r"[\w.\-]+(\[\w+\])?>=[\d.]+,<[\d.]+", requirement), requirement
+        bounded = r"[\w.\-]+(\[\w+\])?>=[\d.]+,<[\d.]+(; python_version (<|>=) '3\.12')?"
+        assert re.fullmatch(bounded, requirement), requirement
+
+
+@pytest.mark.parametrize(
+    ("python", "jax", "others"),
+    [
+        ("3.11", "0.10.2", ("0.10.1", "0.11.2", "0.12.0")),
+        ("3.12", "0.12.0.1", ("0.10.2", "0.11.2")),
+    ],
+)
+def test_every_extra_takes_the_one_jax_of_its_python(project, python, jax, others):
+    extras = project["project"]["optional-dependencies"]
+    groups = [project["project"]["dependencies"], *(extras[x] for x in ("tpu", "plan", "gpu"))]
+    for group in groups:
+        asked = [Requirement(text) for text in group]
+        (here,) = (
+            r for r in asked if r.name == "jax" and r.marker.evaluate({"python_version": python})
+        )
+        assert jax in here.specifier
+        assert not any(other in here.specifier for other in others)
+
+
+def test_this_environment_has_the_jax_of_its_python(project):
+    for text in project["project"]["dependencies"]:
+        asked = Requirement(text)
+        if asked.marker is None or asked.marker.evaluate():
+            assert importlib.metadata.version(asked.name) in asked.specifier, text
 
 
 def test_every_import_of_the_package_is_a_declared_dependency(project):
