@@ -19,9 +19,9 @@ from alphamed_jax.compiled.hlo import (
     called,
     is_input,
     parse,
-    trip_count,
     users,
 )
+from alphamed_jax.compiled.loops import trip_count
 
 # These give a name to bytes that are there already.
 _FREE = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all", "iota"}

@@ -114,29 +114,6 @@ def branches(instruction: Instruction) -> list[str]:
     return re.findall(r"(?:true|false)_computation=%?([\w.-]+)", instruction.attributes)
 
 
-def trip_count(program: Program, loop: Instruction) -> int | None:
-    """Turns of a `while` loop: as XLA notes them, or read from `i < constant`; None: unknown."""
-    noted = re.search(r'known_trip_count":\{"n":"(\d+)"', loop.attributes)
-    if noted:
-        return int(noted[1])
-    condition = program.computations[called(loop, "condition") or ""]
-    (root,) = (i for i in condition.values() if i.root)
-    if root.opcode == "fusion":  # its operands are passed in order
-        inner = program.computations[called(root, "calls") or ""]
-        (compare,) = (i for i in inner.values() if i.root)
-        passed = {i.name: root.operands[int(i.text)] for i in inner.values() if is_input(i)}
-        operands = [passed.get(name, name) for name in compare.operands]
-        known = inner | condition
-    else:
-        compare, operands, known = root, list(root.operands), condition
-    if compare.opcode != "compare" or "direction=LT" not in compare.attributes:
-        return None
-    left, right = (known[name] for name in operands)
-    if left.opcode == "get-tuple-element" and right.opcode == "constant":
-        return int(right.text)
-    return None
-
-
 def is_input(instruction: Instruction) -> bool:
     """Whether it stands for an argument; its text is then the argument's number."""
     return instruction.opcode == "parameter"

@@ -158,9 +158,15 @@ def test_a_cache_brought_back_from_vmem_is_seen():
 
 
 def test_a_loop_of_known_length_multiplies_its_traffic():
-    line = "  ROOT %x = f32[64]{0:T(128)S(1)} fusion(%cache), calls=%whole"
-    program = hlo.parse(step(line))
-    assert costs.computation_traffic(program, program.entry).read == 9 * CACHE
+    lines = """\
+  %x = f32[64]{0:T(128)S(1)} fusion(%cache), calls=%whole
+  %one = s32[]{:T(128)} constant(1)
+  %next = s32[]{:T(128)S(6)} add(%at, %one)
+  ROOT %out = (bf16[64,1024,128]{2,1,0:T(8,128)(2,1)}, s32[]) tuple(%cache, %next)"""
+    program = hlo.parse(
+        step(lines).replace("%n = s32[]{:T(128)} parameter(1)", "%n = s32[] constant(0)")
+    )
+    assert costs.computation_traffic(program, program.entry).read // CACHE == 9
 
 
 def test_an_update_in_place_costs_what_it_writes_and_a_copy_costs_all():
