@@ -51,6 +51,7 @@ from alphamed_jax.run.display import (
 from alphamed_jax.run.lock import only_one
 from alphamed_jax.run.metrics import MetricsLog
 from alphamed_jax.run.peers import Peers
+from alphamed_jax.run.quiet import keep_libraries_quiet
 from alphamed_jax.run.samples import describe_samples
 
 
@@ -315,6 +316,7 @@ def show_start(console: Console, run: Run, resumed_from: int | None) -> None:
 @command
 def main() -> None:
     """Parse, join the other processes, train."""
+    keep_libraries_quiet()
     config = parse_config(sys.argv[1:], "python -m alphamed_jax.train", str(__doc__))
     devices = None if config.mesh == "auto" else int(np.prod(parse_mesh(config.mesh)))
     flags = (config.coordinator, config.num_processes, config.process_id)

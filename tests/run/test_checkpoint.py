@@ -1,5 +1,9 @@
 """What counts as saved can be read back; what cannot be read is set aside, and said."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -144,7 +148,50 @@ def test_a_damaged_checkpoint_is_told_and_set_aside_whole(tmp_path, how):
         assert saved.record(newest) == record_of(newest)
 
 
-def test_a_full_disk_is_one_sentence_with_its_cause(tmp_path, monkeypatch):
+FILL = """
+import os, sys
+os.environ["JAX_PLATFORMS"] = "cpu"
+import jax, jax.numpy as jnp
+from alphamed_jax.errors import command
+from alphamed_jax.run.checkpoint import Checkpoints
+from alphamed_jax.run.quiet import keep_libraries_quiet
+
+@command
+def main() -> None:
+    keep_libraries_quiet()
+    with Checkpoints(sys.argv[1]) as saved:
+        for step in range(1, 9):
+            noise = jax.random.normal(jax.random.key(step), (40_000,))
+            saved.save(step, {"noise": noise}, {"step": step})
+
+main()
+"""
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 400 kB."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", tmp_path]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may make a file system of its own")
+    yield tmp_path
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_full_disk_ends_a_command_in_a_line(small_disk):
+    # Given a disk that holds two checkpoints of 160 kB but not a third beside them,
+    done = subprocess.run(
+        [sys.executable, "-c", FILL, small_disk], capture_output=True, text=True, timeout=240
+    )
+    # when it is full, then the cause is all that is said, and what was kept can be read.
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert "could not be written (no space left on the device)" in done.stderr
+    with Checkpoints(small_disk) as saved:
+        assert saved.record(saved.latest() or 0)["step"] in (1, 2)
+
+
+def test_what_fails_in_a_save_is_one_sentence_with_its_cause(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     folder.mkdir()
 
