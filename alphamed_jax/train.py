@@ -26,6 +26,7 @@ from alphamed_jax.errors import UserError, command
 from alphamed_jax.model import hf
 from alphamed_jax.model.llama import Params, count_parameters
 from alphamed_jax.model.mesh import check_heads, make_mesh, parse_mesh
+from alphamed_jax.planning.here import memory_line
 from alphamed_jax.report import write_report
 from alphamed_jax.rl.heldout import evaluate
 from alphamed_jax.rl.reward import AnswerAutomaton
@@ -308,6 +309,9 @@ def show_start(console: Console, run: Run, resumed_from: int | None) -> None:
             resumed_from=resumed_from,
         )
     )
+    if found := memory_line(config, run.learner.settings.model, run.mesh, jax.local_devices()):
+        line, fits = found
+        console.print(line if fits else f"warning: {line}", style=None if fits else "yellow")
     first = batch_indices(config.seed, len(run.train), 0, 1)[0]
     text = render_prompt(run.tokenizer, run.train[first].question, config.prompt)
     show_first_prompt(console, text, run.train[first].tokens)

@@ -232,6 +232,23 @@ send() {
 
 worker_script() { everywhere bash "$REMOTE/worker.sh" "$@"; }
 
+# The worker in whose folder process 0 writes, in WRITER_NODE and WRITER; on TPUs it need not be
+# worker 0. That one where none has written yet.
+find_writer() {
+  local node
+  WRITER_NODE=$(first_node) WRITER=0
+  for node in $(nodes); do
+    if [[ -n $DRY_RUN ]]; then
+      on_workers "$node" all bash "$REMOTE/worker.sh" status "$RUN"
+    elif ask on_workers "$node" all bash "$REMOTE/worker.sh" status "$RUN" &&
+      [[ $ANSWER == *"[writes]"* ]]; then
+      WRITER_NODE=$node
+      WRITER=$(sed -n 's/^worker \([0-9]*\) .* \[writes\]$/\1/p' <<<"$ANSWER" | head -n 1)
+      return
+    fi
+  done
+}
+
 # -- asking --------------------------------------------------------------------------------------
 
 # ask COMMAND...: its output in ANSWER; its messages are shown only if it fails.

@@ -4,7 +4,7 @@
 #   fetch.sh [--export] [--to FOLDER] [--dry-run] [--settings FILE]
 #
 # Results are in the bucket, so this works while the slice trains, and after it was deleted. While
-# it is there, worker 0 first sends what is new. Checkpoints stay in the bucket.
+# it is there, the worker that writes first sends what is new. Checkpoints stay in the bucket.
 #
 #   --export         also the trained model as a Hugging Face folder (8B: 16 GB)
 #   --to FOLDER      where to; default runs/RUN in the repository
@@ -37,8 +37,8 @@ if [[ -z $DRY_RUN ]]; then
   request_state || fail "gcloud could not be asked for $NAME; its message is above."
 fi
 if [[ $STATE == ACTIVE ]]; then
-  on_workers "$(first_node)" 0 bash "$REMOTE/worker.sh" sync "$RUN" "$STORED" ||
-    warn "worker 0 could not send what is new; copying what the bucket has."
+  worker_script sync "$RUN" "$STORED" ||
+    warn "not every worker could send what is new; copying what the bucket has."
 else
   say "$NAME is $STATE; copying what the bucket has"
 fi

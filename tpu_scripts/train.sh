@@ -60,7 +60,7 @@ keep_arguments() {
 launch() {
   local arguments=(--config "$CONFIG" --checkpoints "$STORED/checkpoints")
   [[ -z $MESH ]] || arguments+=(--mesh "$MESH")
-  on_workers "$(first_node)" 0 bash "$REMOTE/worker.sh" restore "$RUN" "$STORED" || return 1
+  worker_script restore "$RUN" "$STORED" || return 1
   worker_script start "$RUN" "$STORED" "$SYNC_SECONDS" "$WORKER_HF_HOME" "${arguments[@]}" "${MORE[@]}"
 }
 
@@ -143,8 +143,9 @@ relaunch() {
 
 give_up() {
   printf '%s\n' "$ANSWER" >&2
-  on_workers "$(first_node)" 0 bash "$REMOTE/worker.sh" log 30 >&2 || true
-  fail "$1; the log of worker 0 is above, logs.sh shows all. The slice is still there, and costs."
+  find_writer
+  on_workers "$WRITER_NODE" "$WRITER" bash "$REMOTE/worker.sh" log 30 >&2 || true
+  fail "$1; the log of worker $WRITER is above, logs.sh shows all. The slice is still there, and costs."
 }
 
 finished() {
@@ -186,7 +187,8 @@ watch() {
     fi
     misses=0
     what=$(outcome "$ANSWER")
-    line=$(sed -n 's/^worker 0 [^|]*| //p' <<<"$ANSWER" | head -n 1)
+    line=$(sed -n 's/^worker [^|]*| \(.*\) \[writes\]$/\1/p' <<<"$ANSWER" | head -n 1)
+    [[ -n $line ]] || line=$(sed -n 's/^worker 0 [^|]*| //p' <<<"$ANSWER" | head -n 1)
     [[ $line == "$last" ]] || say "$(date '+%F %T') $what: $line"
     last=$line
     case $what in
@@ -198,7 +200,7 @@ watch() {
       finished) finished ;;
       stopped) say "stopped as asked; train.sh resumes" && exit 0 ;;
       busy) fail "another run is training on $NAME; see status.sh." ;;
-      unsent) give_up "finished, but the results are only on worker 0: fetch.sh --export sends them" ;;
+      unsent) give_up "finished, but the results are only on their worker: fetch.sh --export sends them" ;;
       refused)
         ((REFUSALS++ == 0)) || give_up "training refused its input twice"
         relaunch "refused its input, or its processes did not find each other"

@@ -5,12 +5,17 @@
 #   worker.sh install PYTHON UV COMMIT          unpack source.tar.gz and install exactly that lock
 #   worker.sh prepare-token                     an empty hf_token that only its owner can read
 #   worker.sh versions                          one line, to be compared between the workers
-#   worker.sh restore RUN STORED                earlier results from the bucket; marks worker 0
+#   worker.sh restore RUN STORED                earlier results from the bucket
 #   worker.sh start RUN STORED SYNC HF_HOME ARGUMENT...     start training, detached
 #   worker.sh status RUN                        one line: worker N STATE | last line of its log
+#                                               and [writes] where results are written
 #   worker.sh stop | kill                       save at the step border and end | end now
 #   worker.sh log LINES [follow]                the end of the log, each line with the worker before
-#   worker.sh sync RUN STORED                   results to the bucket, now
+#   worker.sh sync RUN STORED                   results to the bucket, now; nothing where none are
+#
+# Process 0 writes all results. On TPUs the numbers of processes need not be those of the workers, so
+# nobody knows which worker that is before training runs: every worker is ready to be it, and the one
+# in whose folder the trainer wrote is.
 #
 # Everything lies in one folder below the home folder: source/ venv/ uv/ runs/RUN/ control/.
 # setsid rather than tmux or systemd-run: it is on every image and needs neither root nor linger.
@@ -101,15 +106,23 @@ sync_results() {
     >"$CONTROL/sync.log" 2>&1
 }
 
+# Whether the trainer of the last start wrote its results here: those of the bucket are older.
+writes() {
+  [[ -f $CONTROL/log_start && -d $BASE/runs/$1 ]] &&
+    [[ -n $(find "$BASE/runs/$1" -type f -newer "$CONTROL/log_start" -print -quit) ]]
+}
+
 restore() {
   local run=$1 stored=$2 found messages=$CONTROL/restore.log
-  : >"$CONTROL/main"
-  date -u +%Y-%m-%dT%H:%M:%SZ >"$CONTROL/last_start.txt"
-  gcloud storage cp "$CONTROL/last_start.txt" "$stored/last_start.txt" --quiet >"$messages" 2>&1 ||
-    fail "$stored can't be written to: $(tail -n 1 "$messages"). The bucket must exist, and the" \
-      "slice's service account needs the role Storage Object Admin on it."
-  # What is here already is newer than what was sent.
-  [[ ! -e $BASE/runs/$run ]] || return 0
+  if [[ $(worker_index) == 0 ]]; then # all at once would be too many writes of one object
+    date -u +%Y-%m-%dT%H:%M:%SZ >"$CONTROL/last_start.txt"
+    gcloud storage cp "$CONTROL/last_start.txt" "$stored/last_start.txt" --quiet >"$messages" 2>&1 ||
+      fail "$stored can't be written to: $(tail -n 1 "$messages"). The bucket must exist, and the" \
+        "slice's service account needs the role Storage Object Admin on it."
+  fi
+  # What was written here is newer than what was sent; what was only taken is taken anew.
+  if writes "$run" || [[ -f $CONTROL/unsent && -d $BASE/runs/$run ]]; then return 0; fi
+  rm -rf "${BASE:?}/runs/$run"
   found=1
   gcloud storage ls "$stored/output/" >"$messages" 2>&1 || found=
   if [[ -n $found ]]; then
@@ -137,7 +150,8 @@ start() {
   exec 9>>"$CONTROL/lock"
   flock --nonblock 9 || fail "training is running already: $(<"$CONTROL/run")."
   [[ -x $BASE/venv/bin/python ]] || fail "nothing is installed; run setup.sh."
-  rm -f "$CONTROL"/{pid,exit_status,stop_requested,unsent}
+  rm -f "$CONTROL"/{pid,exit_status,stop_requested}
+  [[ -f $CONTROL/run && $(<"$CONTROL/run") == "$run" ]] || rm -f "$CONTROL/unsent"
   printf '%s\n' "$run" >"$CONTROL/run"
   touch "$CONTROL/train.log"
   wc -c <"$CONTROL/train.log" >"$CONTROL/log_start"
@@ -175,22 +189,18 @@ supervise() {
   local trainer=$!
   printf '%s\n' "$trainer" >"$CONTROL/pid.new"
   mv "$CONTROL/pid.new" "$CONTROL/pid"
-  if [[ -f $CONTROL/main ]]; then
-    (
-      trap - TERM
-      while sleep "$every"; do [[ ! -d $BASE/runs/$run ]] || sync_results "$run" "$stored" || true; done
-    ) 9>&- &
-    syncer=$!
-  fi
+  (
+    trap - TERM
+    while sleep "$every"; do ! writes "$run" || sync_results "$run" "$stored" || true; done
+  ) 9>&- &
+  syncer=$!
   while :; do # a signal ends `wait`, not the trainer
     status=0
     wait "$trainer" || status=$?
     kill -0 "$trainer" 2>/dev/null || break
   done
-  if [[ -n $syncer ]]; then
-    kill "$syncer" 2>/dev/null || true
-    [[ ! -d $BASE/runs/$run ]] || send_all "$run" "$stored" || true
-  fi
+  kill "$syncer" 2>/dev/null || true
+  if writes "$run" || [[ -f $CONTROL/unsent ]]; then send_all "$run" "$stored" || true; fi
   printf '%s\n' "$status" >"$CONTROL/exit_status.new"
   mv "$CONTROL/exit_status.new" "$CONTROL/exit_status"
 }
@@ -228,7 +238,8 @@ status() {
   local last=
   [[ ! -f $CONTROL/log_start ]] ||
     last=$(this_log | LC_ALL=C tr -cd '\n -~' | grep '[A-Za-z]' | tail -n 1 | cut -c 1-200 || true)
-  printf 'worker %s %s | %s\n' "$(worker_index)" "$(state "$1")" "$last"
+  printf 'worker %s %s | %s%s\n' "$(worker_index)" "$(state "$1")" "$last" \
+    "$(! writes "$1" || echo ' [writes]')"
 }
 
 stop() {
@@ -267,7 +278,7 @@ case ${1:-} in
   prepare-token) prepare_token ;;
   kill) end_now ;;
   sync)
-    if [[ ! -d $BASE/runs/$2 ]]; then
+    if ! writes "$2" && [[ ! -f $CONTROL/unsent ]]; then
       exit 0
     elif is_running; then
       sync_results "$2" "$3" || fail "results were not sent to $3: $(tail -n 1 "$CONTROL/sync.log")"

@@ -10,14 +10,17 @@ from alphamed_jax.compiled.topology import GIB, Chip
 from alphamed_jax.errors import UserError, nearest
 from alphamed_jax.model.mesh import AXES, AnyMesh, parse_mesh
 from alphamed_jax.planning.flags import PlanFlags
+from alphamed_jax.planning.pool import pool_line, pool_share
 
-# Data sheets of the SXM modules with 80 GB: dense bf16, memory, and NVLink in one direction, which
-# holds within a node. A CPU device is one of those that --mesh simulates; round numbers of ours.
+# Data sheets of the SXM modules with 80 GB: dense bf16, memory (as nvidia-smi gives it: 81559 and
+# 81920 MiB), and NVLink in one direction, which holds within a node. A CPU device is one of those
+# that --mesh simulates; round numbers of ours.
 OTHERS = {
-    "h100": Chip(989e12, 80e9, 3350e9, 450e9),
-    "a100": Chip(312e12, 80e9, 2039e9, 300e9),
+    "h100": Chip(989e12, 81559.0 * 2**20, 3350e9, 450e9),
+    "a100": Chip(312e12, 81920.0 * 2**20, 2039e9, 300e9),
     "cpu": Chip(50e9, 8 * GIB, 10e9, 5e9),
 }
+GPUS = ("h100", "a100")
 
 
 class Devices(NamedTuple):
@@ -28,6 +31,8 @@ class Devices(NamedTuple):
     chip: Chip
     platform: str
     """tpu, gpu or cpu."""
+    pool: str = ""
+    """What JAX takes of a GPU, in words; empty where memory is that of libtpu or of a flag."""
 
     @property
     def compiled(self) -> bool:
@@ -44,8 +49,10 @@ class Devices(NamedTuple):
 def chip_of(name: str, flags: PlanFlags) -> Chip:
     """Peak figures of a topology's chips, with what the flags override.
 
+    Memory is what programs may use, of a GPU JAX's pool (`pool_share`).
+
     Raises:
-      UserError: a generation without figures.
+      UserError: a generation without figures, or see `pool_share`.
     """
     generation = name.split(":")[0]
     known = topology.CHIPS | OTHERS
@@ -60,7 +67,10 @@ def chip_of(name: str, flags: PlanFlags) -> Chip:
         "bandwidth": flags.hbm_gbps and flags.hbm_gbps * 1e9,
         "links": flags.ici_gbps and flags.ici_gbps * 1e9,
     }
-    return known[generation]._replace(**{k: v for k, v in given.items() if v is not None})
+    chip = known[generation]._replace(**{k: v for k, v in given.items() if v is not None})
+    if generation in GPUS and flags.hbm_gb is None:
+        chip = chip._replace(memory=chip.memory * pool_share())
+    return chip
 
 
 def devices_for(name: str, mesh: str, flags: PlanFlags) -> Devices:
@@ -81,4 +91,7 @@ def devices_for(name: str, mesh: str, flags: PlanFlags) -> Devices:
     if math.prod(sizes) != count:
         raise UserError(f"--mesh {mesh} needs {math.prod(sizes)} devices, but {name} has {count}.")
     abstract = AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
-    return Devices(name, abstract, chip, "cpu" if generation == "cpu" else "gpu")
+    if generation not in GPUS:
+        return Devices(name, abstract, chip, "cpu")
+    pool = pool_line(pool_share(), OTHERS[generation].memory) if flags.hbm_gb is None else ""
+    return Devices(name, abstract, chip, "gpu", pool)

@@ -34,7 +34,8 @@ class PlanFlags:
     peak_flops: float | None = None
     """FLOP/s of bf16 matrix products, as 197e12; none: the chip's data sheet."""
     hbm_gb: float | None = None
-    """GiB of memory that programs may use; none: what libtpu gives them."""
+    """GiB of memory that programs may use; none: what libtpu gives them, or JAX's pool of a GPU
+    (XLA_CLIENT_MEM_FRACTION, by default 0.75 of the card)."""
     hbm_gbps: float | None = None
     """GB/s of memory; none: the chip's data sheet."""
     ici_gbps: float | None = None

@@ -14,6 +14,7 @@ from alphamed_jax.planning.fit import RESERVE, Held, failing, held
 from alphamed_jax.planning.flags import PlanFlags, mean_lengths
 from alphamed_jax.planning.measure import Measure, measure_all, measure_for
 from alphamed_jax.planning.phase import PhaseCost
+from alphamed_jax.planning.pool import pool_share
 from alphamed_jax.planning.suggest import PRICES, Suggestion, search
 
 
@@ -147,6 +148,7 @@ def as_text(plan: Plan) -> str:
         "",
         *note,
         verdict,
+        *([devices.pool] if devices.pool else []),
         *(f"{name}: {there.refused}" for name, there in plan.phases.items() if there.refused),
         "",
         tables.phase_table(plan.costs, chip),
@@ -195,6 +197,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "fits": plan.fits,
         "hbm_bytes": plan.largest,
         "hbm_capacity_bytes": int(chip.memory),
+        "hbm_share": pool_share() if plan.devices.pool else 1.0,
         "reserve": RESERVE,
         "step_seconds_estimate": longest.step,
         "phases": phases,

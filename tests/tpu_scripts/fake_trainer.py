@@ -3,7 +3,7 @@
 What it does is the next word of `trainer` in the plan: finish, run (until SIGTERM), or exit-STATUS.
 """
 
-# ruff: noqa: PTH103, PTH123  (pathlib is slow to import, see fake_gcloud.py)
+# ruff: noqa: PTH103, PTH109, PTH123  (pathlib is slow to import, see fake_gcloud.py)
 import os
 import signal
 import sys
@@ -32,15 +32,16 @@ if sys.argv[1:] == ["--version"]:
     print("Python 3.11.18")
     sys.exit(0)
 worker = os.environ["TPU_WORKER_ID"]
-MAIN = worker == "0"
+plan = eval(read(f"{CLOUD}/plan"))
+node = os.getcwd().split("/")[-4]  # the trainer starts in nodes/NODE/worker-N/alphamed_jax/source
+MAIN = (node, worker) == plan["main"]  # where process 0 is
 variables = {name: os.environ.get(name) for name in ("HF_HOME", "HF_TOKEN_PATH")}
 record = f"{CLOUD}/trainings-{worker}"
 write(record, repr({"argv": sys.argv[1:], **variables}) + "\n", "a")
 signal.signal(signal.SIGTERM, stopped)
 signal.alarm(300)  # nothing outlives the tests
-plan = eval(read(f"{CLOUD}/plan"))["trainer"]
 count = len(read(record).splitlines())
-does = plan[min(count, len(plan)) - 1]
+does = plan["trainer"][min(count, len(plan["trainer"])) - 1]
 output = sys.argv[sys.argv.index("--output") + 1]
 if MAIN:
     print(f"step {count}", flush=True)

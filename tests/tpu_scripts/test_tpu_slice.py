@@ -130,6 +130,7 @@ def test_a_failed_delete_warns_of_costs(ready):
 @pytest.mark.slow
 def test_several_slices_are_one_request_and_all_their_workers_are_reached(cloud):
     cloud.settings(SLICES="2", MESH="2x4x4")
+    cloud.plan(main=("pod-1", "1"))
     cloud.run("create")
     (call,) = (call for call in cloud.calls() if "create" in call)
     assert {"--node-count=2", "--node-prefix=pod"} <= set(call)
@@ -137,9 +138,10 @@ def test_several_slices_are_one_request_and_all_their_workers_are_reached(cloud)
     assert "finished" in cloud.run("train")
     assert len(cloud.trainings(1)) == 2
     assert cloud.trainings(1)[0]["argv"][-2:] == ["--mesh", "2x4x4"]
-    assert cloud.worker(0, "pod-0").joinpath("control/main").exists()
-    assert not cloud.worker(0, "pod-1").joinpath("control/main").exists()
-    assert "pod-1:\nworker 0 finished" in cloud.run("status")
+    assert cloud.bucket("tiny/output/report.html").read_text() == "report"
+    assert "pod-1:\nworker 0 finished |" in cloud.run("status")
+    assert "worker 1 finished | finished 3 steps [writes]" in cloud.run("status")
+    assert "[1] finished 3 steps" in cloud.run("logs")
     assert "[1] == " in cloud.run("logs", "--slice", "1", "--worker", "1")
     assert "a number below SLICES (2)" in cloud.run("logs", "--slice", "2", status=2)
 

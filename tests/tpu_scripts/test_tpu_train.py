@@ -133,6 +133,36 @@ def test_fetch_during_training_sends_what_is_new_first(ready):
     assert (ready.repository / "runs" / "tiny" / "metrics.jsonl").read_text() == '{"step": 1}\n'
 
 
+def test_process_0_may_be_on_any_worker(ready):
+    # Given a slice whose process 0 is on worker 1,
+    ready.plan(trainer=["run", "finish"], main=("pod", "1"))
+    ready.run("train", "--no-watch")
+    ready.wait_for("ready-0", "ready-1")
+    # then that one sends the results, shows its log, and is seen to be it;
+    ready.run("fetch")
+    home = ready.repository / "runs" / "tiny"
+    assert (home / "metrics.jsonl").read_text() == '{"step": 1}\n'
+    assert "worker 1 running | step 1 [writes]" in ready.run("status")
+    assert "[1] step 1" in ready.run("logs")
+    # after a loss what was reached is there wherever process 0 is by then.
+    ready.plan(
+        main=("pod", "0"),
+        events=[{"match": "resources describe", "skip": 1, "times": 1, "lose": "SUSPENDED"}],
+    )
+    assert "finished: finished 3 steps" in ready.run("train", "--watch")
+    assert ready.bucket("tiny/output/metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_a_worker_that_wrote_before_does_not_send_what_is_stale(ready):
+    ready.plan(trainer=["exit-1", "finish"], main=("pod", "1"))
+    ready.run("train", "--no-watch")
+    ready.settings(MAX_RELAUNCHES="1")
+    ready.plan(main=("pod", "0"))
+    assert "finished" in ready.run("train", "--watch")
+    assert ready.bucket("tiny/output/metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+    assert ready.bucket("tiny/output/report.html").exists()
+
+
 def test_a_slice_that_is_lost_midway_is_made_anew_and_the_same_command_goes_on(ready):
     ready.plan(
         trainer=["run", "finish"],

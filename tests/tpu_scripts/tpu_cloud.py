@@ -64,6 +64,7 @@ class Cloud:
         program(self.bin / "curl", CURL)
         program(self.bin / "sudo", "#!/bin/sh\nexit 1\n")
         self.plan(workers=2, states=[["ACTIVE"]], trainer=["finish"], events=[], node_state="READY")
+        self.plan(main=("pod", "0"))
         shutil.copytree(REPOSITORY / "tpu_scripts", self.repository / "tpu_scripts")
         (self.repository / "configs").mkdir()
         (self.repository / "configs" / "tiny.yaml").write_text("steps: 3\n")
