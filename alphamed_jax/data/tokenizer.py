@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool
 from transformers import AutoTokenizer
 
 from alphamed_jax.errors import UserError
@@ -65,6 +67,31 @@ def stop_ids(folder_or_hub_id_dir: Path, tokenizer: Any) -> tuple[int, ...]:
             "generation_config.json."
         )
     return (tokenizer.eos_token_id,)
+
+
+def known_tokens(tokenizer: Any, vocab_size: int) -> Bool[np.ndarray, "V"]:
+    """Which rows of an embedding of `vocab_size` rows have a token.
+
+    Qwen2.5 pads its embedding to a round number of rows: the rows at the end mean nothing, and so
+    do gaps among the ids. Special tokens are tokens.
+
+    Raises:
+      UserError: the tokenizer has ids beyond the last row; an array on a device would answer them
+        with that row, without a word.
+    """
+    ids = {token: text for text, token in tokenizer.get_vocab().items()}
+    ids |= {token: entry.content for token, entry in tokenizer.added_tokens_decoder.items()}
+    beyond = sorted(token for token in ids if token >= vocab_size)
+    if beyond:
+        raise UserError(
+            f"{tokenizer.name_or_path or 'the tokenizer'}: {len(beyond)} token(s) of the tokenizer "
+            f"have no embedding: the model has {vocab_size} rows (vocab_size), but "
+            f"{ids[beyond[0]]!r} has id {beyond[0]}. Take the tokenizer of this very model, or "
+            "take the added tokens out of its files."
+        )
+    known = np.zeros(vocab_size, dtype=bool)
+    known[list(ids)] = True
+    return known
 
 
 def token_bytes(tokenizer: Any) -> list[bytes]:

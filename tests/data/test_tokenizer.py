@@ -7,7 +7,7 @@ from sample_tokenizers import LINES, byte_level, llama2_folder
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from alphamed_jax.data.tokenizer import load_tokenizer, stop_ids, token_bytes
+from alphamed_jax.data.tokenizer import known_tokens, load_tokenizer, stop_ids, token_bytes
 from alphamed_jax.errors import UserError
 
 
@@ -58,6 +58,27 @@ def test_ids_without_a_token_add_nothing():
     backend.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
     assert token_bytes(tokenizer) == [b"a", b"", b"", b"b"]
+
+
+def test_embedding_rows_without_a_token_are_told_from_those_with_one():
+    backend = Tokenizer(models.BPE({"a": 0, "b": 3}, []))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    tokenizer.add_special_tokens({"eos_token": "</s>"})
+    [end] = tokenizer.all_special_ids
+    known = known_tokens(tokenizer, 8)
+    assert known.shape == (8,)
+    assert set(known.nonzero()[0]) == {0, 3, end}
+
+
+def test_every_row_of_a_tokenizer_of_the_same_size_has_a_token(bpe, llama2):
+    assert known_tokens(bpe, len(bpe)).all()
+    assert known_tokens(llama2, len(llama2)).all()
+
+
+def test_a_tokenizer_with_more_ids_than_embedding_rows_is_refused(bpe):
+    last = len(bpe) - 1
+    with pytest.raises(UserError, match=rf"the model has {last} rows .* has id {last}\."):
+        known_tokens(bpe, last)
 
 
 @pytest.mark.parametrize("decoder", [None, decoders.WordPiece()])
