@@ -237,6 +237,8 @@ class Config:
     """Hugging Face folder or hub id of a Llama or Qwen2; `quickstart` is the embedded one."""
     data: tuple[str, ...] = ("quickstart",)
     """Sources: NAME from the hub, NAME=FILE in that source's schema, or FILE (.jsonl, .parquet)."""
+    data_revisions: tuple[str, ...] = ()
+    """NAME=REVISION: branch, tag or commit of a source that comes from the hub; else its newest."""
     output: str | None = None
     """Folder of the run; default runs/<config name>."""
     mesh: str = "auto"
@@ -349,7 +351,7 @@ def to_yaml(config: Config) -> str:
     """The resolved configuration; `load_config` reads it back to the same run."""
     values = dataclasses.asdict(dataclasses.replace(config, output=str(config.folder)))
     del values["config"]
-    values["data"] = list(config.data)
+    values |= {"data": list(config.data), "data_revisions": list(config.data_revisions)}
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     # Unescaped, a few line ends of Unicode would be read back as spaces.
     return text if yaml.safe_load(text) == values else yaml.safe_dump(values, sort_keys=False)
@@ -377,8 +379,9 @@ def parse_config(argv: Sequence[str], program: str, description: str) -> Config:
     else:
         base = Config()
     # Elsewhere the last of two wins, as is usual; here it would silently drop a data set.
-    if sum(argument.split("=")[0] == "--data" for argument in argv) > 1:
-        raise UserError("--data is given twice: name all sources after one, as --data A B.")
+    for flag in ("--data", "--data-revisions"):
+        if sum(argument.split("=")[0] == flag for argument in argv) > 1:
+            raise UserError(f"{flag} is given twice: name all sources after one, as {flag} A B.")
     config, unknown = parse_flags(argv, program, description, base)
     if unknown:
         flag = unknown[0].split("=")[0]

@@ -10,6 +10,7 @@ The same command run again resumes; SIGTERM saves at the next step border and ex
 import contextlib
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +67,12 @@ class Run(NamedTuple):
     tokenizer: Any
     train: list[EncodedQuestion]
     heldout: list[EncodedQuestion]
+    rows: int
+    """Rows of the data: those of `train`, of `heldout` and the dropped ones together."""
     dropped: dict[str, int]
+    """Reason -> rows that are neither trained on nor held out."""
+    revisions: dict[str, str | None]
+    """Source that came from the hub -> commit."""
     learner: Learner
 
 
@@ -78,9 +84,9 @@ def prepare(config: Config) -> Run:
     model = hf.inspect(weights)
     check_heads(model.num_heads, model.num_kv_heads, mesh)
     tokenizer = load_tokenizer(weights)
-    questions = load_all(config.data, config.eval.questions, config.seed)
+    questions = load_all(config.data, config.eval.questions, config.seed, config.data_revisions)
     train, too_long = encode_questions(tokenizer, questions.train, config.prompt)
-    heldout, _ = encode_questions(tokenizer, questions.heldout or (), config.prompt)
+    heldout, unasked = encode_questions(tokenizer, questions.heldout or (), config.prompt)
     prompts, rounds = config.rollout.prompts, config.rollout.max_rounds
     if len(train) < prompts * rounds:
         several = f" x rollout.max_rounds ({rounds})" if rounds > 1 else ""
@@ -95,8 +101,9 @@ def prepare(config: Config) -> Run:
         stop_ids=stop_ids(weights, tokenizer),
         key=jax.random.key(config.seed),
     )
-    dropped = questions.dropped | too_long
-    return Run(config, mesh, weights, tokenizer, train, heldout, dropped, learner)
+    dropped = dict(Counter(questions.dropped) + Counter(too_long) + Counter(unasked))
+    counts = questions.rows, dropped, questions.revisions
+    return Run(config, mesh, weights, tokenizer, train, heldout, *counts, learner)
 
 
 class Progress(NamedTuple):
@@ -278,9 +285,12 @@ def write_record(run: Run, seconds: float, first: FirstStep | None) -> None:
         run.mesh,
         parameters=count_parameters(run.learner.settings.model),
         questions={
+            "rows": run.rows,
             "train": len(run.train),
             "held_out": len(run.heldout),
             "dropped": sum(run.dropped.values()),
+            "dropped_for": run.dropped,
+            "revisions": run.revisions,
         },
         seconds=seconds,
         first=first,
@@ -304,7 +314,7 @@ def show_start(console: Console, run: Run, resumed_from: int | None) -> None:
                 epochs=config.update.epochs,
                 max_rounds=config.rollout.max_rounds,
             ),
-            questions=question_lines(len(run.train), len(run.heldout), run.dropped),
+            questions=question_lines(len(run.train), len(run.heldout), run.dropped, run.rows),
             output=str(config.folder),
             resumed_from=resumed_from,
         )

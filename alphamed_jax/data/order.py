@@ -5,6 +5,8 @@ run that resumes needs one integer, the number of questions drawn so far (the cu
 """
 
 import hashlib
+import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,6 +53,16 @@ def plain_text(question: Question) -> str:
     return " ".join(question.question.casefold().split())
 
 
+def twin_key(text: str) -> str:
+    """Return what near-twins share: the letters and digits, in one Unicode form and one case.
+
+    Neither punctuation nor spacing counts, nor an invisible character. Symbols do not either, so
+    `pH < 7` and `pH > 7` are twins: on one side of a split they do no harm.
+    """
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return re.sub(r"[\W_]+", "", plain) or "".join(plain.split())
+
+
 def choose(questions: Sequence[Question], count: int, seed: int) -> tuple[Question, ...]:
     """Return `count` questions, or all where there are fewer, drawn as by lot.
 
@@ -64,7 +76,7 @@ def hold_out(
 ) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
     """Split questions into (train in the given order, held out in the order of the lot).
 
-    Questions with the same text stay on one side, so up to `count` are held out: a group that is
+    Near-twins (see `twin_key`) stay on one side, so up to `count` are held out: a group that is
     larger than what is still wanted stays in training. The choice depends on seed and content, so
     reordering the file does not change it. The caller checks that enough are left to train on.
 
@@ -78,9 +90,9 @@ def hold_out(
         raise UserError(f"cannot hold out {count} of {len(questions)} questions; {advice}")
     groups: dict[str, list[Question]] = {}
     for question in choose(questions, len(questions), seed):
-        groups.setdefault(plain_text(question), []).append(question)
+        groups.setdefault(twin_key(question.question), []).append(question)
     heldout: list[Question] = []
-    texts = set()
+    texts: set[str] = set()
     for text, group in groups.items():
         if len(heldout) + len(group) <= count:
             heldout += group
@@ -90,11 +102,11 @@ def hold_out(
             f"cannot hold out {count} of {len(questions)} questions: each text belongs to more "
             f"than {count} of them, and a text may not be on both sides; {advice}"
         )
-    train = tuple(question for question in questions if plain_text(question) not in texts)
+    train = tuple(question for question in questions if twin_key(question.question) not in texts)
     return train, tuple(heldout)
 
 
 def _lot(question: Question, seed: int) -> tuple[bytes, str]:
-    # By text first: the questions of one text are neighbours, so that a group is drawn as a whole.
+    # By text first: the questions of one text are neighbours.
     text = hashlib.sha256(f"{seed}\n{plain_text(question)}".encode()).digest()
     return text, hashlib.sha256(f"{seed}\n{question.id}".encode()).hexdigest()

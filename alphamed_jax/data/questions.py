@@ -1,21 +1,23 @@
-"""One multiple-choice question, and the rows of files that questions are written in."""
+"""One multiple-choice question, and the rows of our own schema that questions are written in."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alphamed_jax.errors import UserError, nearest
+from alphamed_jax.data.answer_key import (
+    LETTERS,
+    check_agreement,
+    check_label,
+    read_answer,
+    read_options,
+)
+from alphamed_jax.data.rows import Row, field_of, shown, text_field
+from alphamed_jax.data.rows import read_rows as read_rows  # where callers have always found it
+from alphamed_jax.errors import UserError
 
-LETTERS = "ABCDEFGHIJ"
-"""Letters of the options, in order; ten is the most any medical benchmark uses."""
-
-Row = Mapping[str, Any]
-SUFFIXES = (".jsonl", ".parquet")
 _UINT64 = 2**64 - 1
 
 
@@ -86,91 +88,6 @@ def shuffle_options(question: Question, seed: int) -> Question:
     )
 
 
-def place(path: Path, number: int) -> str:
-    """Return how a message names the row `number` (from 1) of a file."""
-    return f"{path}, {'row' if path.suffix == '.parquet' else 'line'} {number}"
-
-
-def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line or row number from 1, row) of a .jsonl or .parquet file; blank lines are skipped.
-
-    Raises:
-        UserError: no such file, another kind of file, or a line that is not a JSON object.
-    """
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"{path}: expected a file ending in {' or '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    yield from _parquet_rows(path) if path.suffix == ".parquet" else _jsonl_rows(path)
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    expected = "expected one JSON object a line, in UTF-8"
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")  # byte-order mark of Windows editors
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise UserError(f"{place(path, number)}: not UTF-8 ({error.reason})") from None
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{place(path, number)}: not JSON ({error.msg}, column {error.colno}); "
-                    f"{expected}"
-                ) from None
-            except (ValueError, RecursionError) as error:  # absurd numbers, absurd nesting
-                raise UserError(
-                    f"{place(path, number)}: not JSON that can be read ({error}); {expected}"
-                ) from None
-            if not isinstance(row, dict):
-                raise UserError(f"{place(path, number)}: a JSON {_kind(row)}; {expected}")
-            yield number, row
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    number = 0
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                # A letter -> text map may be a parquet map as well as a struct.
-                for row in batch.to_pylist(maps_as_pydicts="strict"):
-                    number += 1
-                    yield number, row
-    except (pyarrow.ArrowException, KeyError) as error:  # KeyError: a map with one key twice
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: not a parquet file that can be read ({reason})") from None
-
-
-def text_field(row: Row, key: str) -> str:
-    """Return the text under `key` without the white space around it.
-
-    Raises:
-        UserError: no such key, or something other than text under it.
-    """
-    value = field_of(row, key)
-    if not isinstance(value, str):
-        raise UserError(f"{key!r} is {_shown(value)}, expected text")
-    return value.strip()
-
-
-def field_of(row: Row, key: str) -> Any:
-    """Return `row[key]`.
-
-    Raises:
-        UserError: no such key; names the keys that are there.
-    """
-    if key not in row:
-        found = ", ".join(map(repr, row)) or "none"
-        raise UserError(f"key {key!r} is missing (found: {found}).{nearest(key, row)}")
-    return row[key]
-
-
 def own_question(row: Row, source: str) -> Question:
     """Read a row of our own schema.
 
@@ -179,97 +96,32 @@ def own_question(row: Row, source: str) -> Question:
     without it the id is made of the content. Every other key is kept in `meta`.
 
     Raises:
-        UserError: anything else, and an answer that can be read in two ways.
+        AmbiguousLabel: an answer that can be read in two ways.
+        UserError: anything else.
     """
     try:
         question = text_field(row, "question")
-        options, keyed = _options(field_of(row, "options"))
-        answer = _answer(field_of(row, "answer"), options, keyed)
+        options, keyed = read_options(field_of(row, "options"))
+        answer = read_answer(field_of(row, "answer"), options, keyed)
     except UserError as error:
         if all(key in row for key in ("question", "options", "answer")):
             raise
         raise UserError(f"{error} A file in the schema of a hub data set is NAME=FILE") from None
     name = row.get("id")
     if name is not None and (isinstance(name, bool) or not isinstance(name, str | int)):
-        raise UserError(f"'id' is {_shown(name)}, expected text or a whole number")
-    return Question(
+        raise UserError(f"'id' is {shown(name)}, expected text or a whole number")
+    meta = {k: v for k, v in row.items() if k not in ("id", "question", "options", "answer")}
+    complete = Question(
         id=content_id(question, options, answer) if name is None else str(name),
         question=question,
         options=options,
         answer=answer,
         source=source,
-        meta={k: v for k, v in row.items() if k not in ("id", "question", "options", "answer")},
+        meta=meta,
     )
-
-
-def option_map(value: Row) -> tuple[str, ...]:
-    """Return the options of a letter -> text map in the order of their letters.
-
-    Raises:
-        UserError: letters that are not A, B, C, ... without gaps, or an option that is not text.
-    """
-    # One parquet column holds every question's letters: a question without an E has null there.
-    options = {str(key).strip().upper(): text for key, text in value.items() if text is not None}
-    letters = sorted(options)
-    if letters != list(LETTERS[: len(letters)]):
-        raise UserError(
-            f"'options' has the letters {', '.join(map(repr, letters))}, expected A, B, C, ... "
-            "without gaps"
-        )
-    return tuple(_option(letter, options[letter]) for letter in letters)
-
-
-def _options(value: Any) -> tuple[tuple[str, ...], bool]:
-    """Return the options, and whether the row itself gives them letters."""
-    if isinstance(value, Mapping):
-        return option_map(value), True
-    if not isinstance(value, list):
-        raise UserError(f"'options' is {_shown(value)}, expected a list or a letter -> text map")
-    if len(value) > len(LETTERS):
-        raise UserError(f"{len(value)} options, expected 2 to {len(LETTERS)}")
-    return tuple(_option(LETTERS[i], text) for i, text in enumerate(value)), False
-
-
-def _option(letter: str, text: Any) -> str:
-    if not isinstance(text, str):
-        raise UserError(f"option {letter} is {_shown(text)}, expected text")
-    return text.strip()
-
-
-def _answer(value: Any, options: tuple[str, ...], keyed: bool) -> str:
-    """Return the letter that a letter, an index from 0, or an option's text stands for."""
-    letters = LETTERS[: len(options)]
-    if isinstance(value, int) and not isinstance(value, bool):
-        if not 0 <= value < len(options):
-            raise UserError(
-                f"answer {value} is outside the options, expected an index 0 to {len(options) - 1}"
-            )
-        return letters[value]
-    if not isinstance(value, str):
-        raise UserError(f"'answer' is {_shown(value)}, expected a letter, an index or a text")
-    text = value.strip()
-    by_text = [letter for letter, option in zip(letters, options, strict=True) if option == text]
-    by_letter = text.upper() if len(text) == 1 and text.upper() in letters else None
-    if by_letter is not None:
-        # Blood groups: is "A" the first option, or the option that reads "A"? Never guess; a row
-        # that gives its options letters has said it.
-        if by_text and by_text != [by_letter] and not keyed:
-            raise UserError(
-                f"answer {text!r} is the letter of one option and the text of another "
-                f"({by_text[0]}); give the index, from 0"
-            )
-        return by_letter
-    if len(by_text) > 1:
-        raise UserError(
-            f"answer {text!r} is the text of options {' and '.join(by_text)}; give the letter"
-        )
-    if not by_text:
-        letters_shown = f"{letters[:1]} to {letters[-1:]}" if letters else "of an option"
-        raise UserError(
-            f"answer {text!r} is outside the options, expected a letter {letters_shown}, "
-            "an index from 0, or the exact text of an option"
-        )
-    return by_text[0]
+    check_label(options, answer)
+    check_agreement(meta, options, answer)
+    return complete
 
 
 def _check_text(name: str, text: str) -> None:
@@ -280,13 +132,3 @@ def _check_text(name: str, text: str) -> None:
     except UnicodeEncodeError:
         # JSON can spell half of a character (a lone surrogate); no tokenizer takes it.
         raise UserError(f"{name} holds half of a character (a lone surrogate)") from None
-
-
-def _kind(value: Any) -> str:
-    kinds = {list: "array", str: "string", bool: "true or false", type(None): "null"}
-    return kinds.get(type(value), "number")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

@@ -1,34 +1,36 @@
-"""The data sets we know: what their rows look like, and how one is loaded.
+"""The data sets we know, and how the questions of a run are loaded from them.
 
-A source is one function from a row to a `Question` and one line in `SOURCES`.
+A source is one function from a row to a `Question` and one line in `SOURCES`. Every row that is
+read ends in training, held out, or counted with the reason why it is neither.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from alphamed_jax import quickstart
-from alphamed_jax.data.order import choose, hold_out, plain_text
-from alphamed_jax.data.questions import (
-    LETTERS,
-    SUFFIXES,
-    Question,
-    Row,
-    content_id,
-    field_of,
-    option_map,
-    own_question,
-    place,
-    read_rows,
-    text_field,
+from alphamed_jax.data import hub
+from alphamed_jax.data.answer_key import AmbiguousLabel
+from alphamed_jax.data.combine import CONTRADICTION, DUPLICATE, OFFICIAL_TEST, Loaded, Read, combine
+from alphamed_jax.data.pubmedqa import (
+    TEST_SIZE,
+    copied_from_official_test,
+    in_official_test,
+    pubmedqa,
+    pubmedqa_no_context,
+)
+from alphamed_jax.data.questions import Question, own_question
+from alphamed_jax.data.rows import Row, is_rows, place, read_rows
+from alphamed_jax.data.schemas import UnusableRow, medmcqa, medqa
+from alphamed_jax.data.sift import (
+    Found,
+    Texts,
+    check_counts_from_zero,
+    check_ids,
+    distinct,
+    without_contradictions,
 )
 from alphamed_jax.errors import UserError, nearest
-
-
-class UnusableRow(Exception):
-    """A row of a public data set that is in order but cannot be asked; counted, not an error."""
 
 
 @dataclass(frozen=True)
@@ -43,89 +45,12 @@ class Source:
     (where there is one) measures a run while it trains, `test` is the published benchmark."""
     hub_id: str | None = None
     hub_config: str | None = None
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """Questions that were read, and how many were not used and why."""
-
-    name: str
-    train: tuple[Question, ...]
-    heldout: tuple[Question, ...] | None
-    """None: the source has no such split, the caller takes questions out of `train`."""
-    dropped: dict[str, int]
-    """Reason -> number of rows."""
-
-
-def medmcqa(row: Row, source: str) -> Question:
-    """Read a row of MedMCQA: `question`, `opa` to `opd`, `cop`.
-
-    `cop` counts from 0 on the hub and from 1 in the data set's own repository. Rows of
-    `choice_type` "multi" are kept: they too have four options and a single `cop`.
-    """
-    correct = field_of(row, "cop")
-    if correct == -1:
-        raise UserError(
-            "'cop' is -1: the answers of MedMCQA's test split are hidden, so it can be neither "
-            "trained nor scored on; use its train or validation split"
-        )
-    if isinstance(correct, bool) or not isinstance(correct, int) or not 0 <= correct <= 3:
-        raise UserError(
-            f"'cop' is {correct!r}, expected 0 to 3 as on the hub (the files of MedMCQA's own "
-            "repository count from 1: subtract 1)"
-        )
-    options = tuple(_hub_text(row, key) for key in ("opa", "opb", "opc", "opd"))
-    return _question(
-        row,
-        source,
-        question=_hub_text(row, "question"),
-        options=options,
-        answer=LETTERS[correct],
-        name="id",
-        meta=("subject_name", "topic_name", "choice_type"),
-    )
-
-
-def pubmedqa(row: Row, source: str) -> Question:
-    """Read a row of PubMedQA's labelled set: the abstract, the question, yes / no / maybe."""
-    context = field_of(row, "context")
-    parts = context.get("contexts") if isinstance(context, dict) else None
-    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        raise UserError("'context' has no list of texts under 'contexts', as PubMedQA has")
-    question = pubmedqa_no_context(row, source)
-    return replace(question, question="\n".join([*parts, "", question.question]).strip())
-
-
-def pubmedqa_no_context(row: Row, source: str) -> Question:
-    """Read a row of PubMedQA's labelled set without its abstract."""
-    decisions = ("yes", "no", "maybe")
-    decision = text_field(row, "final_decision")
-    if decision not in decisions:
-        raise UserError(f"'final_decision' is {decision!r}, expected {', '.join(decisions)}")
-    return _question(
-        row,
-        source,
-        question=_hub_text(row, "question"),
-        options=decisions,
-        answer=LETTERS[decisions.index(decision)],
-        name="pubid",
-    )
-
-
-def medqa(row: Row, source: str) -> Question:
-    """Read a row of MedQA (USMLE, 4 options): `question`, `options`, `answer_idx`, `answer`."""
-    options = field_of(row, "options")
-    if not isinstance(options, dict):
-        raise UserError("'options' is not a letter -> text map, as MedQA has")
-    texts = option_map(options)
-    letter = text_field(row, "answer_idx")
-    question = _question(
-        row, source, question=_hub_text(row, "question"), options=texts, answer=letter, name=None
-    )
-    answer = row.get("answer")
-    if isinstance(answer, str) and answer.strip() != texts[question.answer_index]:
-        raise UnusableRow("answer text and answer letter disagree")
-    return replace(question, meta={key: row[key] for key in ("meta_info",) if key in row})
+    index: str | None = None
+    """Key of an answer that is an index, from 0."""
+    official: Callable[[Row], bool] | None = None
+    """Whether a row is one of a published test's, where a split or a file may hold such rows."""
+    official_size: int = 0
+    """How many of them the split on the hub holds."""
 
 
 SOURCES: dict[str, Source] = {
@@ -141,88 +66,167 @@ SOURCES: dict[str, Source] = {
             medmcqa,
             {"train": "train", "test": "validation"},
             "openlifescienceai/medmcqa",
+            index="cop",
         ),
         Source("medqa", medqa, {"train": "train", "test": "test"}, "GBaker/MedQA-USMLE-4-options"),
-        # 1,000 labelled rows; the hub does not tell the 500 of the official test apart.
-        Source("pubmedqa", pubmedqa, {"train": "train"}, "qiaojin/PubMedQA", "pqa_labeled"),
-        Source(
-            "pubmedqa-no-context",
-            pubmedqa_no_context,
-            {"train": "train"},
-            "qiaojin/PubMedQA",
-            "pqa_labeled",
+        # 1,000 labelled rows in one split, of which 500 are the published test.
+        *(
+            Source(
+                name,
+                convert,
+                {"train": "train"},
+                "qiaojin/PubMedQA",
+                "pqa_labeled",
+                official=in_official_test,
+                official_size=TEST_SIZE,
+            )
+            for name, convert in (
+                ("pubmedqa", pubmedqa),
+                ("pubmedqa-no-context", pubmedqa_no_context),
+            )
         ),
     )
 }
 
 
-def load(spec: str, split: str = "train") -> Loaded:
+def load(spec: str, split: str = "train", revision: str | None = None) -> Loaded:
     """Load one source: NAME, NAME=FILE in that source's schema, or FILE in our own schema.
 
     `split="train"` gives what a run trains on, and the source's held-out questions where it has
-    such a split. Any other split gives that split alone, as held-out questions. A file is one
-    split, the one that was asked for.
+    such a split; rows of PubMedQA's published test are left out and counted. Any other split gives
+    that split alone, as held-out questions. A file is one split, the one that was asked for.
+
+    Args:
+        revision: branch, tag or commit on the hub; None: the newest.
 
     Raises:
         UserError: unknown source or split, a file or data set that cannot be read, a malformed
             row (names file and line), or no usable question.
     """
+    read = _read(spec, split, revision)
+    questions = {name: tuple(item.question for item in found) for name, found in read.found.items()}
+    return Loaded(
+        read.name,
+        questions["train"] if split == "train" else (),
+        questions.get("heldout" if split == "train" else split),
+        dict(+read.dropped),
+        read.rows,
+        read.revisions,
+    )
+
+
+def load_all(
+    specs: Sequence[str], heldout: int, seed: int, revisions: Sequence[str] = ()
+) -> Loaded:
+    """Load the sources of a run as one set, with up to `heldout` questions kept apart.
+
+    Every source gives an equal share of the held-out questions: from its own held-out split, else
+    taken out of its training questions. What is held out never appears in training, whichever
+    source it came from; what is in the published test of a source of the run that comes from the
+    hub is neither trained on nor held out. With several sources, ids become SOURCE/id so that they
+    stay distinct.
+
+    Args:
+        revisions: NAME=REVISION of sources that come from the hub.
+
+    Raises:
+        UserError: as `load` and `hold_out` do; an id that two questions share; a revision of
+            something that does not come from the hub.
+    """
+    if not specs:
+        raise UserError("no data given; pass --data NAME, NAME=FILE or FILE")
+    pinned = _pinned(specs, revisions)
+    reads = [_read(spec, "train", pinned.get(spec)) for spec in specs]
+    tests = [test for spec, read in zip(specs, reads, strict=True) for test in _tests(spec, read)]
+    return combine(reads, Texts(tests), heldout, seed)
+
+
+def _pinned(specs: Sequence[str], revisions: Sequence[str]) -> dict[str, str]:
+    """Return source -> revision.
+
+    Raises:
+        UserError: not NAME=REVISION, a name twice, or a source that does not come from the hub.
+    """
+    pinned: dict[str, str] = {}
+    for given in revisions:
+        name, _, revision = given.partition("=")
+        if not name or not revision:
+            raise UserError(f"data_revisions: {given!r}, expected NAME=REVISION")
+        source = SOURCES.get(name)
+        if source is None or source.hub_id is None or name not in specs:
+            loaded = [spec for spec in specs if spec in SOURCES and SOURCES[spec].hub_id]
+            raise UserError(
+                f"data_revisions: {name!r} is no source that this run loads from the hub (it "
+                f"loads {', '.join(loaded) or 'none'})"
+            )
+        if pinned.get(name, revision) != revision:
+            raise UserError(f"data_revisions: {name!r} is given twice")
+        pinned[name] = revision
+    return pinned
+
+
+def check_sources(sources: Mapping[str, Source]) -> None:
+    """Refuse a table in which what one source learns from is a published test of any.
+
+    Raises:
+        UserError: names the split.
+    """
+    tests = {
+        (source.hub_id, source.hub_config, source.splits["test"]): source.name
+        for source in sources.values()
+        if "test" in source.splits
+    }
+    for source in sources.values():
+        for name in ("train", "heldout"):
+            split = source.splits.get(name)
+            test = tests.get((source.hub_id, source.hub_config, split or ""))
+            if split and test:
+                raise UserError(
+                    f"source {source.name!r} has the split {str(split)!r} for {name}, but it is "
+                    f"the published test of {test!r}, which is not trained on"
+                )
+
+
+def _read(spec: str, split: str, revision: str | None) -> Read:
+    """Read the split, and with `train` the held-out split where there is one."""
+    check_sources(SOURCES)
     source, path = _resolve(spec)
     splits: dict[str, str | Path] = {split: path} if path is not None else source.splits
     if split not in splits:
         raise UserError(f"data {spec!r} has no split {split!r}, only {', '.join(splits)}")
     wanted = ["train", "heldout"] if split == "train" and "heldout" in splits else [split]
-    questions: dict[str, tuple[Question, ...]] = {}
-    dropped: Counter[str] = Counter()
+    read = Read(source.name, spec)
+    if source.hub_id is not None and path is None:
+        read.revisions[source.name] = hub.commit_of(source.hub_id, revision)
     for name in wanted:
-        questions[name], reasons = _collect(_rows(source, splits[name]), source)
-        dropped += reasons
-        if not questions[name]:
-            why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        official = None if name == "test" else source.official
+        before = read.dropped[OFFICIAL_TEST]
+        read.found[name] = _collect(source, splits[name], official, read)
+        left_out = read.dropped[OFFICIAL_TEST] - before
+        if official and path is None and left_out != source.official_size:
+            raise UserError(
+                f"{source.hub_id} ({splits[name]}) holds {left_out} of the {source.official_size} "
+                "rows of the published test, expected all: by them it is known what may be trained "
+                f"on; pass {source.name}=FILE"
+            )
+        if not read.found[name]:
+            why = ", ".join(f"{count} {reason}" for reason, count in (+read.dropped).items())
             raise UserError(f"data {spec!r} has no usable question{why and f' ({why})'}")
-    if split == "train":
-        return Loaded(source.name, questions["train"], questions.get("heldout"), dict(dropped))
-    return Loaded(source.name, (), questions[split], dict(dropped))
+    return read
 
 
-def load_all(specs: Sequence[str], heldout: int, seed: int) -> Loaded:
-    """Load the sources of a run as one set, with up to `heldout` questions kept apart.
-
-    Every source gives an equal share of the held-out questions: from its own held-out split, else
-    taken out of its training questions. What is held out never appears in training, whichever
-    source it came from. With several sources, ids become SOURCE/id so that they stay distinct.
-
-    Raises:
-        UserError: as `load` and `hold_out` do, and for an id that two questions share.
-    """
-    if not specs:
-        raise UserError("no data given; pass --data NAME, NAME=FILE or FILE")
-    train: list[Question] = []
-    apart: list[Question] = []
-    texts: set[str] = set()
-    contents: set[tuple[str, frozenset[str]]] = set()
-    dropped: Counter[str] = Counter()
-    for number, spec in enumerate(specs):
-        loaded = load(spec)
-        dropped += Counter(loaded.dropped)
-        share = heldout // len(specs) + (number < heldout % len(specs))
-        if loaded.heldout is None:
-            rest, taken = hold_out(loaded.train, share, seed)
-            texts |= {plain_text(question) for question in taken}
-        else:
-            # A split made by its authors may repeat a text with other options on both sides.
-            rest, taken = loaded.train, choose(loaded.heldout, share, seed)
-            contents |= {_content(question) for question in taken}
-        name = f"{loaded.name}/" if len(specs) > 1 else ""
-        train += [replace(question, id=name + question.id) for question in rest]
-        apart += [replace(question, id=name + question.id) for question in taken]
-    train, repeats = _distinct(train)
-    apart, _ = _distinct(apart)
-    kept = [q for q in train if plain_text(q) not in texts and _content(q) not in contents]
-    dropped += Counter({"duplicate": repeats, "also held out": len(train) - len(kept)})
-    _check_ids([*kept, *apart])
-    name = "+".join(dict.fromkeys(question.source for question in [*kept, *apart]))
-    return Loaded(name, tuple(kept), tuple(apart), dict(dropped))
+def _tests(spec: str, read: Read) -> list[Question]:
+    """The questions of the published test that lies beside a training split on the hub."""
+    source, path = _resolve(spec)
+    if path is not None or "test" not in source.splits:
+        return []
+    questions = []
+    for _, row in _rows(source, source.splits["test"], read):
+        try:
+            questions.append(source.convert(row, source.name))
+        except (UserError, UnusableRow):
+            continue  # a row that could not be trained on, either
+    return questions
 
 
 def _resolve(spec: str) -> tuple[Source, Path | None]:
@@ -230,116 +234,75 @@ def _resolve(spec: str) -> tuple[Source, Path | None]:
     if name in SOURCES:
         if equals and not file:
             raise UserError(f"data {spec!r}: no file after '='; expected NAME=FILE")
-        return SOURCES[name], Path(file) if equals else None
-    path = Path(spec)
+        return SOURCES[name], _path(file) if equals else None
+    path = _path(spec)
     # A path may hold '=', as in runs/lr=1e-6/questions.jsonl; a source's name holds no '/'.
-    if path.suffix in SUFFIXES and (path.is_file() or not equals or "/" in name):
-        return Source(path.stem, own_question, {}), path
+    if is_rows(path) and (path.is_file() or not equals or "/" in name):
+        own = Source(
+            path.stem, own_question, {}, index="answer", official=copied_from_official_test
+        )
+        return own, path
     raise UserError(
         f"unknown data source {name!r}.{nearest(name, SOURCES)} Known: {', '.join(SOURCES)}; or "
         "give a file: NAME=FILE in the schema of a source, FILE (.jsonl, .parquet) in our own"
     )
 
 
-def _rows(source: Source, split: str | Path) -> Iterator[tuple[str, Row]]:
-    """Yield (place, row) of a file or of a split on the hub."""
+def _path(text: str) -> Path:
+    """The path, `~` read as the home folder: a shell leaves it alone behind '='."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"data {text!r}: {error}") from None
+
+
+def _rows(source: Source, split: str | Path, read: Read) -> Iterable[tuple[str, Row]]:
+    """Yield (place, row) of a file or of a split on the hub, whose commit is noted in `read`."""
     if isinstance(split, Path):
         for number, row in read_rows(split):
             yield place(split, number), row
         return
-    for number, row in enumerate(_hub_rows(source, split), start=1):
+    assert source.hub_id is not None
+    commit = read.revisions.get(source.name)
+    rows, commit = hub.load_split(source.hub_id, source.hub_config, split, commit, source.name)
+    read.revisions[source.name] = commit
+    for number, row in enumerate(rows, start=1):
         yield f"{source.hub_id} ({split}), row {number}", row
 
 
-def _hub_rows(source: Source, split: str) -> Iterable[Any]:
-    import datasets  # slow to import, and not needed for files
-
-    assert source.hub_id is not None
-    try:
-        return datasets.load_dataset(source.hub_id, source.hub_config, split=split)
-    except Exception as error:
-        # The hub's client raises errors of half a dozen libraries (network, cache, login, schema).
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"cannot load {source.hub_id} from the Hugging Face hub ({reason}); check the network, "
-            f"or pass {source.name}=FILE with its rows as .jsonl or .parquet"
-        ) from error
-
-
 def _collect(
-    rows: Iterable[tuple[str, Row]], source: Source
-) -> tuple[tuple[Question, ...], Counter[str]]:
-    """Return the distinct usable questions of the rows, and the number of others by reason."""
-    questions: list[Question] = []
-    dropped: Counter[str] = Counter()
-    places: dict[str, str] = {}
-    contents: set[str] = set()
-    for where, row in rows:
+    source: Source, split: str | Path, official: Callable[[Row], bool] | None, read: Read
+) -> list[Found]:
+    """Return the distinct usable questions of a split; the other rows are counted in `read`."""
+    found: list[Found] = []
+    indices: list[tuple[int, int]] = []
+    own = source.hub_id is None
+    for where, row in _rows(source, split, read):
+        read.rows += 1
         try:
+            if official and official(row):
+                read.dropped[OFFICIAL_TEST] += 1
+                continue
             question = source.convert(row, source.name)
         except UnusableRow as reason:
-            dropped[str(reason)] += 1
+            read.dropped[str(reason)] += 1
             continue
         except UserError as error:
+            if isinstance(error, AmbiguousLabel) and not own:
+                read.dropped[error.reason] += 1
+                continue
             raise UserError(f"{where}: {error}") from None
-        content = content_id(question.question, question.options, question.answer)
-        if content in contents:
-            dropped["duplicate"] += 1
-            continue
-        contents.add(content)
-        if question.id in places:
-            raise UserError(
-                f"{where}: id {question.id!r} is taken by another question, at "
-                f"{places[question.id]}; give each question an id of its own, or none"
-            )
-        places[question.id] = where
-        questions.append(question)
-    return tuple(questions), dropped
-
-
-def _question(
-    row: Row,
-    source: str,
-    *,
-    question: str,
-    options: tuple[str, ...],
-    answer: str,
-    name: str | None,
-    meta: tuple[str, ...] = (),
-) -> Question:
-    """Return a question whose id is `row[name]`, or made of its content."""
-    found = None if name is None else row.get(name)
-    return Question(
-        id=content_id(question, options, answer) if found is None else str(found),
-        question=question,
-        options=options,
-        answer=answer,
-        source=source,
-        meta={key: row[key] for key in meta if row.get(key) is not None},
-    )
-
-
-def _hub_text(row: Row, key: str) -> str:
-    """Return the text of a public row; nobody can mend an empty one there, so it is counted."""
-    if field_of(row, key) is None or not text_field(row, key):
-        raise UnusableRow("empty question or option")
-    return text_field(row, key)
-
-
-def _content(question: Question) -> tuple[str, frozenset[str]]:
-    return plain_text(question), frozenset(question.options)
-
-
-def _distinct(questions: list[Question]) -> tuple[list[Question], int]:
-    first = {content_id(q.question, q.options, q.answer): q for q in reversed(questions)}
-    kept = [q for q in questions if first[content_id(q.question, q.options, q.answer)] is q]
-    return kept, len(questions) - len(kept)
-
-
-def _check_ids(questions: list[Question]) -> None:
-    for name, count in Counter(question.id for question in questions).items():
-        if count > 1:
-            raise UserError(
-                f"the id {name!r} belongs to {count} different questions of the given data; "
-                "give each question an id of its own, or none"
-            )
+        index = row.get(source.index or "")
+        if isinstance(index, int) and not isinstance(index, bool):
+            indices.append((index, len(question.options)))
+        origin = (source.hub_id or "", question.id) if source.official_size else None
+        found.append(Found(question, where, own, origin))
+    if source.index:
+        where = str(split) if isinstance(split, Path) else f"{source.hub_id} ({split})"
+        check_counts_from_zero(where, source.index, indices)
+    once = distinct(found)
+    read.dropped[DUPLICATE] += len(found) - len(once)
+    agreeing = without_contradictions(once)
+    read.dropped[CONTRADICTION] += len(once) - len(agreeing)
+    check_ids(agreeing)
+    return agreeing

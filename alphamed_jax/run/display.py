@@ -19,6 +19,9 @@ from rich.text import Text
 
 from alphamed_jax.run.metrics import Sample, wilson_interval
 
+# Reasons for which a row is left out that is in order.
+LEFT_OUT = ("official test", "also held out", "held-out questions not asked for")
+
 FILE_WIDTH = 140
 """Columns where the output is not a terminal."""
 
@@ -109,16 +112,25 @@ def batch_arithmetic(
     return " -> ".join(parts)
 
 
-def question_lines(used: int, held_out: int, dropped: Mapping[str, int]) -> list[str]:
+def question_lines(
+    used: int, held_out: int, dropped: Mapping[str, int], rows: int | None = None
+) -> list[str]:
     """Questions used and dropped, each reason on its own line; reasons without a case are left out.
 
     Args:
         used: training questions.
         held_out: evaluation questions.
-        dropped: number of questions dropped for each reason.
+        dropped: number of rows dropped for each reason; with the two above, all rows.
+        rows: rows that were read.
     """
     lines = [f"{used:,} for training, {held_out:,} held out, {sum(dropped.values()):,} dropped"]
-    return lines + [f"  {count:,} dropped: {why}" for why, count in dropped.items() if count]
+    if rows is not None:
+        lines[0] = f"{rows:,} rows: {lines[0]}"
+    return lines + [
+        f"  {count:,} {'left out' if why in LEFT_OUT else 'dropped'}: {why}"
+        for why, count in dropped.items()
+        if count
+    ]
 
 
 def show_first_prompt(console: Console, text: str, token_ids: Sequence[int]) -> None:

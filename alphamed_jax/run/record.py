@@ -168,7 +168,7 @@ def write_run(
     mesh: Any,
     *,
     parameters: int,
-    questions: dict[str, int],
+    questions: dict[str, Any],
     seconds: float,
     first: FirstStep | None,
 ) -> None:

@@ -1,0 +1,108 @@
+"""PubMedQA's labelled rows, and which of them are its published test.
+
+The hub has the 1,000 labelled rows in one split. The authors tell the 500 of the test apart
+(Jin et al. 2019; github.com/pubmedqa/pubmedqa, preprocess/split_dataset.py): in the order of the
+rows, the ids of yes, no and maybe are shuffled in turn by one `random.Random(0)`, and the second
+half of each is the test. That order need not be the one of a file, so we keep the ids themselves,
+as the authors publish them in data/test_ground_truth.json (MIT).
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from alphamed_jax.data.answer_key import LETTERS
+from alphamed_jax.data.questions import Question
+from alphamed_jax.data.rows import Row, field_of, shown, text_field
+from alphamed_jax.data.schemas import hub_question, hub_text
+from alphamed_jax.errors import UserError
+
+DECISIONS = ("yes", "no", "maybe")
+TEST_SIZE = 500
+_TEST_IDS = Path(__file__).with_name("pubmedqa_test_ids.txt")
+_SHA256 = "47849e7e0720ae18baf9d49e35c40a1a4975eb277c5d2ceb917b57b7ad7f72fb"
+"""Of the 500 ids, sorted as numbers and joined by line breaks."""
+
+
+def pubmedqa(row: Row, source: str) -> Question:
+    """Read a row of PubMedQA's labelled set: the abstract, the question, yes / no / maybe."""
+    context = field_of(row, "context")
+    parts = context.get("contexts") if isinstance(context, Mapping) else None
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise UserError("'context' has no list of texts under 'contexts', as PubMedQA has")
+    question = pubmedqa_no_context(row, source)
+    return replace(question, question="\n".join([*parts, "", question.question]).strip())
+
+
+def pubmedqa_no_context(row: Row, source: str) -> Question:
+    """Read a row of PubMedQA's labelled set without its abstract."""
+    decision = text_field(row, "final_decision")
+    if decision not in DECISIONS:
+        raise UserError(f"'final_decision' is {decision!r}, expected {', '.join(DECISIONS)}")
+    return hub_question(
+        row,
+        source,
+        question=hub_text(row, "question"),
+        options=DECISIONS,
+        answer=LETTERS[DECISIONS.index(decision)],
+        read=("final_decision",),
+        name="pubid",
+    )
+
+
+@cache
+def official_test() -> frozenset[int]:
+    """The ids of the 500 rows of the published test.
+
+    Raises:
+        UserError: the file in this package is not what it was.
+    """
+    ids = frozenset(map(int, _TEST_IDS.read_text("ascii").split()))
+    text = "\n".join(map(str, sorted(ids)))
+    if len(ids) != TEST_SIZE or hashlib.sha256(text.encode()).hexdigest() != _SHA256:
+        raise UserError(f"{_TEST_IDS} is damaged: install alphamed_jax again")
+    return ids
+
+
+def in_official_test(row: Row) -> bool:
+    """Whether a row of PubMedQA's own schema is one of the published test's.
+
+    Raises:
+        UserError: it has no id that could tell.
+    """
+    value = field_of(row, "pubid")
+    number = _number(value)
+    if number is None:
+        raise UserError(
+            f"'pubid' is {shown(value)}, expected a whole number: by it the rows of PubMedQA's "
+            "published test are left out"
+        )
+    return number in official_test()
+
+
+def copied_from_official_test(row: Row) -> bool:
+    """Whether a row of our own schema is one of the published test's: its id and its options."""
+    options = row.get("options")
+    texts = list(options.values()) if isinstance(options, Mapping) else options
+    if not isinstance(texts, list):
+        return False
+    answers = {text.strip(" .").casefold() for text in texts if isinstance(text, str)}
+    if not {"yes", "no"} <= answers <= set(DECISIONS):
+        return False
+    keys = ("id", "pubid", "pmid", "PMID", "pubmed_id", "question_id")
+    return any(_number(row.get(key)) in official_test() for key in keys)
+
+
+def _number(value: object) -> int | None:
+    """The PubMed id that a value spells: 123, 123.0 (as pandas writes it), "123", "PMID: 123"."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str):
+        spelt = re.search(r"([0-9]{1,12})(?:\.0)?$", value.strip())
+        return int(spelt[1]) if spelt else None
+    return value if isinstance(value, int) else None

@@ -1,0 +1,111 @@
+"""Rows of public data sets, as they stand on the hub or in a file of that schema."""
+
+from collections.abc import Mapping
+
+from alphamed_jax.data.answer_key import (
+    LETTERS,
+    check_agreement,
+    check_label,
+    option_map,
+    same_text,
+)
+from alphamed_jax.data.questions import Question, content_id
+from alphamed_jax.data.rows import Row, field_of, text_field
+from alphamed_jax.errors import UserError
+
+
+class UnusableRow(Exception):
+    """A row of a public data set that is in order but cannot be asked; counted, not an error."""
+
+
+def medmcqa(row: Row, source: str) -> Question:
+    """Read a row of MedMCQA: `question`, `opa` to `opd`, `cop`.
+
+    `cop` counts from 0 on the hub and from 1 in the data set's own repository. Rows of
+    `choice_type` "multi" are kept: they too have four options and a single `cop`.
+    """
+    correct = field_of(row, "cop")
+    if correct == -1:
+        raise UserError(
+            "'cop' is -1: the answers of MedMCQA's test split are hidden, so it can be neither "
+            "trained nor scored on; use its train or validation split"
+        )
+    if isinstance(correct, bool) or not isinstance(correct, int) or not 0 <= correct <= 3:
+        raise UserError(
+            f"'cop' is {correct!r}, expected 0 to 3 as on the hub (the files of MedMCQA's own "
+            "repository count from 1: subtract 1)"
+        )
+    options = tuple(hub_text(row, key) for key in ("opa", "opb", "opc", "opd"))
+    return hub_question(
+        row,
+        source,
+        question=hub_text(row, "question"),
+        options=options,
+        answer=LETTERS[correct],
+        read=("cop",),
+        name="id",
+        meta=("subject_name", "topic_name", "choice_type"),
+    )
+
+
+def medqa(row: Row, source: str) -> Question:
+    """Read a row of MedQA (USMLE, 4 options): `question`, `options`, `answer_idx`, `answer`."""
+    options = field_of(row, "options")
+    if not isinstance(options, Mapping):
+        raise UserError("'options' is not a letter -> text map, as MedQA has")
+    texts = option_map(options)
+    question = hub_question(
+        row,
+        source,
+        question=hub_text(row, "question"),
+        options=texts,
+        answer=text_field(row, "answer_idx"),
+        read=("answer_idx", "answer"),
+        meta=("meta_info",),
+    )
+    answer = row.get("answer")
+    if isinstance(answer, str) and same_text(answer) != same_text(texts[question.answer_index]):
+        raise UnusableRow("answer text and answer letter disagree")
+    return question
+
+
+def hub_question(
+    row: Row,
+    source: str,
+    *,
+    question: str,
+    options: tuple[str, ...],
+    answer: str,
+    read: tuple[str, ...],
+    name: str | None = None,
+    meta: tuple[str, ...] = (),
+) -> Question:
+    """Return a question whose id is `row[name]`, or made of its content.
+
+    Args:
+        read: the keys that the answer was read from.
+        meta: the keys that are kept.
+
+    Raises:
+        AmbiguousLabel: it is not clear which option is right.
+        UserError: as `Question`.
+    """
+    found = None if name is None else row.get(name)
+    complete = Question(
+        id=content_id(question, options, answer) if found is None else str(found),
+        question=question,
+        options=options,
+        answer=answer,
+        source=source,
+        meta={key: row[key] for key in meta if row.get(key) is not None},
+    )
+    check_label(options, answer)
+    check_agreement({key: row[key] for key in row if key not in read}, options, answer)
+    return complete
+
+
+def hub_text(row: Row, key: str) -> str:
+    """Return the text of a public row; nobody can mend an empty one there, so it is counted."""
+    if field_of(row, key) is None or not text_field(row, key):
+        raise UnusableRow("empty question or option")
+    return text_field(row, key)
