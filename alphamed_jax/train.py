@@ -31,6 +31,7 @@ from alphamed_jax.planning.here import memory_line
 from alphamed_jax.report import write_report
 from alphamed_jax.rl.heldout import evaluate
 from alphamed_jax.rl.reward import AnswerAutomaton
+from alphamed_jax.rl.rollout import bucket
 from alphamed_jax.rl.step import Learner, grpo_step, make_settings
 from alphamed_jax.rl.update import TrainState, abstract_state, init_state
 from alphamed_jax.run import distributed, record, storage
@@ -100,6 +101,7 @@ def prepare(config: Config) -> Run:
         automaton=AnswerAutomaton.from_tokenizer(tokenizer),
         stop_ids=stop_ids(weights, tokenizer),
         key=jax.random.key(config.seed),
+        prompt_width=bucket(max(len(question.tokens) for question in (*train, *heldout))),
     )
     dropped = dict(Counter(questions.dropped) + Counter(too_long) + Counter(unasked))
     counts = questions.rows, dropped, questions.revisions

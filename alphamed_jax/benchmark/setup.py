@@ -19,6 +19,7 @@ from alphamed_jax.model.llama import LlamaConfig
 from alphamed_jax.model.mesh import sharding
 from alphamed_jax.model.shapes import LLAMA_3B, LLAMA_8B, LLAMA_70B
 from alphamed_jax.rl.reward import AnswerAutomaton
+from alphamed_jax.rl.rollout import bucket
 from alphamed_jax.rl.step import Learner, make_settings
 from alphamed_jax.rl.update import TrainState, init_state
 
@@ -202,6 +203,7 @@ def make_learner(config: BenchConfig, mesh: Mesh) -> tuple[Learner, TrainState]:
         automaton=AnswerAutomaton.from_token_bytes(words),
         stop_ids=(model.vocab_size,),
         key=jax.random.key(config.seed),
+        prompt_width=bucket(config.work.prompt_len),
     )
     return learner, init_state(settings, params)
 

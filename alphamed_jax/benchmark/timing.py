@@ -51,6 +51,7 @@ def rolled_out(
         dtype=settings.compute.dtype,
         attention=settings.compute.attention,
         slots=rollout.slots,
+        prompt_width=learner.prompt_width,
         refill=refill,
         limits=batch.limits,
     )

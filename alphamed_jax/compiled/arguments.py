@@ -121,7 +121,8 @@ def last_hidden(case: Case) -> Any:
 
 def _rows(case: Case) -> decode.Rows:
     row = _per_row(case, case.work.prompts * case.work.group)
-    return decode.Rows(row, row, row)
+    greedy = _per_row(case, case.work.prompts * case.work.group, bool)
+    return decode.Rows(row, row, row, greedy)
 
 
 def decoding(case: Case, capacity: int | None = None) -> decode.Decoding:

@@ -39,7 +39,9 @@ class Rows(NamedTuple):
     """Index of the prompt among those of the data row."""
     sequence: Int[Array, "R n"]
     limit: Int[Array, "R n"]
-    """Longest length."""
+    """Longest length; 0: not sampled at all."""
+    greedy: Bool[Array, "R n"]
+    """Whether each token is the likeliest, instead of drawn."""
 
 
 class Slots(NamedTuple):
@@ -48,6 +50,7 @@ class Slots(NamedTuple):
     row: Int[Array, "R s"]
     sequence: Int[Array, "R s"]
     limit: Int[Array, "R s"]
+    greedy: Bool[Array, "R s"]
     length: Int[Array, "R s"]
     """Tokens sampled, the last one not yet in the cache."""
     stopped: Bool[Array, "R s"]
@@ -169,6 +172,17 @@ def start(
     def per_slot(dtype=jnp.int32):
         return zeros((data_rows, slots), dtype)
 
+    def idle():
+        return Slots(
+            row=per_slot(),
+            sequence=per_slot(),
+            limit=per_slot(),
+            greedy=per_slot(bool),
+            length=per_slot(),
+            stopped=per_slot(bool),
+            last=per_slot(),
+        )
+
     def cache():
         blank = jnp.zeros(shape, like.dtype)
         return tuple(
@@ -177,7 +191,7 @@ def start(
 
     kept = (data_rows, responses, length)
     return Decoding(
-        slots=Slots(per_slot(), per_slot(), per_slot(), per_slot(), per_slot(bool), per_slot()),
+        slots=idle(),
         cursor=jnp.int32(0),
         keys=cache(),
         values=cache(),
@@ -196,6 +210,7 @@ def _sample(
     x: Float[Array, "*B D"],
     keys: Key[Array, "R s"],
     tokens_before: Int[Array, "R s"],
+    greedy: Bool[Array, "R s"],
     sampling: Sampling,
 ) -> tuple[Int[Array, "R s"], Float[Array, "R s"]]:
     """Token and log-probability of each slot, from hidden states [R s D] or [P' G' D].
@@ -211,7 +226,8 @@ def _sample(
     else:
         logits = constrain(llama.unembed(config, layout.weights, rows), "batch", "vocab")
     noise = jax.vmap(jax.random.fold_in)(keys.reshape(-1), tokens_before.reshape(-1))
-    token, logprob = draw(noise, logits, sampling, vocabulary_first=layout.output_major)
+    greedy = greedy.reshape(-1)
+    token, logprob = draw(noise, logits, sampling, greedy, vocabulary_first=layout.output_major)
     return token.reshape(keys.shape).astype(jnp.int32), logprob.reshape(keys.shape)
 
 
@@ -268,14 +284,17 @@ def refill(
         row=jnp.where(fresh, assigned, old.row),
         sequence=jnp.where(fresh, _take(rows.sequence, taken), old.sequence),
         limit=jnp.where(fresh, _take(rows.limit, taken), old.limit),
+        greedy=jnp.where(fresh, _take(rows.greedy, taken), old.greedy),
         length=jnp.where(fresh, 0, old.length),
         stopped=~fresh & old.stopped,
         last=old.last,
     )
     x = _take(_split(last, len(assigned)), _take(rows.prompt, taken))
     keys = jax.vmap(jax.vmap(lambda i: jax.random.fold_in(key, i)))(slots.sequence)
-    token, logprob = _sample(config, layout, x, keys, jnp.zeros_like(taken), sampling)
-    return _record(state._replace(slots=slots), fresh, token, logprob, stop_ids)
+    before = jnp.zeros_like(taken)
+    token, logprob = _sample(config, layout, x, keys, before, slots.greedy, sampling)
+    wanted = fresh & (slots.limit > 0)
+    return _record(state._replace(slots=slots), wanted, token, logprob, stop_ids)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "sampling"), donate_argnames="state")
@@ -343,7 +362,7 @@ def decode(
             layer = llama.layer(config, layer_weights)
             x, _ = layer(x, rope, attend, layout.output_major, layout.sharded)
         x = llama.rms_norm(x[:, :, 0], weights["norm"], config.rms_norm_eps)
-        token, logprob = _sample(config, layout, x, keys, slots.length, sampling)
+        token, logprob = _sample(config, layout, x, keys, slots.length, slots.greedy, sampling)
         state = state._replace(
             keys=tuple(own_keys),
             values=tuple(own_values),

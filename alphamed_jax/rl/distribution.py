@@ -16,7 +16,7 @@ DROPPED = -1e30
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. Temperature 0 is greedy; top_k 0 and top_p 1 keep everything."""
+    """How tokens are drawn, at a temperature above 0; top_k 0 and top_p 1 keep everything."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -129,27 +129,33 @@ def draw(
     keys: Key[Array, "B"],
     logits: Float[Array, "B V"] | Float[Array, "V B"],
     sampling: Sampling,
+    greedy: Bool[Array, "B"] | None = None,
     vocabulary_first: bool = False,
 ) -> tuple[Int[Array, "B"], Float[Array, "B"]]:
     """Draw a token per row, and its log-probability under the sampled distribution.
 
     Two-level inversion: first a block of the vocabulary, then a token within it. It takes two
     uniform numbers per row where the Gumbel trick takes V, and each level adds about sqrt(V)
-    numbers, so that rounding moves few borders. Greedy draws have log-probability 0.
+    numbers, so that rounding moves few borders.
+
+    A `greedy` row takes its likeliest token, the first of several, with log-probability 0: all
+    others weigh nothing there, and 0 takes the place of its uniform numbers. That adds no pass
+    over the vocabulary, and one program serves both kinds of rows.
 
     `vocabulary_first` says that the logits are [V B], as products with output-major weights
     leave them; to turn them on a CPU takes as long as to make them.
     """
-    if sampling.temperature == 0:
-        return jnp.argmax(logits, axis=0 if vocabulary_first else -1), jnp.zeros(keys.shape)
     if vocabulary_first and sampling.filtered:
         logits, vocabulary_first = logits.T, False
     logits = shape_logits(logits, sampling)
+    greedy = jnp.zeros(keys.shape, bool) if greedy is None else greedy
     axis = 0 if vocabulary_first else 1
     vocabulary, rows = logits.shape[axis], keys.shape[0]
     width = block_width(vocabulary)
-    weights = jnp.exp(logits - logits.max(axis, keepdims=True))
+    below = logits - logits.max(axis, keepdims=True)
+    weights = jnp.where(jnp.expand_dims(greedy, axis), below == 0, jnp.exp(below))
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
+    uniform = jnp.where(greedy[:, None], 0.0, uniform)
     if vocabulary_first:
         blocks = weights.reshape(vocabulary // width, width, rows)
         mass = blocks.sum(1).T
@@ -162,4 +168,4 @@ def draw(
         inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
     place = _pick(inside, uniform[:, 1])
     weight = jnp.take_along_axis(inside, place[:, None], axis=1)[:, 0]
-    return block * width + place, jnp.log(weight / mass.sum(-1))
+    return block * width + place, jnp.where(greedy, 0.0, jnp.log(weight / mass.sum(-1)))

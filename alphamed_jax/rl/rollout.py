@@ -99,14 +99,17 @@ def bucket(length: int, smallest: int = 16) -> int:
 
 
 def pad_prompts(
-    prompts: Sequence[Sequence[int]], multiple: int
+    prompts: Sequence[Sequence[int]], multiple: int, width: int = 0
 ) -> tuple[Int[np.ndarray, "P Tp"], Int[np.ndarray, "P"]]:
     """Right-pad prompts to a bucketed width and their number to a multiple of `multiple`.
 
     Rows added to fill up hold one token, so that no row is empty.
+
+    Args:
+      width: not narrower than this.
     """
     rows = -(-len(prompts) // multiple) * multiple
-    tokens = np.zeros((rows, bucket(max(map(len, prompts)))), np.int32)
+    tokens = np.zeros((rows, max(bucket(max(map(len, prompts))), width)), np.int32)
     lengths = np.ones(rows, np.int32)
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)] = prompt
@@ -123,16 +126,23 @@ def capacities(length: int) -> list[int]:
     return [*sizes, length]
 
 
+def slots_here(prompts: int, group_size: int, slots: int | None, shares: int) -> int:
+    """Responses that each of `shares` data rows decodes at once; see `generate`."""
+    responses = -(-prompts // shares) * group_size
+    return responses if slots is None else min(responses, max(1, slots // shares))
+
+
 def layout_for(
-    config: LlamaConfig, params: Params, rows: int, dtype: Any = None, sharded: bool = False
+    config: LlamaConfig, params: Params, here: int, dtype: Any = None, sharded: bool = False
 ) -> Layout:
-    """Decoding weights for `rows` responses at once on the mesh that `params` live on.
+    """Decoding weights on the mesh that `params` live on.
 
     Args:
+      here: responses that each data row decodes at once, as `slots_here` counts them.
       sharded: leave them split over `fsdp`, where a copy per data row would not fit.
     """
     mesh = mesh_of(params)
-    few = rows <= OUTPUT_MAJOR_ROWS * data_rows(mesh)
+    few = here <= OUTPUT_MAJOR_ROWS
     with jax.set_mesh(mesh):
         return decode_layout(
             config,
@@ -161,6 +171,7 @@ def generate(
     layout: Layout | None = None,
     slots: int | None = None,
     sharded: bool = False,
+    prompt_width: int = 0,
 ) -> Trajectories:
     """Sample `group_size` responses to each prompt on the mesh that `params` live on.
 
@@ -169,16 +180,18 @@ def generate(
       stop_ids: any of them ends a response.
       key: fixed for a run; `first_sequence` advances by the number of rows each step.
       first_sequence: sequence id of row 0; row i has `first_sequence + i`.
+      temperature: 0 takes the likeliest token each time.
       dtype: compute dtype; None takes that of `params`.
       attention: of the prompts; decoding has its own.
       layout: weights from `layout_for`, to share them between calls.
       slots: responses decoded at once over the whole mesh, at least one per data row; as one
         ends the next takes its place. None: all of them.
       sharded: without a `layout`, make one whose weights stay split over `fsdp`.
+      prompt_width: pad prompts to this at least, so that batches share their programs.
 
     Returns:
-      Trajectories whose rows are padded to a whole number of rows per device: with fewer
-      prompts than `data_rows(mesh)` divides, the last rows are left off.
+      Trajectories of the prompts given. Prompts are filled up to a whole number for each data row
+      of the mesh; those that fill up sample nothing and are left off.
 
     Raises:
       ValueError: no prompts, or an empty one.
@@ -189,7 +202,7 @@ def generate(
         prompts,
         group_size=group_size,
         max_new_tokens=max_new_tokens,
-        sampling=Sampling(temperature, top_p, top_k),
+        sampling=Sampling(temperature or 1.0, top_p, top_k),
         stop_ids=stop_ids,
         key=key,
         first_sequence=first_sequence,
@@ -198,6 +211,8 @@ def generate(
         layout=layout,
         slots=slots,
         sharded=sharded,
+        prompt_width=prompt_width,
+        greedy=None if temperature else np.ones(len(prompts) * group_size, bool),
     )[0]
 
 
@@ -217,15 +232,21 @@ def roll_out(
     layout: Layout | None = None,
     slots: int | None = None,
     sharded: bool = False,
+    prompt_width: int = 0,
     refill: bool = True,
     limits: Int[np.ndarray, "B"] | None = None,
+    sequences: Int[np.ndarray, "B"] | None = None,
+    greedy: Bool[np.ndarray, "B"] | None = None,
 ) -> tuple[Trajectories, Occupancy]:
-    """`generate`, and how busy the slots were.
+    """`generate` with each row's own sequence id and way to draw, and how busy the slots were.
 
     Args:
       refill: False waits until all slots are free before it starts the next responses; for
         measuring what refilling saves.
-      limits: longest length of each response, at least 1; None: `max_new_tokens`.
+      limits: longest length of each response; 0: it is not sampled and takes no slot's time; None:
+        `max_new_tokens`.
+      sequences: sequence id of each response; None: they count on from `first_sequence`.
+      greedy: responses that take the likeliest token each time; None: none does.
 
     Raises:
       ValueError: no prompts, or an empty one.
@@ -234,26 +255,34 @@ def roll_out(
         raise ValueError("generate needs at least one prompt, and no prompt may be empty.")
     mesh = mesh_of(params)
     shares = data_rows(mesh)
-    tokens, lengths = pad_prompts(prompts, shares)
+    tokens, lengths = pad_prompts(prompts, shares, prompt_width)
     responses = len(tokens) // shares * group_size  # of a data row
-    here = responses if slots is None else min(responses, max(1, slots // shares))
-    longest = np.full(shares * responses, max_new_tokens, np.int32)
-    if limits is not None:
-        longest[: len(limits)] = np.minimum(limits, max_new_tokens)
+    here = slots_here(len(prompts), group_size, slots, shares)
+    count = len(prompts) * group_size
+    # Responses to prompts that only fill up have a limit of 0.
+    limits = np.full(count, max_new_tokens) if limits is None else limits
+    longest = np.zeros((shares, responses), np.int32)
+    longest.flat[:count] = np.minimum(limits, max_new_tokens)
+    if sequences is None:
+        sequences = first_sequence + np.arange(count)
+    greedy = np.zeros(count, bool) if greedy is None else greedy
     dtype = dtype or params["embed"].dtype
-    layout = layout or layout_for(config, params, here * shares, dtype, sharded)
+    layout = layout or layout_for(config, params, here, dtype, sharded)
     with jax.set_mesh(mesh):
         prompt_tokens = place(tokens, ("batch", None), mesh)
         prompt_lengths = place(lengths, ("batch",), mesh)
         prefilled, last = prefill(config, params, prompt_tokens, prompt_lengths, dtype, attention)
 
         def per_row(x):
-            return place(np.int32(x).reshape(shares, responses), ("batch", None), mesh)
+            full = np.zeros((shares, responses), bool if x.dtype == bool else np.int32)
+            full.flat[: x.size] = x
+            return place(full, ("batch", None), mesh)
 
         rows = Rows(
             prompt=per_row(np.tile(np.arange(responses) // group_size, shares)),
-            sequence=per_row(first_sequence + np.arange(shares * responses)),
-            limit=per_row(longest),
+            sequence=per_row(sequences),
+            limit=per_row(longest.reshape(-1)),
+            greedy=per_row(greedy),
         )
         state, occupancy = _decode_all(
             config,
@@ -261,6 +290,7 @@ def roll_out(
             prefilled,
             last,
             rows,
+            longest > 0,
             slots=here,
             refill=refill,
             length=max_new_tokens,
@@ -269,7 +299,6 @@ def roll_out(
             sampling=sampling,
             mesh=mesh,
         )
-        count = len(prompts) * group_size
         found = (state.tokens, state.lengths, state.logprobs, state.finished)
         flat = [jax.lax.collapse(x, 0, 2)[:count] for x in found]
         kept = slice(0, len(prompts))
@@ -282,6 +311,7 @@ def _decode_all(
     prefilled: Prompts,
     last: Float[Array, "P D"],
     rows: Rows,
+    wanted: Bool[np.ndarray, "R n"],
     *,
     slots: int,
     refill: bool,
@@ -291,7 +321,7 @@ def _decode_all(
     sampling: Sampling,
     mesh: Mesh,
 ) -> tuple[Decoding, Occupancy]:
-    """Decode all `rows`, `slots` of each data row at a time.
+    """Decode the `wanted` ones of `rows`, `slots` of each data row at a time.
 
     The host decides only between loops, from which slots are at work; that is the same in every
     process.
@@ -312,14 +342,16 @@ def _decode_all(
     prompts = prefilled
     working = np.zeros((shares, slots), bool)
     row = np.zeros((shares, slots), np.int32)
+    line, ends = in_line(wanted, slots)
     queued = np.zeros(shares, np.int32)  # responses of each data row that have had a slot
     usage = Usage()
     while True:
-        assigned = next_responses(working, queued, responses)
-        queued = np.maximum(queued, assigned.max(axis=1) + 1)
+        places = next_places(working, queued, ends)
+        queued = np.maximum(queued, places.max(axis=1) + 1)
+        assigned = np.where(places >= 0, np.take_along_axis(line, np.maximum(places, 0), 1), -1)
         moved = not shared
         if (assigned >= 0).any():
-            on_mesh = place(assigned, ("batch", None), mesh)
+            on_mesh = place(assigned.astype(np.int32), ("batch", None), mesh)
             state = engine.refill(
                 config, layout, last, rows, state, on_mesh, stop_ids, key, sampling=sampling
             )
@@ -335,7 +367,7 @@ def _decode_all(
             state, moved = engine.grow(state, capacity=sizes.pop(0)), False
         if moved:
             prompts = engine.fan_out(prefilled, place(row // group, ("batch", None), mesh))
-        waiting = responses - queued
+        waiting = ends - queued
         enough = min(row.size // REFILL_SHARE, waiting.sum()) if refill else row.size
         pause = Pause(
             waiting=jnp.asarray(waiting),
@@ -350,12 +382,27 @@ def _decode_all(
         usage = usage.after(int(steps), int(busy), row.size, waiting=bool(waiting.any()))
 
 
-def next_responses(
-    working: Bool[np.ndarray, "R s"], queued: Int[np.ndarray, "R"], responses: int
+def in_line(
+    wanted: Bool[np.ndarray, "R n"], slots: int
+) -> tuple[Int[np.ndarray, "R n"], Int[np.ndarray, "R"]]:
+    """The order in which responses get a slot, and how many of each data row do.
+
+    Those that are not wanted come last, and only as far as there are slots at the start, in which
+    they end at once. Where all have a slot from the start, each has that of its own place.
+    """
+    responses = wanted.shape[1]
+    order = np.argsort(~wanted, axis=1, kind="stable")
+    if slots == responses:
+        order = np.broadcast_to(np.arange(responses), wanted.shape)
+    return order, np.maximum(wanted.sum(axis=1), slots).astype(np.int32)
+
+
+def next_places(
+    working: Bool[np.ndarray, "R s"], queued: Int[np.ndarray, "R"], ends: Int[np.ndarray, "R"]
 ) -> Int[np.ndarray, "R s"]:
-    """The response that each free slot takes up next, in order; -1: none."""
-    place_in_line = queued[:, None] + np.cumsum(~working, axis=1) - 1
-    return np.where(~working & (place_in_line < responses), place_in_line, -1).astype(np.int32)
+    """The place in line of the response that each free slot takes up next; -1: none."""
+    next_one = queued[:, None] + np.cumsum(~working, axis=1) - 1
+    return np.where(~working & (next_one < ends[:, None]), next_one, -1).astype(np.int32)
 
 
 def fewer_slots(slots: int) -> int:

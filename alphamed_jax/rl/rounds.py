@@ -46,7 +46,7 @@ def merge(
     """
     mesh, group = mesh_of(kept), len(kept.lengths) // len(kept.prompt_lengths)
     rows = (source[:, None] * group + np.arange(group)).reshape(-1).astype(np.int32)
-    tokens, lengths = pad_prompts(prompts, data_rows(mesh))
+    tokens, lengths = pad_prompts(prompts, data_rows(mesh), kept.prompt_tokens.shape[1])
     with jax.set_mesh(mesh):
         picked = pick(tuple(kept[2:]), tuple(new[2:]), place(rows, (None,), mesh))
         # Laid out alike, one round and several are followed by the same programs.

@@ -21,7 +21,7 @@ from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.layout import Layout
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.reward import AnswerAutomaton
-from alphamed_jax.rl.rollout import Trajectories, generate, layout_for
+from alphamed_jax.rl.rollout import Trajectories, generate, layout_for, slots_here
 from alphamed_jax.rl.rounds import choose, merge
 from alphamed_jax.rl.score import Compute
 from alphamed_jax.rl.update import Settings, TrainState, score, update
@@ -37,6 +37,8 @@ class Learner(NamedTuple):
     automaton: AnswerAutomaton
     stop_ids: tuple[int, ...]
     key: Key[Array, ""]
+    prompt_width: int = 0
+    """Tokens that all prompts are padded to; 0: those of a batch to what its longest needs."""
 
 
 class Outcome(NamedTuple):
@@ -153,13 +155,9 @@ def sample_rounds(
       The batch to learn from, always of `rollout.prompts` groups, its groups among all that were
       sampled, and the outcome of all.
     """
-    config, settings = learner.config, learner.settings
+    config = learner.config
     prompts, rounds = config.rollout.prompts, config.rollout.max_rounds
-    layout = None
-    if rounds > 1:
-        at_once = config.rollout.slots or prompts * config.rollout.group_size
-        sharded = config.rollout.weights == "sharded"
-        layout = layout_for(settings.model, params, at_once, settings.compute.dtype, sharded)
+    layout = decoding_weights(learner, params) if rounds > 1 else None
 
     def sample_round(first):
         indices = batch_indices(config.seed, len(questions), first, prompts)
@@ -181,6 +179,15 @@ def sample_rounds(
         tokens = [outcome.questions[p].tokens for p in chosen]
         trajectories = merge(trajectories, new, source, tokens)
     return trajectories, chosen, outcome
+
+
+def decoding_weights(learner: Learner, params: Params) -> Layout:
+    """The weights as rollouts of this run decode with them, for several of one step."""
+    rollout, settings = learner.config.rollout, learner.settings
+    shares = data_rows(mesh_of(params))
+    here = slots_here(rollout.prompts, rollout.group_size, rollout.slots, shares)
+    sharded = rollout.weights == "sharded"
+    return layout_for(settings.model, params, here, settings.compute.dtype, sharded)
 
 
 def sample(
@@ -209,6 +216,7 @@ def sample(
         layout=layout,
         slots=rollout.slots,
         sharded=rollout.weights == "sharded",
+        prompt_width=learner.prompt_width,
     )
 
 

@@ -85,7 +85,7 @@ def decode_program(config, prompts, group, length, width):
             capacity=length,
         ),
         last,
-        engine.Rows(rows, rows, rows),
+        engine.Rows(rows, rows, rows, shape(rows.shape, bool)),
     )
     compiled = decode.lower(
         config,

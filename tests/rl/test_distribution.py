@@ -25,7 +25,7 @@ DRAWS = 40_000
 EVERYTHING = Sampling()
 FILTERED = Sampling(temperature=2.0, top_p=0.6, top_k=5)
 
-sampled = functools.partial(jax.jit, static_argnames="sampling")(draw)
+sampled = functools.partial(jax.jit, static_argnames=("sampling", "vocabulary_first"))(draw)
 
 
 @functools.partial(jax.jit, static_argnames="sampling")
@@ -227,11 +227,26 @@ def test_even_the_extreme_noise_draws_the_only_token_there_is(monkeypatch):
         assert (logprobs == 0).all()
 
 
-def test_greedy_takes_the_likeliest_token_with_certainty():
+@pytest.mark.parametrize("vocabulary_first", [False, True])
+@pytest.mark.parametrize("sampling", [EVERYTHING, FILTERED])
+def test_a_greedy_row_takes_its_likeliest_token_and_leaves_the_others_alone(
+    sampling, vocabulary_first
+):
+    # Given logits, some rows of which have several likeliest tokens, and every third row greedy,
     logits = jax.random.normal(jax.random.key(5), (64, SMALL))
-    tokens, logprobs = draw(row_keys(64), logits, Sampling(temperature=0.0))
-    np.testing.assert_array_equal(tokens, np.argmax(logits, axis=-1))
-    assert (logprobs == 0).all()
+    logits = logits.at[:32, 7::9].set(logits.max() + 1)
+    greedy = jnp.arange(64) % 3 == 0
+    given = logits.T if vocabulary_first else logits
+    tokens, logprobs = sampled(
+        row_keys(64), given, sampling=sampling, greedy=greedy, vocabulary_first=vocabulary_first
+    )
+    # then these take the first of the likeliest, with certainty,
+    np.testing.assert_array_equal(tokens[greedy], np.argmax(logits, axis=-1)[greedy])
+    assert (logprobs[greedy] == 0).all()
+    # and the others are drawn as ever.
+    plain = sampled(row_keys(64), given, sampling=sampling, vocabulary_first=vocabulary_first)
+    for got, expected in zip((tokens, logprobs), plain, strict=True):
+        np.testing.assert_array_equal(got[~greedy], expected[~greedy])
 
 
 def test_a_draw_depends_on_its_own_key_and_logits_alone():

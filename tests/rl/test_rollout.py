@@ -58,7 +58,7 @@ def test_samples_are_the_same_with_weights_that_stay_sharded(mesh, slots):
 
 def test_sharded_weights_take_a_share_of_the_memory_that_gathered_ones_take():
     def bytes_of_a_device(sharded):
-        layout = layout_for(TINY, split_weights("4x2"), ROWS, sharded=sharded)
+        layout = layout_for(TINY, split_weights("4x2"), ROWS // 4, sharded=sharded)
         arrays = jax.tree.leaves(layout.weights)
         return sum(x.addressable_data(0).nbytes for x in arrays if x.ndim > 1)
 

@@ -128,7 +128,7 @@ def run_rounds(monkeypatch, carry, max_rounds, drawn=0, mesh="4x2"):
 
     monkeypatch.setattr(step, "sample", sample)
     monkeypatch.setattr(step, "judge", judge)
-    monkeypatch.setattr(step, "layout_for", lambda *_: None)
+    monkeypatch.setattr(step, "decoding_weights", lambda *_: None)
     settings = step.make_settings(config, TINY, "cpu")
     learner = step.Learner(config, settings, None, (), jax.random.key(0))
     params = {"embed": jnp.zeros(1)}

@@ -15,8 +15,10 @@ from tiny_rollouts import (
     NO_STOP,
     PROMPTS,
     ROWS,
+    SEED,
     STOPS,
     assert_same_samples,
+    padded_stops,
     sample,
     sampled,
     split_weights,
@@ -68,6 +70,74 @@ def test_a_limit_cuts_its_own_response_only():
     np.testing.assert_array_equal(got.finished, free.finished & (free.lengths <= LIMITS))
     within = np.arange(LENGTH) < lengths[:, None]
     np.testing.assert_array_equal(got.tokens, np.where(within, free.tokens, 0))
+
+
+@pytest.mark.parametrize(("mesh", "slots"), [("8x1", None), ("8x1", 16), ("1x1", 3)])
+def test_what_only_fills_the_shape_takes_no_time(mesh, slots):
+    # Given two prompts on eight data rows, and a response of each that is not asked for,
+    params = weights() if mesh == "1x1" else split_weights(mesh)
+    limits = np.array([6, 0, LENGTH, 4, 0, 5, 3, 7])
+    got, occupancy = rollout.roll_out(
+        TINY,
+        params,
+        PROMPTS[:2],
+        group_size=GROUP,
+        max_new_tokens=LENGTH,
+        sampling=Sampling(),
+        stop_ids=padded_stops(NO_STOP),
+        key=jax.random.key(SEED),
+        slots=slots,
+        limits=limits,
+    )
+    # then the others are what they ever are, and those are empty,
+    free = sampled(stop_ids=NO_STOP)
+    np.testing.assert_array_equal(got.lengths, limits)
+    within = np.arange(LENGTH) < limits[:, None]
+    np.testing.assert_array_equal(got.tokens, np.where(within, free.tokens[: 2 * GROUP], 0))
+    # and it takes the steps of the longest: a first token comes with its slot.
+    assert occupancy.steps == LENGTH - 1
+
+
+def test_a_rollout_of_nothing_but_filling_ends_at_once():
+    got, occupancy = rollout.roll_out(
+        TINY,
+        weights(),
+        PROMPTS,
+        group_size=GROUP,
+        max_new_tokens=LENGTH,
+        sampling=Sampling(),
+        stop_ids=padded_stops(STOPS),
+        key=jax.random.key(SEED),
+        slots=5,
+        limits=np.zeros(ROWS, int),
+    )
+    assert (occupancy.steps, np.asarray(got.lengths).sum()) == (0, 0)
+
+
+@pytest.mark.parametrize("slots", [None, 5])
+def test_each_row_has_its_own_sequence_id_and_its_own_way_to_draw(slots):
+    # Given rows in another order of sequence ids, every third of which is greedy,
+    sequences, greedy = np.arange(ROWS)[::-1], np.arange(ROWS) % 3 == 0
+    got, _ = rollout.roll_out(
+        TINY,
+        weights(),
+        [PROMPTS[1]] * len(PROMPTS),
+        group_size=GROUP,
+        max_new_tokens=LENGTH,
+        sampling=Sampling(),
+        stop_ids=padded_stops(STOPS),
+        key=jax.random.key(SEED),
+        slots=slots,
+        sequences=sequences,
+        greedy=greedy,
+    )
+    # then they are what these ids draw, and what a greedy rollout gives.
+    alike = {"prompts": [PROMPTS[1]] * len(PROMPTS), "slots": slots}
+    drawn, best = sample(**alike), sample(**alike, sampling=Sampling(temperature=0.0))
+    for name in ("tokens", "lengths", "finished"):
+        by_id = np.asarray(getattr(drawn, name))[sequences]
+        expected = np.where(greedy.reshape(-1, *[1] * (by_id.ndim - 1)), getattr(best, name), by_id)
+        np.testing.assert_array_equal(getattr(got, name), expected, err_msg=name)
 
 
 def test_caches_that_grow_and_slots_that_are_given_up_change_no_response(monkeypatch):
@@ -122,17 +192,18 @@ def test_slots_are_busy_while_responses_wait():
 @given(st.data())
 def test_each_response_gets_one_slot_in_order(data):
     # Given two data rows, slots of which some are at work, and a queue,
-    slots, responses = data.draw(st.integers(1, 6)), data.draw(st.integers(6, 20))
+    slots = data.draw(st.integers(1, 6))
+    ends = np.array(data.draw(st.tuples(*[st.integers(slots, 20)] * 2)))
     flags = st.lists(st.booleans(), min_size=slots, max_size=slots)
     working = np.array([data.draw(flags), data.draw(flags)])
-    queued = np.array([data.draw(st.integers(0, responses)) for _ in range(2)])
-    assigned = rollout.next_responses(working, queued, responses)
+    queued = np.array([data.draw(st.integers(0, end)) for end in ends])
+    assigned = rollout.next_places(working, queued, ends)
     for share in range(2):
         # then free slots, and no others, take up the next of their own queue.
         taken = assigned[share][assigned[share] >= 0]
         free = (~working[share]).sum()
         assert not (working[share] & (assigned[share] >= 0)).any()
-        assert taken.tolist() == list(range(queued[share], min(queued[share] + free, responses)))
+        assert taken.tolist() == list(range(queued[share], min(queued[share] + free, ends[share])))
 
 
 @settings(deadline=None)

@@ -1,0 +1,133 @@
+"""Evaluation during training: it asks for the right rows, in the programs of training."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from helpers import mesh_like
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_run import tiny_config, write_model
+
+from alphamed_jax.config import EvalConfig, RolloutConfig
+from alphamed_jax.data.prompts import EncodedQuestion
+from alphamed_jax.data.questions import Question
+from alphamed_jax.data.tokenizer import load_tokenizer
+from alphamed_jax.model import hf
+from alphamed_jax.rl.heldout import EVALUATION_STREAM, batches, evaluate
+from alphamed_jax.rl.reward import AnswerAutomaton
+from alphamed_jax.rl.rollout import generate
+from alphamed_jax.rl.step import Learner, grpo_step, make_settings
+from alphamed_jax.rl.update import init_state
+from alphamed_jax.run.compilation import ProgramCounter
+
+WIDTH = 24
+OPTIONS = ("one", "two", "three", "four")
+
+
+def questions(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        EncodedQuestion(
+            Question(f"q{i}", "?", OPTIONS, "ABCD"[i % 4], "ab"[i % 2]),
+            rng.integers(0, 256, size=rng.integers(3, WIDTH + 1)).tolist(),
+        )
+        for i in range(count)
+    ]
+
+
+@settings(max_examples=50, deadline=None)
+@given(*[st.integers(1, 9)] * 3, st.integers(2, 5))
+def test_each_sample_is_asked_for_once_under_its_own_id_and_each_question_greedily(
+    count, samples, prompts, group
+):
+    asked = questions(count)
+    drawn, best = [], []
+    for batch in batches(asked, samples, prompts, group):
+        # Given rollouts of one shape,
+        assert len(batch.questions) == prompts
+        assert {len(x) for x in batch[1:]} == {prompts * group}
+        for row, owner in enumerate(batch.owner):
+            if owner >= 0:
+                # then a row answers to the prompt beside which it is decoded.
+                assert batch.questions[row // group] is asked[owner]
+                (best if batch.greedy[row] else drawn).append((owner, batch.sequence[row]))
+            else:
+                assert not batch.greedy[row]
+    expected = [(q, q * samples + j) for q in range(count) for j in range(samples)]
+    assert drawn == expected
+    assert [q for q, _ in best] == list(range(count))
+
+
+@pytest.fixture(scope="module")
+def learner(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("heldout")
+    write_model(folder / "model")
+    config = tiny_config(
+        folder,
+        folder / "run",
+        rollout=RolloutConfig(prompts=4, group_size=4, max_new_tokens=12),
+        eval=EvalConfig(questions=7, samples=5),
+    )
+    model, params = hf.load(folder / "model", mesh_like("1x1"), dtype=np.float32)
+    tokenizer = load_tokenizer(folder / "model")
+    automaton = AnswerAutomaton.from_tokenizer(tokenizer)
+    settings_ = make_settings(config, model, "cpu")
+    learner = Learner(config, settings_, automaton, (256,), jax.random.key(0), WIDTH)
+    return learner, params, tokenizer
+
+
+def test_accuracy_is_that_of_the_samples_drawn_question_by_question(learner):
+    # Given an evaluation in rollouts of 4 x 4 rows, where a question takes two prompts,
+    learner, params, tokenizer = learner
+    asked, samples = questions(7), learner.config.eval.samples
+    result = evaluate(learner, params, asked, tokenizer, step=3)
+    key = jax.random.fold_in(learner.key, EVALUATION_STREAM)
+    for way, group, temperature in (("sampled", samples, 1.0), ("greedy", 1, 0.0)):
+        # when all responses are sampled in one plain rollout,
+        plain = generate(
+            learner.settings.model,
+            params,
+            [q.tokens for q in asked],
+            group_size=group,
+            max_new_tokens=12,
+            temperature=temperature,
+            stop_ids=learner.stop_ids,
+            key=key,
+        )
+        letters = np.asarray(learner.automaton.extract(plain.tokens, plain.lengths))
+        # then it counts the same right answers, lengths and cut responses.
+        right = letters == np.repeat([q.question.answer_index for q in asked], group)
+        assert result[way]["correct"] == right.sum()
+        assert result[way]["total"] == 7 * group
+        assert result[way]["no_answer"] == pytest.approx((letters < 0).mean())
+        assert result[way]["length_mean"] == pytest.approx(np.mean(plain.lengths))
+        assert result[way]["truncated"] == pytest.approx((~np.asarray(plain.finished)).mean())
+        of_a = np.repeat([q.question.source == "a" for q in asked], group)
+        assert result["by_source"]["a"][way]["correct"] == right[of_a].sum()
+    assert (result["step"], result["questions"], result["samples_per_question"]) == (3, 7, 5)
+
+
+def test_an_evaluation_before_training_costs_at_most_two_programs(learner):
+    learner, params, tokenizer = learner
+    asked, trained = questions(7, seed=1), questions(4, seed=2)
+    # The first step's batch needs fewer places than the held-out prompts do.
+    trained = [dataclasses.replace(q, tokens=q.tokens[:9]) for q in trained]
+
+    def first_step():
+        copy = jax.tree.map(lambda x: x.copy(), params)
+        grpo_step(learner, init_state(learner.settings, copy), None, trained, 0)
+
+    # Given the programs of a first step,
+    jax.clear_caches()
+    with ProgramCounter() as alone:
+        first_step()
+    # when it follows on an evaluation,
+    jax.clear_caches()
+    with ProgramCounter() as both:
+        evaluate(learner, params, asked, tokenizer, step=0)
+        first_step()
+    # then hardly more are compiled.
+    assert alone.compiled > 10
+    assert both.compiled <= alone.compiled + 2
