@@ -6,10 +6,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from alphamed_jax.compiled.costs import computation_traffic
-from alphamed_jax.compiled.hlo import Instruction, Program, branches, called, parse
+from alphamed_jax.compiled.hlo import (
+    COLLECTIVES,
+    Instruction,
+    Program,
+    branches,
+    called,
+    parse,
+)
 from alphamed_jax.compiled.loops import trip_count
 
-COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _CALLS = {"fusion", "call", "async-start", "map"}
 
 

@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 from alphamed_jax.compiled import kernels
 from alphamed_jax.compiled.hlo import (
+    COLLECTIVES,
     Instruction,
     Program,
     Shape,
+    aliases,
     branches,
     called,
     is_input,
@@ -99,10 +101,37 @@ def _written_in_place(program: Program, fusion: Instruction, position: int) -> T
     return Traffic(read, update.size)
 
 
+def _in_flight(program: Program, fusion: Instruction) -> tuple[set[int], set[int]]:
+    """Operands that a fusion only hands on, and results that are the same memory, by number.
+
+    A TPU sends while it computes: one fusion starts a collective, others do other work and each
+    hold the same collective and its buffers, and one ends it. What the collective reads and writes
+    counts at its start.
+    """
+    same = aliases(fusion)
+    inner = program.computations[called(fusion, "calls") or ""]
+    root = next(i for i in inner.values() if i.root)
+    if "AsyncCollectiveStart" in root.attributes:
+        return set(), set(same)
+    if not same or not ("AsyncCollectiveDone" in root.attributes or root.opcode == "tuple"):
+        return set(), set()
+    handed_on = {
+        int(i.text)
+        for i in inner.values()
+        if is_input(i)
+        and i.name in root.operands
+        and all(u.root or u.opcode in COLLECTIVES for u in inner.values() if i.name in u.operands)
+    }
+    return handed_on, {output for output, operand in same.items() if operand in handed_on}
+
+
 def _fused_traffic(program: Program, instruction: Instruction, operands: list) -> Traffic:
     """What a fusion reads and writes: slices of operands, updates in place, else all."""
     read, updates = 0, {}
+    in_flight, unwritten = _in_flight(program, instruction)
     for position, shapes in enumerate(operands):
+        if position in in_flight:
+            continue
         size = _hbm(shapes)
         update = _written_in_place(program, instruction, position) if size else None
         if update is not None:
@@ -112,8 +141,8 @@ def _fused_traffic(program: Program, instruction: Instruction, operands: list) -
             part = _read_of(program, instruction, position)
             read += size if part is None else min(part, size)
     written = 0
-    for shape in instruction.shapes:
-        if shape.space == 0:
+    for number, shape in enumerate(instruction.shapes):
+        if shape.space == 0 and number not in unwritten:
             written += updates.pop(math.prod(shape.dims), shape.size)
     return Traffic(read, written)
 

@@ -11,6 +11,7 @@ import math
 import re
 from typing import NamedTuple
 
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _WIDTHS = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "s32": 4, "u32": 4, "f32": 4}
 _WIDTHS |= {"bf16": 2, "f16": 2, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "token": 0}
 _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](?:\{([^{}]*)\})?")
@@ -112,6 +113,13 @@ def branches(instruction: Instruction) -> list[str]:
     if listed:
         return re.findall(r"%([\w.-]+)", listed[1])
     return re.findall(r"(?:true|false)_computation=%?([\w.-]+)", instruction.attributes)
+
+
+def aliases(instruction: Instruction) -> dict[int, int]:
+    """Which outputs are the memory of which operands, by number; a lone output is number 0."""
+    noted = re.search(r"output_to_operand_aliasing=\{(.*?\))\}", instruction.attributes)
+    pairs = re.findall(r"\{(\d*)\}: \((\d+),", noted[1] if noted else "")
+    return {int(output or 0): int(operand) for output, operand in pairs}
 
 
 def is_input(instruction: Instruction) -> bool:
