@@ -21,10 +21,11 @@ if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
 
 import pytest
 
-# Commands that tests start keep their compiled programs here, and share them; JAX in the process
-# of the tests keeps none.
-_cache = tempfile.TemporaryDirectory(prefix="alphamed_jax-cache-")
-os.environ["XDG_CACHE_HOME"] = _cache.name
+# Commands that tests start keep their compiled programs here, and share them, also those of several
+# processes of tests (pytest -n); JAX in the process of the tests keeps none.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="alphamed_jax-cache-")
+    os.environ["XDG_CACHE_HOME"] = _cache.name
 os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -190,8 +190,8 @@ supervise() {
   printf '%s\n' "$trainer" >"$CONTROL/pid.new"
   mv "$CONTROL/pid.new" "$CONTROL/pid"
   (
-    trap - TERM
-    while sleep "$every"; do ! writes "$run" || sync_results "$run" "$stored" || true; done
+    trap 'kill "$!" 2>/dev/null; exit' TERM
+    while sleep "$every" & wait "$!"; do ! writes "$run" || sync_results "$run" "$stored" || true; done
   ) 9>&- &
   syncer=$!
   while :; do # a signal ends `wait`, not the trainer
