@@ -119,6 +119,32 @@ def test_the_start_shows_batch_arithmetic_and_the_first_prompt(whole):
     assert "step 6/6" in printed
 
 
+def test_every_row_is_trained_on_or_held_out_or_dropped_with_its_reason(whole, inputs, tmp_path):
+    # Given a run, and one in which the longest prompts have too many tokens,
+    config, printed = whole
+    short = dataclasses.replace(config.prompt, max_tokens=44)
+    half = EvalConfig(questions=20)
+    longer = trainer.prepare(dataclasses.replace(config, prompt=short, eval=half))
+
+    # then terminal and record of the one add up,
+    counts = json.loads((config.folder / "run.json").read_text())["questions"]
+    assert "40 rows: 34 for training, 6 held out, 0 dropped" in printed
+    assert counts == {
+        "rows": 40,
+        "train": 34,
+        "held_out": 6,
+        "dropped": 0,
+        "dropped_for": {},
+        "revisions": {},
+    }
+    # and in the other the long prompts are counted, those of held-out questions, too.
+    assert len(longer.heldout) < 20
+    assert longer.dropped == {
+        "prompt longer than 44 tokens": 40 - len(longer.train + longer.heldout)
+    }
+    assert longer.rows == 40
+
+
 def test_the_time_to_the_first_step_is_shown_once_and_kept(whole):
     config, printed = whole
     written = json.loads((config.folder / "run.json").read_text())

@@ -3,6 +3,7 @@
 Each takes questions and returns those that stay; who calls them counts the others.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def without_contradictions(found: Sequence[Found]) -> list[Found]:
     groups: dict[tuple[str, frozenset[str]], list[Found]] = {}
     for item in found:
         options = frozenset(map(same_text, item.question.options))
-        groups.setdefault((same_text(item.question.question).casefold(), options), []).append(item)
+        groups.setdefault((_asked(item.question), options), []).append(item)
     bad: set[int] = set()
     for group in groups.values():
         if len({_right(item) for item in group}) > 1:
@@ -145,6 +146,14 @@ def shared_ids(questions: Sequence[Question]) -> str | None:
 
 def _content(question: Question) -> tuple[str, tuple[str, ...], str]:
     return question.question, question.options, question.answer
+
+
+def _asked(question: Question) -> str:
+    """The text without what never tells two questions apart; `<`, `+` or `-` within it may."""
+    plain = same_text(question.question).casefold()
+    return " ".join(re.sub("[?!:;\"'()\u2018\u2019\u201c\u201d\\[\\]]", "", plain).split()).rstrip(
+        "., "
+    )
 
 
 def _right(item: Found) -> str:

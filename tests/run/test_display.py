@@ -99,6 +99,13 @@ def test_questions_are_counted_with_the_reason_of_each_drop():
     ]
 
 
+def test_what_is_kept_from_training_on_purpose_is_left_out_and_all_rows_are_named():
+    assert question_lines(400, 100, {"official test": 500}, rows=1000) == [
+        "1,000 rows: 400 for training, 100 held out, 500 dropped",
+        "  500 left out: official test",
+    ]
+
+
 def test_the_start_names_what_is_about_to_run():
     text = shown(
         start_panel(
