@@ -57,11 +57,16 @@ def slices_of(devices: Sequence[Any]) -> int:
 
 
 def arrange(sizes: tuple[int, int, int], devices: Sequence[Any]) -> np.ndarray:
-    """Devices as an array [replica fsdp tensor], neighbours of the interconnect side by side.
+    """Devices as an array [replica fsdp tensor]; of a TPU, each axis along the torus where it fits.
 
-    Several slices lie along the replica axis: only the gradients' sum crosses the network between
-    them. An axis may be split over axes of the torus: without that JAX refuses a tensor axis of 8
-    on v6e:4x4 or v5p:4x4x4.
+    JAX gives the axes of the torus away from the last axis of the mesh on, so `tensor`, which sends
+    most often, lies along whole axes of the torus where their product is its size. Else it is split
+    over parts of them (without that JAX refuses a tensor axis of 8 on v6e:4x4 or v5p:4x4x4): its
+    devices are then a compact block, but no ring. `fsdp` takes what is left. Devices that are no
+    TPUs stand in their own order.
+
+    Several slices lie along the replica axis. Of an update the network between them carries the
+    gradients' sum and rows of the embedding, and nothing else.
 
     Raises:
       UserError: the replica axis is no multiple of the slices.
