@@ -22,6 +22,7 @@ from alphamed_jax.config import Config, parse_config
 from alphamed_jax.data.order import batch_indices
 from alphamed_jax.data.prompts import EncodedQuestion, check_prompt, encode_questions, render_prompt
 from alphamed_jax.data.sources import load_all
+from alphamed_jax.data.thought import begins_inside_thought
 from alphamed_jax.data.tokenizer import load_tokenizer, stop_ids
 from alphamed_jax.errors import UserError, command
 from alphamed_jax.model import hf
@@ -98,7 +99,9 @@ def prepare(config: Config) -> Run:
     learner = Learner(
         config=config,
         settings=make_settings(config, model, mesh.devices.flat[0].platform),
-        automaton=AnswerAutomaton.from_tokenizer(tokenizer),
+        automaton=AnswerAutomaton.from_tokenizer(
+            tokenizer, inside_thought=begins_inside_thought(tokenizer, config.prompt)
+        ),
         stop_ids=stop_ids(weights, tokenizer),
         key=jax.random.key(config.seed),
         prompt_width=bucket(max(len(question.tokens) for question in (*train, *heldout))),

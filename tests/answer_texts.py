@@ -20,14 +20,18 @@ CORES = st.sampled_from(["A", "b", "A.", "(A)", "A. ", "(A) ", "A] ", "[j] ", "K
 
 @st.composite
 def wrapped(draw):
-    """A box with a letter in it, as models write it, and now and then not quite."""
+    """What a box may hold: a letter as models write it, and now and then not quite."""
     content = draw(CORES) + draw(st.one_of(st.just(""), TEXTS.map(lambda text: text[:12])))
     for _ in range(draw(st.integers(0, 4))):
         opening, closing = draw(st.sampled_from(PAIRS))
         content = opening + content + draw(TAILS) + closing
-    return (
-        draw(st.sampled_from(["", "\\boxed{B} ", "<think>"])) + f"\\boxed{{{content}{draw(TAILS)}}}"
-    )
+    return content + draw(TAILS)
 
 
-RESPONSES = st.one_of(TEXTS, wrapped())
+WRAPPED = wrapped()
+BOXES = st.builds(
+    lambda before, content: f"{before}\\boxed{{{content}}}",
+    st.sampled_from(["", "\\boxed{B} ", "<think>", "</think>"]),
+    WRAPPED,
+)
+RESPONSES = st.one_of(TEXTS, BOXES)

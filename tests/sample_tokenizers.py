@@ -14,7 +14,9 @@ LINES = [
 ]
 
 
-def byte_level(vocab_size: int = 500) -> PreTrainedTokenizerFast:
+def byte_level(
+    vocab_size: int = 500, added: tuple[str, ...] = ("<think>", "</think>", "\\boxed{", "ü }")
+) -> PreTrainedTokenizerFast:
     """Byte-level BPE as Llama 3 has it; the thinking tags are one token each, and text."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -28,7 +30,7 @@ def byte_level(vocab_size: int = 500) -> PreTrainedTokenizerFast:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
     )
-    tokenizer.add_tokens(["<think>", "</think>", "\\boxed{", "ü }"])
+    tokenizer.add_tokens(list(added))
     return tokenizer
 
 

@@ -255,7 +255,8 @@ def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
         tokens = _array(case, (rows, work.response), jnp.int32, "batch")
         lengths = _array(case, (rows,), jnp.int32, "batch")
         told = _array(case, (rows,), jnp.int32)
-        return AnswerAutomaton.reward.lower(automaton(), tokens, lengths, told, told)
+        bare_only = _array(case, (rows,), jnp.bool_)
+        return AnswerAutomaton.reward.lower(automaton(), tokens, lengths, told, told, bare_only)
 
     def scoring():
         reference = settings.loss.kl_coef > 0 and not work.old_logprobs

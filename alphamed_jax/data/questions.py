@@ -14,6 +14,7 @@ from alphamed_jax.data.answer_key import (
     read_answer,
     read_options,
 )
+from alphamed_jax.data.labels import look_like_labels
 from alphamed_jax.data.rows import Row, field_of, shown, text_field
 from alphamed_jax.data.rows import read_rows as read_rows  # where callers have always found it
 from alphamed_jax.errors import UserError
@@ -60,6 +61,11 @@ class Question:
     def answer_index(self) -> int:
         """Position of the right option: 0 is A."""
         return LETTERS.index(self.answer)
+
+    @property
+    def options_look_like_labels(self) -> bool:
+        """Whether an option begins as `C. difficile` does; then only a bare letter answers."""
+        return look_like_labels(self.options)
 
 
 def content_id(question: str, options: tuple[str, ...], answer: str) -> str:

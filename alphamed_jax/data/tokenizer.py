@@ -11,6 +11,10 @@ from transformers import AutoTokenizer
 
 from alphamed_jax.errors import UserError
 
+THINK, UNTHINK = "<think>", "</think>"
+"""The tags around a thought, which the answer rule reads. They are one token each, special or not,
+in the tokenizers of models that were trained to think."""
+
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 
 
@@ -95,10 +99,11 @@ def known_tokens(tokenizer: Any, vocab_size: int) -> Bool[np.ndarray, "V"]:
 
 
 def token_bytes(tokenizer: Any) -> list[bytes]:
-    """Bytes that each token id adds to a text; index is token id.
+    r"""Bytes that each token id adds to a text; index is token id.
 
-    Special tokens (begin, end, padding, ids without a token) add nothing. Other added tokens,
-    such as a `<think>` that is not special, are text. A token may hold part of a character.
+    Special tokens that are signs (begin, end, padding, `<|eot_id|>`, `[INST]`) and ids without a
+    token add nothing. Added tokens that are text to the model are text, even where they are
+    special: `<think>`, `</think>`, `\boxed{`. A token may hold part of a character.
 
     Raises:
       UserError: the tokenizer is neither byte-level BPE (Llama 3, Qwen, SmolLM) nor of the
@@ -113,14 +118,33 @@ def token_bytes(tokenizer: Any) -> list[bytes]:
         )
     decode = _byte_level if kind == "byte_level" else _sentencepiece
     added = tokenizer.added_tokens_decoder
-    special = {token for token, entry in added.items() if entry.special}
-    special.update(tokenizer.all_special_ids)
     vocabulary = {token: text for text, token in tokenizer.get_vocab().items()}
+    signs = _signs(tokenizer, added)
     result = [b""] * (1 + max((*vocabulary, *added), default=-1))
     for token, text in vocabulary.items():
-        if token not in special:
+        if token not in signs:
             result[token] = text.encode() if token in added else decode(text)
     return result
+
+
+_ROLES = ("bos", "eos", "pad", "unk", "sep", "cls", "mask")
+_SIGN = re.compile(r"<[^<>]*>|\[/?\w{2,}\]")
+
+
+def _signs(tokenizer: Any, added: dict[int, Any]) -> set[int]:
+    """Ids of the special tokens that say nothing: those with a role, and names in brackets.
+
+    That a token is special says how a tokenizer splits text, not what it means. The tags of a
+    thought count whatever they are, and so does a special token that reads like plain text.
+    """
+    roles = {getattr(tokenizer, f"{role}_token_id", None) for role in _ROLES}
+    special = {token: str(entry) for token, entry in added.items() if entry.special}
+    special |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    return {
+        token
+        for token, text in special.items()
+        if text.strip() not in (THINK, UNTHINK) and (token in roles or _SIGN.fullmatch(text))
+    }
 
 
 def _kind(tokenizer: Any) -> str | None:

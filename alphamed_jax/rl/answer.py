@@ -3,8 +3,8 @@ r"""The answer rule: which letter, if any, a response gives in its last `\boxed{
 The rule is one transition function over the bytes of the response, `advance`. The parser below
 runs it over a text; `rl.reward` compiles it into tables over a tokenizer's vocabulary. It has
 
-- a *lexer*, which knows only the part of a command or tag read so far, and turns bytes into
-  symbols: `\boxed {`, `<think>`, `</think>`, braces, brackets, letters, marks, white space, other;
+- a *lexer* (`rl.lexer`), which knows only the part of a command or tag read so far, and turns
+  bytes into symbols: `\boxed {`, the tags, braces, brackets, letters, marks, white space, other;
 - a *parser*, which knows in which part of a box we are and how many braces are open;
 - *effects* on a small memory: the wrappers opened before the letter, the letter, the wrappers
   closed after it. Both lists are digits of an integer, and the box is good if they are equal.
@@ -22,19 +22,28 @@ Where the prose of the rule leaves a choice, we read it so:
   White space and then a text follow; brackets, `$`, `*` and marks that only close are no text.
 - A box is empty if it holds nothing but white space. `\boxed{{}}` is not, and holds no letter.
 - Tags are exact: `<think>` and `</think>`, in lower case. A box that a tag cuts is gone.
+
+Two things that a response does not show come from outside: whether the prompt leaves a thought
+open, in which the response then begins, and whether an option of the question begins like a label
+(`C. difficile`, see `data.labels`), in which case a letter with text is no answer.
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-LETTERS = "ABCDEFGHIJ"
+from alphamed_jax.data.labels import look_like_labels
+from alphamed_jax.data.questions import LETTERS
+from alphamed_jax.rl.lexer import BOX, COMMA, SPACE, STOP, THINK, UNTHINK, lex
+
 MAX_WRAPPERS = 9
 """Wrappers around a letter; a box with more holds no letter. Ten 3-bit digits fit in int32."""
 MAX_BRACES = 8
 """Open braces inside a box; one more ends the box there and then, without a letter."""
 
-# Verdicts: an index into LETTERS, or one of these.
+# Verdicts: an index into LETTERS (of a letter with text, until `settle`: plus LABELLED), or these.
+LABELLED = len(LETTERS)
 NO_BOX, NOT_ONE_LETTER, THINK_NOT_CLOSED = -1, -2, -3
 # What an effect does to the verdict, besides setting it.
 KEEP, JUDGE = -4, -5
@@ -55,28 +64,47 @@ class Answer:
     reason: Reason
 
 
-def extract_answer(text: str, num_options: int) -> str | None:
+def extract_answer(
+    text: str,
+    num_options: int,
+    options: Sequence[str] | None = None,
+    *,
+    inside_thought: bool = False,
+) -> str | None:
     """Return the letter (`A`...) that the response `text` gives, or None.
 
     Args:
       text: the response alone, never the prompt.
       num_options: options of the question, 1 to 10; a later letter is no answer.
+      options: their texts; None: none of them begins like a label.
+      inside_thought: the prompt ends with an open `<think>`.
     """
-    return explain_answer(text, num_options).letter
+    return explain_answer(text, num_options, options, inside_thought=inside_thought).letter
 
 
-def explain_answer(text: str, num_options: int) -> Answer:
-    """Return the letter that the response `text` gives, or the reason why it gives none."""
-    state, total = START, NOTHING
+def explain_answer(
+    text: str,
+    num_options: int,
+    options: Sequence[str] | None = None,
+    *,
+    inside_thought: bool = False,
+) -> Answer:
+    """Return the letter that the response `text` gives, or the reason why it gives none.
+
+    Arguments as those of `extract_answer`.
+    """
+    (state, verdict), total = begin(inside_thought), NOTHING
     for byte in text.encode("utf-8", errors="surrogatepass"):
         state, effects = advance(state, byte)
         for effect in effects:
             total = then(total, effect)
-    return describe(NO_BOX if total.verdict == KEEP else total.verdict, num_options)
+    if total.verdict != KEEP:
+        verdict = total.verdict
+    return describe(settle(verdict, look_like_labels(options or ())), num_options)
 
 
 def describe(verdict: int, num_options: int) -> Answer:
-    """Put a verdict (of the parser, or of `AnswerAutomaton.verdicts`) into words."""
+    """Put a settled verdict (as `AnswerAutomaton.verdicts` gives them) into words."""
     if verdict < 0:
         return Answer(None, REASONS[verdict])
     if verdict >= num_options:
@@ -134,11 +162,21 @@ def extend(box: Box, piece: Box) -> Box:
 def judge(box: Box) -> Any:
     """Verdict on a complete box: its letter where every opened wrapper was closed in order.
 
+    A letter with text is told from a bare one by LABELLED.
+
     After text such as `(A. Metformin (XR))` only the last closings can belong to wrappers.
     """
     counted = (1 - box.text) * _MASK | ((1 << (3 * box.depth)) - 1)
     good = (box.letter > 0) & (box.depth <= MAX_WRAPPERS) & ((box.closed & counted) == box.opened)
-    return good * (box.letter - 1) + (1 - good) * NOT_ONE_LETTER
+    return good * (box.letter - 1 + box.text * LABELLED) + (1 - good) * NOT_ONE_LETTER
+
+
+def settle(verdict: Any, bare_only: Any) -> Any:
+    """The verdict in its question: a letter with text is that letter, or none if `bare_only`."""
+    labelled = verdict >= LABELLED
+    alone = verdict - labelled * LABELLED
+    none = labelled & bare_only
+    return alone + none * (NOT_ONE_LETTER - alone)
 
 
 def then(first: Effect, second: Effect) -> Effect:
@@ -169,54 +207,6 @@ _OPEN = {mark: Effect(Box(opened=digit, depth=1)) for digit, mark in enumerate(_
 _CLOSE = {
     mark: Effect(Box(closed=digit, shift=1)) for digit, mark in enumerate(_PAIRS.values(), start=1)
 }
-
-
-# --- Lexer: bytes to symbols --------------------------------------------------------------------
-
-# A symbol is one character: itself for ( ) [ ] { } $ *, a capital for a letter A-J, and these.
-BOX, THINK, UNTHINK, SPACE, STOP, COMMA, OTHER = "#", "<", ">", " ", ".", ",", "?"
-
-_TAGS = {"<think>": THINK, "</think>": UNTHINK}
-_COMMANDS = {
-    **dict.fromkeys(("\\boxed", "\\fbox"), BOX),
-    **dict.fromkeys(("\\text", "\\textbf", "\\textit", "\\textrm", "\\mathrm", "\\mathbf"), "{"),
-}
-_PREFIXES = {word[:end] for word in (*_TAGS, *_COMMANDS) for end in range(1, len(word) + 1)}
-_WHITE = " \t\n\v\f\r"
-_SYMBOLS = {
-    **{mark: mark for mark in "()[]{}$*"},
-    **dict.fromkeys(_WHITE, SPACE),
-    **dict.fromkeys(".:", STOP),
-    **dict.fromkeys(",;", COMMA),
-    **{letter.lower(): letter for letter in LETTERS},
-    **{letter: letter for letter in LETTERS},
-}
-
-
-@functools.cache
-def lex(partial: str, byte: int) -> tuple[str, tuple[str, ...]]:
-    """Read one byte after the unfinished command or tag `partial` (`""` for none)."""
-    char = chr(byte)
-    if partial + char in _TAGS:
-        return "", (_TAGS[partial + char],)
-    if partial + char in _PREFIXES:
-        return partial + char, ()
-    command = partial.rstrip(" ")
-    if command in _COMMANDS and char in _WHITE:
-        return command + " ", ()
-    if command in _COMMANDS and char == "{":
-        return "", (_COMMANDS[command],)
-    # A brace is escaped after an odd number of backslashes; a command needs just one before it.
-    if partial == "\\" and char in "{}":
-        return "", (OTHER,)
-    if partial == "\\" and char == "\\":
-        return "\\\\", (OTHER,)
-    if partial == "\\\\" and "\\" + char in _PREFIXES:
-        return "\\" + char, ()
-    broken = (OTHER,) if partial else ()
-    if char in "\\<":
-        return char, broken
-    return "", (*broken, _SYMBOLS.get(char, OTHER))
 
 
 # --- Parser: symbols to effects -----------------------------------------------------------------
@@ -364,6 +354,12 @@ class State(NamedTuple):
 
 
 START = State("", _OUTSIDE)
+INSIDE_THOUGHT = State("", Place("thinking"))
+
+
+def begin(inside_thought: bool) -> tuple[State, int]:
+    """State and verdict before the first byte; `inside_thought`: the prompt left one open."""
+    return (INSIDE_THOUGHT, THINK_NOT_CLOSED) if inside_thought else (START, NO_BOX)
 
 
 def advance(state: State, byte: int) -> tuple[State, tuple[Effect, ...]]:

@@ -153,8 +153,10 @@ def says_something_first(text: str) -> bool:
 
 
 def decode_responses(tokenizer: Any, tokens: np.ndarray, lengths: np.ndarray) -> list[str]:
-    """Text of each response, special tokens left out."""
+    """Text of each response, special tokens left out, white space as it was sampled."""
     return [
-        tokenizer.decode(row[:length].tolist(), skip_special_tokens=True)
+        tokenizer.decode(
+            row[:length].tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         for row, length in zip(tokens, lengths, strict=True)
     ]

@@ -9,17 +9,18 @@ of a few megabytes. Scoring follows them inside jit; no text is decoded.
 
 import functools
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from alphamed_jax.data.tokenizer import token_bytes
 from alphamed_jax.rl import answer as rule
 from alphamed_jax.rl.answer import Answer, describe, explain_answer, extract_answer
+from alphamed_jax.rl.lexer import lex
 
 __all__ = ["Answer", "AnswerAutomaton", "describe", "explain_answer", "extract_answer"]
 
@@ -40,29 +41,43 @@ class AnswerAutomaton:
     """[parser states, words, 2] next state and effect."""
     effects: Any
     """[effects, 14] `answer.Effect`, flattened."""
+    inside_thought: bool = field(default=False, kw_only=True, metadata={"static": True})
+    """Whether the prompt ends with an open `<think>`, so that responses begin inside it."""
 
     @classmethod
-    def from_tokenizer(cls, tokenizer: Any) -> "AnswerAutomaton":
+    def from_tokenizer(cls, tokenizer: Any, *, inside_thought: bool = False) -> "AnswerAutomaton":
         """Compile for a Hugging Face tokenizer (a few seconds at most for 128k tokens).
+
+        Args:
+          inside_thought: the prompt ends with an open `<think>`; see `data.thought`.
 
         Raises:
           UserError: the bytes of the tokenizer's tokens are not known; see `token_bytes`.
         """
-        return cls.from_token_bytes(token_bytes(tokenizer))
+        return cls.from_token_bytes(token_bytes(tokenizer), inside_thought=inside_thought)
 
     @classmethod
-    def from_token_bytes(cls, vocabulary: Sequence[bytes]) -> "AnswerAutomaton":
+    def from_token_bytes(
+        cls, vocabulary: Sequence[bytes], *, inside_thought: bool = False
+    ) -> "AnswerAutomaton":
         """Compile for tokens with these bytes; index is token id, empty bytes do nothing."""
-        return cls(*_compile(vocabulary))
+        return cls(*_compile(vocabulary), inside_thought=inside_thought)
 
     @jax.jit
-    def verdicts(self, tokens: Int[Array, "B T"], lengths: Int[Array, "B"]) -> Int[Array, "B"]:
+    def verdicts(
+        self,
+        tokens: Int[Array, "B T"],
+        lengths: Int[Array, "B"],
+        bare_only: Bool[Array, "B"] | None = None,
+    ) -> Int[Array, "B"]:
         """Index of the letter each response gives, or `answer.NO_BOX` (-1), `NOT_ONE_LETTER` (-2)
         or `THINK_NOT_CLOSED` (-3).
 
         Args:
           tokens: response ids; an id outside the vocabulary does nothing.
           lengths: tokens of each response; what is after them is not read.
+          bare_only: whether an option of the row's question begins like a label
+            (`Question.options_look_like_labels`), so that a letter with text is no answer.
         """
         size = self.token_class.shape[0] - 1
         inside = jnp.arange(tokens.shape[1]) < lengths[:, None]
@@ -78,14 +93,24 @@ class AnswerAutomaton:
             return (lexing, parsing, box, verdict), None
 
         zero = jnp.zeros_like(lengths, jnp.int32)
-        start = (zero, zero, rule.Box(*[zero] * len(rule.Box._fields)), zero + rule.NO_BOX)
+        state, verdict = rule.begin(self.inside_thought)  # nothing of a command is read yet
+        parsing = zero + _STARTS.index(state)
+        start = (zero, parsing, rule.Box(*[zero] * len(rule.Box._fields)), zero + verdict)
         (_, _, _, verdict), _ = jax.lax.scan(step, start, classes.T)
-        return verdict
+        return rule.settle(verdict, False if bare_only is None else bare_only)
 
     @jax.jit
-    def extract(self, tokens: Int[Array, "B T"], lengths: Int[Array, "B"]) -> Int[Array, "B"]:
-        """Index of the letter each response gives (0 = A), -1 where there is no answer."""
-        return jnp.maximum(self.verdicts(tokens, lengths), -1)
+    def extract(
+        self,
+        tokens: Int[Array, "B T"],
+        lengths: Int[Array, "B"],
+        bare_only: Bool[Array, "B"] | None = None,
+    ) -> Int[Array, "B"]:
+        """Index of the letter each response gives (0 = A), -1 where there is no answer.
+
+        Arguments as those of `verdicts`.
+        """
+        return jnp.maximum(self.verdicts(tokens, lengths, bare_only), -1)
 
     @jax.jit
     def reward(
@@ -94,6 +119,7 @@ class AnswerAutomaton:
         lengths: Int[Array, "B"],
         answers: Int[Array, "B"],
         num_options: Int[Array, "B"],
+        bare_only: Bool[Array, "B"] | None = None,
     ) -> Float[Array, "B"]:
         """1.0 where the response gives the right letter, and it is one of the options; else 0.0.
 
@@ -102,8 +128,9 @@ class AnswerAutomaton:
           lengths: tokens of each response.
           answers: index of the right letter, 0 = A.
           num_options: options of each question.
+          bare_only: as in `verdicts`.
         """
-        letter = self.extract(tokens, lengths)
+        letter = self.extract(tokens, lengths, bare_only)
         return ((letter >= 0) & (letter == answers) & (letter < num_options)).astype(jnp.float32)
 
 
@@ -122,6 +149,8 @@ def _apply(box: rule.Box, verdict: Array, effect: Int[Array, "B F"]) -> tuple[ru
 
 # --- Compilation --------------------------------------------------------------------------------
 
+_STARTS = (rule.START, rule.INSIDE_THOUGHT)
+"""Where a response may begin: the parser's states 0 and 1."""
 Item = TypeVar("Item", bound=Hashable)
 
 
@@ -149,7 +178,7 @@ class _Words:
     """What words of symbols do to the parser, as numbered actions: (next place, effect) each."""
 
     def __init__(self, symbols: set[str]) -> None:
-        self.places = _Numbered(rule.START.place)
+        self.places = _Numbered(*(state.place for state in _STARTS))
         for place in self.places.items:  # grows while we walk it
             for symbol in symbols:
                 self.places.add(rule.parse(place, symbol)[0])
@@ -194,8 +223,8 @@ def _compile(vocabulary: Sequence[bytes]) -> tuple[np.ndarray, ...]:
     partials = _Numbered(rule.START.partial)
     for unfinished in partials.items:  # grows while we walk it
         for byte in range(256):
-            partials.add(rule.lex(unfinished, byte)[0])
-    reads = [[rule.lex(unfinished, byte) for unfinished in partials.items] for byte in range(256)]
+            partials.add(lex(unfinished, byte)[0])
+    reads = [[lex(unfinished, byte) for unfinished in partials.items] for byte in range(256)]
     words = _Words({symbol for row in reads for _, symbols in row for symbol in symbols})
     # Bytes that the lexer cannot tell apart (most letters, all beyond ASCII) are one kind.
     kinds = _Numbered[Any]()

@@ -225,18 +225,14 @@ def judge(
 ) -> Outcome:
     """Reward every response by the answer rule, on the devices, and compare within groups."""
     group_size, mesh = learner.config.rollout.group_size, mesh_of(trajectories)
-    answers, options = (
-        np.repeat(np.array(column, np.int32), group_size)
-        for column in zip(
-            *((q.question.answer_index, len(q.question.options)) for q in questions), strict=True
-        )
-    )
+    told = [(q.question.answer_index, len(q.question.options)) for q in questions]
+    answers, options = np.repeat(np.array(told, np.int32), group_size, axis=0).T
+    bare_only = np.repeat([q.question.options_look_like_labels for q in questions], group_size)
     with jax.set_mesh(mesh):
         tokens, lengths = trajectories.tokens, trajectories.lengths
-        verdicts = learner.automaton.verdicts(tokens, lengths)
-        rewards = learner.automaton.reward(
-            tokens, lengths, place(answers, (None,), mesh), place(options, (None,), mesh)
-        )
+        answer, number, bare = (place(x, (None,), mesh) for x in (answers, options, bare_only))
+        verdicts = learner.automaton.verdicts(tokens, lengths, bare)
+        rewards = learner.automaton.reward(tokens, lengths, answer, number, bare)
         advantages = group_advantages(rewards, group_size, learner.config.loss.advantage)
         found = (tokens, lengths, trajectories.finished, verdicts, rewards, advantages)
         return Outcome(*to_host(found, mesh), options=options, questions=tuple(questions))

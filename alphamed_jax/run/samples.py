@@ -23,7 +23,8 @@ def describe_samples(tokenizer: Any, config: Config, outcome: Outcome) -> list[S
             Sample(
                 question_id=question.id,
                 prompt=render_prompt(tokenizer, question, config.prompt),
-                response=tokenizer.decode(ids),
+                # As it is scored: cleaned up, `A .` would read `A.`, which is another answer.
+                response=tokenizer.decode(ids, clean_up_tokenization_spaces=False),
                 answer=question.answer,
                 extracted=answer.letter,
                 reason="truncated" if cut else answer.reason,

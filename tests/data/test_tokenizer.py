@@ -4,7 +4,7 @@ import json
 
 import pytest
 from sample_tokenizers import LINES, byte_level, llama2_folder
-from tokenizers import Tokenizer, decoders, models
+from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from alphamed_jax.data.tokenizer import known_tokens, load_tokenizer, stop_ids, token_bytes
@@ -44,6 +44,27 @@ def test_special_tokens_add_nothing_and_other_added_tokens_are_text(bpe, llama2)
         b"",
         b"",
     ]
+
+
+@pytest.mark.parametrize("as_extra", [False, True])
+def test_special_tokens_that_are_text_to_the_model_are_text(as_extra, tmp_path):
+    """Special or not: a tokenizer's way to split text does not change what a tag means."""
+    text = ["<think>", "</think>", "\\boxed{"]
+    signs = ["<|eot_id|>", "[INST]", "[/INST]", "<\uff5cAssistant\uff5c>", "<tool_call>"]
+    tokenizer = byte_level(added=())
+    if as_extra:
+        tokenizer.add_special_tokens({"additional_special_tokens": text + signs})
+    else:
+        tokenizer.add_tokens([AddedToken(t, special=True) for t in text + signs])
+    tokenizer.save_pretrained(tmp_path)
+    for loaded in (tokenizer, load_tokenizer(tmp_path)):
+        data = token_bytes(loaded)
+        ids = {name: loaded.convert_tokens_to_ids(name) for name in text + signs}
+        assert len(set(ids.values())) == len(ids)
+        assert loaded.added_tokens_decoder[ids["<think>"]].special
+        assert [data[ids[name]].decode() for name in text] == text
+        assert [data[ids[name]] for name in signs] == [b""] * len(signs)
+        assert [data[token] for token in range(3)] == [b""] * 3
 
 
 def test_byte_tokens_are_bytes(llama2):

@@ -2,15 +2,17 @@ r"""The answer rule: a table of cases, and an oracle written from the prose, not
 
 The rule in prose: only the response counts; thinking does not; the last complete, non-empty
 `\boxed{...}` decides; wrappers around its content are peeled from outside in; one letter A-J must
-remain, or a letter as a label before text.
+remain, or a letter as a label before text, unless an option of the question begins like a label.
 """
 
 import re
 
 import pytest
-from answer_texts import RESPONSES
-from hypothesis import example, given, settings
+from answer_texts import RESPONSES, TEXTS, WRAPPED
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 
+from alphamed_jax.data.labels import begins_like_a_label
 from alphamed_jax.rl.answer import MAX_BRACES, MAX_WRAPPERS
 from alphamed_jax.rl.reward import Answer, explain_answer, extract_answer
 
@@ -185,6 +187,62 @@ def test_nesting_is_read_up_to_its_limit_and_no_further(wrapper):
         assert explain_answer(box(depth), 5) == Answer(None, NOT_ONE)
 
 
+GENERA = ("C. difficile", "E. coli", "S. aureus", "B. cereus")
+
+
+@pytest.mark.parametrize("box", ["{}", "({})", "*{}*", "\\text{{{}}}", "$\\textit{{{}}}$.", "{} "])
+@pytest.mark.parametrize("genus", GENERA)
+def test_an_option_that_begins_like_a_label_is_never_read_as_a_letter(genus, box):
+    text = "\\boxed{" + box.format(genus) + "}"
+    assert explain_answer(text, 4, GENERA) == Answer(None, NOT_ONE)
+    assert extract_answer(text, 4, GENERA) is None
+
+
+@pytest.mark.parametrize(
+    "content", ["C. S. aureus", "(C) S. aureus", "C: x", "\\text{C. x}", "C) x"]
+)
+def test_in_such_a_question_no_letter_with_text_counts(content):
+    text = rf"\boxed{{C}} or rather \boxed{{{content}}}"
+    assert extract_answer(text, 4, ("Clostridium", "Escherichia", "S. aureus", "Bacillus")) == "C"
+    assert explain_answer(text, 4, GENERA) == Answer(None, NOT_ONE)
+
+
+@pytest.mark.parametrize("content", ["C", "c", "(C)", "C.", "$\\text{(C.)}$:", "**C**", "[C]. "])
+def test_in_such_a_question_the_bare_letter_counts(content):
+    assert extract_answer(rf"\boxed{{{content}}}", 4, GENERA) == "C"
+    assert explain_answer(rf"\boxed{{{content}}}", 2, GENERA[:2]) == Answer(None, FAR)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(TEXTS, WRAPPED))
+@example("A. {}")
+@example("*E. coli*")
+def test_a_letter_with_text_is_read_only_from_a_box_that_begins_like_a_label(option):
+    """So that no option's text can be read as a label unless the question is known for it."""
+    assume(not re.search(r"boxed|fbox|<|nk>", option))
+    box = rf"\boxed{{{option}}}"
+    if explain_answer(box, 10) != explain_answer(box, 10, GENERA):
+        assert begins_like_a_label(option)
+
+
+@pytest.mark.parametrize(
+    ("text", "letter", "reason"),
+    [
+        (r"It is \boxed{A}", None, THINK),
+        ("", None, THINK),
+        (r"<think>\boxed{A}", None, THINK),
+        (r"It is \boxed{A}.</think> So \boxed{B}", "B", OK),
+        (r"\boxed{A}</think> So B.", None, NO_BOX),
+        (r"</think>\boxed{A, B}", None, NOT_ONE),
+        (r"</think>\boxed{A}<think>", None, THINK),
+        (r"</think>\boxed{F}", None, FAR),
+    ],
+)
+def test_a_response_may_begin_inside_a_thought_that_the_prompt_opened(text, letter, reason):
+    assert explain_answer(text, 5, inside_thought=True) == Answer(letter, reason)
+    assert extract_answer(text, 5, inside_thought=True) == letter
+
+
 def test_text_may_hold_any_unicode_even_lone_surrogates():
     assert extract_answer("𝛽-blocker \ud800 → \\boxed{A. β-blocker}", 4) == "A"
 
@@ -217,26 +275,26 @@ def box_end(text, start):
     return len(text), False
 
 
-def peel(text, wrappers=MAX_WRAPPERS, mark=True):
-    """The letter in the content of a box, or None."""
+def peel(text, labels, wrappers=MAX_WRAPPERS, mark=True):
+    """The letter in the content of a box, or None; `labels`: it may have text behind it."""
     text = text.strip(WHITE)
     if re.fullmatch(r"[A-Ja-j]|\([A-Ja-j]\)|\[[A-Ja-j]\]", text):
         return text.strip("()[]").upper()
     label = LABEL.fullmatch(text)
-    if label and label[4].translate(str.maketrans("", "", WHITE + ")]$*.,;:")):
+    if labels and label and label[4].translate(str.maketrans("", "", WHITE + ")]$*.,;:")):
         return (label[1] or label[2] or label[3]).upper()
     inner = []
     if mark and text[-1:] in tuple(".,;:"):
-        inner.append(peel(text[:-1], wrappers, mark=False))
+        inner.append(peel(text[:-1], labels, wrappers, mark=False))
     if wrappers and len(text) > 1 and text[0] + text[-1] in ("()", "[]", "$$", "**"):
-        inner.append(peel(text[1:-1], wrappers - 1))
+        inner.append(peel(text[1:-1], labels, wrappers - 1))
     brace = BRACE.match(text)
     if wrappers and brace and box_end(text, brace.end())[0] == len(text) - 1:
-        inner.append(peel(text[brace.end() : -1], wrappers - 1))
+        inner.append(peel(text[brace.end() : -1], labels, wrappers - 1))
     return next((letter for letter in inner if letter), None)
 
 
-def oracle(text, num_options):
+def oracle(text, num_options, labels=True):
     text = text.rpartition("</think>")[2]
     if "<think>" in text:
         return Answer(None, THINK)
@@ -249,7 +307,7 @@ def oracle(text, num_options):
         content = text[box.end() : end]
         if complete and not content.strip(WHITE):
             continue
-        letter = peel(content) if complete else None
+        letter = peel(content, labels) if complete else None
         if letter is None:
             answer = Answer(None, NOT_ONE)
         elif ord(letter) - ord("A") >= num_options:
@@ -265,3 +323,5 @@ def oracle(text, num_options):
 @example("\\boxed{" + "{" * 8 + "\\boxed{A}")
 def test_parser_agrees_with_the_oracle(text):
     assert explain_answer(text, 5) == oracle(text, 5)
+    assert explain_answer(text, 5, GENERA) == oracle(text, 5, labels=False)
+    assert explain_answer(text, 5, inside_thought=True) == oracle("<think>" + text, 5)

@@ -2,6 +2,7 @@
 
 import random
 import time
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -36,13 +37,30 @@ class Compiled:
         known = (self.bytes[token] for token in ids if 0 <= token < len(self.bytes))
         return b"".join(known).decode("utf-8", errors="replace")
 
-    def verdicts(self, rows, fill=0):
+    def verdicts(self, rows, fill=0, bare_only=None, inside_thought=False):
         """Verdicts on lists of ids, padded to one shape so that it is compiled once."""
         tokens = np.full((ROWS, WIDTH), fill, np.int32)
         for row, ids in zip(tokens, rows, strict=False):
             row[: len(ids)] = ids
         lengths = np.array([len(ids) for ids in rows] + [0] * (ROWS - len(rows)), np.int32)
-        return self.automaton.verdicts(jnp.asarray(tokens), jnp.asarray(lengths))[: len(rows)]
+        if bare_only is not None:
+            bare_only = jnp.asarray([*bare_only, *[False] * (ROWS - len(rows))])
+        automaton = replace(self.automaton, inside_thought=inside_thought)
+        found = automaton.verdicts(jnp.asarray(tokens), jnp.asarray(lengths), bare_only)
+        return found[: len(rows)]
+
+    def agrees(self, rows):
+        """Whether it reads rows of ids as the parser reads their text, in questions of all kinds
+        and after prompts of both."""
+        texts = [self.text(ids) for ids in rows]
+        assert self.verdicts(rows).tolist() == [expected(text) for text in texts]
+        for inside in (False, True):
+            for first in (False, True):
+                flags = [first ^ (row % 2 == 1) for row in range(len(rows))]
+                found = self.verdicts(rows, bare_only=flags, inside_thought=inside).tolist()
+                told = zip(texts, flags, strict=True)
+                assert found == [expected(text, flag, inside) for text, flag in told]
+        return True
 
 
 def test_verdicts_in_words():
@@ -51,9 +69,10 @@ def test_verdicts_in_words():
     assert describe(NO_BOX, 4) == Answer(None, "no_box")
 
 
-def expected(text):
+def expected(text, bare_only=False, inside_thought=False):
     """The parser's answer as a verdict."""
-    answer = explain_answer(text, 10)
+    options = ("C. difficile", "E. coli") if bare_only else ("Clostridium", "Escherichia")
+    answer = explain_answer(text, 10, options, inside_thought=inside_thought)
     if answer.letter is not None:
         return LETTERS.index(answer.letter)
     return next(verdict for verdict, reason in REASONS.items() if reason == answer.reason)
@@ -75,8 +94,7 @@ def compiled(request, tmp_path_factory):
 @settings(max_examples=60, deadline=None)
 @given(texts=st.lists(RESPONSES, min_size=1, max_size=ROWS))
 def test_automaton_agrees_with_the_parser_on_encoded_texts(compiled, texts):
-    rows = [compiled.encode(text)[:WIDTH] for text in texts]
-    assert compiled.verdicts(rows).tolist() == [expected(compiled.text(ids)) for ids in rows]
+    assert compiled.agrees([compiled.encode(text)[:WIDTH] for text in texts])
 
 
 @settings(max_examples=60, deadline=None)
@@ -99,7 +117,7 @@ def test_automaton_agrees_with_the_parser_on_ids_that_no_text_gives(compiled, se
                 ]
             )
         rows.append(ids[: draw.randint(0, WIDTH)])
-    assert compiled.verdicts(rows).tolist() == [expected(compiled.text(ids)) for ids in rows]
+    assert compiled.agrees(rows)
 
 
 def test_a_command_or_tag_may_be_cut_between_any_two_tokens(compiled):
@@ -168,6 +186,35 @@ def test_reward_is_one_for_the_right_letter_among_the_options_only(bpe):
     got = bpe.automaton.reward(tokens, lengths, jnp.asarray(answers), jnp.asarray(options))
     assert got.dtype == jnp.float32
     assert got.tolist() == list(rewards)
+
+
+def test_a_letter_with_text_is_rewarded_by_the_question_of_its_row(bpe):
+    cases = [  # response, whether an option begins like a label, reward
+        ("\\boxed{C. difficile}", False, 1.0),
+        ("\\boxed{C. difficile}", True, 0.0),
+        ("\\boxed{(C.)}", True, 1.0),
+        ("\\boxed{A} \\boxed{(C) x}", False, 1.0),
+        ("\\boxed{C} \\boxed{(C) x}", True, 0.0),
+    ]
+    texts, flags, rewards = zip(*cases, strict=True)
+    tokens, lengths = padded([bpe.encode(text) for text in texts])
+    told = jnp.full(len(cases), 2), jnp.full(len(cases), 4), jnp.asarray(flags)
+    assert bpe.automaton.reward(tokens, lengths, *told).tolist() == list(rewards)
+    letters = bpe.automaton.extract(tokens, lengths, bare_only=jnp.asarray(flags))
+    assert letters.tolist() == [2 if reward else -1 for reward in rewards]
+    # Without the flags, a letter with text is that letter.
+    assert bpe.automaton.extract(tokens, lengths).tolist() == [2] * len(cases)
+
+
+def test_an_automaton_may_begin_inside_a_thought(bpe):
+    inside = AnswerAutomaton.from_tokenizer(bpe.tokenizer, inside_thought=True)
+    tokens, lengths = padded(
+        [bpe.encode(text) for text in ("\\boxed{C}", "\\boxed{B}</think> \\boxed{C}")]
+    )
+    assert inside.verdicts(tokens, lengths).tolist() == [THINK_NOT_CLOSED, 2]
+    told = jnp.asarray([2, 2]), jnp.asarray([4, 4])
+    assert inside.reward(tokens, lengths, *told).tolist() == [0.0, 1.0]
+    assert bpe.automaton.reward(tokens, lengths, *told).tolist() == [1.0, 1.0]
 
 
 def test_works_inside_jit_and_vmap(bpe):

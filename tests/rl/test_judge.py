@@ -1,0 +1,133 @@
+"""What a response is worth depends on its question and on its prompt's end: in training, in
+evaluation and in what is logged alike."""
+
+import jax
+import numpy as np
+import pytest
+from helpers import TINY, mesh_like
+from sample_tokenizers import byte_level
+from tokenizers import AddedToken
+
+from alphamed_jax.config import Config, EvalConfig, LogConfig, RolloutConfig
+from alphamed_jax.data.prompts import EncodedQuestion
+from alphamed_jax.data.questions import Question
+from alphamed_jax.model.mesh import place
+from alphamed_jax.rl import heldout, step
+from alphamed_jax.rl.reward import AnswerAutomaton
+from alphamed_jax.rl.rollout import Trajectories
+from alphamed_jax.run.samples import describe_samples
+
+GROUP = 2
+GENERA = ("C. difficile", "E. coli", "S. aureus", "B. cereus")
+NAMES = ("Clostridium", "Escherichia", "S. aureus", "Bacillus")
+QUESTIONS = [
+    EncodedQuestion(Question(str(number), "Which one?", options, "C", "test"), [1, 2])
+    for number, options in enumerate((GENERA, NAMES))
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """Thinking tags are special tokens, as in some fine-tunes of Llama."""
+    made = byte_level(added=())
+    made.add_tokens([AddedToken(tag, special=True) for tag in ("<think>", "</think>")])
+    # As Llama 3's: cleaned up, `A . x` would read `A. x`.
+    made.clean_up_tokenization_spaces = True
+    return made
+
+
+def learner(tokenizer, *, inside_thought=False):
+    config = Config(
+        rollout=RolloutConfig(prompts=2, group_size=GROUP, max_new_tokens=64),
+        eval=EvalConfig(samples=GROUP),
+        log=LogConfig(samples=4),
+    )
+    automaton = AnswerAutomaton.from_tokenizer(tokenizer, inside_thought=inside_thought)
+    settings = step.make_settings(config, TINY, "cpu")
+    return step.Learner(config, settings, automaton, (1,), jax.random.key(0))
+
+
+def written(tokenizer, texts, mesh):
+    """Trajectories in which these are the responses, each ended by the stop token."""
+    rows = [[*tokenizer.encode(text, add_special_tokens=False), 1] for text in texts]
+    tokens = np.zeros((len(rows), 64), np.int32)
+    for row, ids in zip(tokens, rows, strict=True):
+        row[: len(ids)] = ids
+    lengths = np.array([len(ids) for ids in rows], np.int32)
+    prompts = len(QUESTIONS)
+    return Trajectories(
+        place(np.ones((prompts, 2), np.int32), ("batch", None), mesh),
+        place(np.full(prompts, 2, np.int32), ("batch",), mesh),
+        place(tokens, ("batch", None), mesh),
+        place(lengths, ("batch",), mesh),
+        place(np.zeros(tokens.shape, np.float32), ("batch", None), mesh),
+        place(np.ones(len(rows), bool), ("batch",), mesh),
+    )
+
+
+# Response (the first two to the question about genera), extracted, reason, inside a thought.
+SCRIPTS = {
+    "genus": (
+        ["\\boxed{C. difficile}", "\\boxed{(C)}", "\\boxed{C. difficile}", "\\boxed{B. cereus}"],
+        [(None, "not_one_letter"), ("C", "ok"), ("C", "ok"), ("B", "ok")],
+        False,
+    ),
+    "special_tags": (
+        [
+            "<think>\\boxed{C}</think>",
+            "<think>\\boxed{C}",
+            "<think></think>\\boxed{C}",
+            "\\boxed{C}",
+        ],
+        [(None, "no_box"), (None, "think_not_closed"), ("C", "ok"), ("C", "ok")],
+        False,
+    ),
+    "open_thought": (
+        ["\\boxed{C}", "\\boxed{A}</think>\\boxed{C}", "", "x</think>\\boxed{C: x}"],
+        [(None, "think_not_closed"), ("C", "ok"), (None, "think_not_closed"), ("C", "ok")],
+        True,
+    ),
+    "spacing": (
+        ["\\boxed{A . x}", "\\boxed{C .}", "\\boxed{C . x}", "\\boxed{C. x}"],
+        [(None, "not_one_letter"), ("C", "ok"), (None, "not_one_letter"), ("C", "ok")],
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("mesh", ["1x1", "4x1"])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_training_rewards_and_logs_what_the_response_means(tokenizer, name, mesh):
+    # Given responses whose meaning only question and prompt tell,
+    texts, told, inside = SCRIPTS[name]
+    this = learner(tokenizer, inside_thought=inside)
+    # when they are judged,
+    outcome = step.judge(this, written(tokenizer, texts, mesh_like(mesh)), QUESTIONS)
+    # then rewards and samples agree with that meaning,
+    assert outcome.rewards.tolist() == [float(letter == "C") for letter, _ in told]
+    assert outcome.answered.tolist() == [letter is not None for letter, _ in told]
+    samples = describe_samples(tokenizer, this.config, outcome)
+    logged = {(s.question_id, s.response): (s.extracted, s.reason) for s in samples}
+    # and the logged response is what was scored, with its tags and its white space.
+    expected = zip("0011", texts, told, strict=True)
+    assert logged == {(name, text + "</s>"): found for name, text, found in expected}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_evaluation_during_training_reads_by_the_same_rule(tokenizer, name, monkeypatch):
+    # Given a rollout for each question, with two sampled responses, a greedy one and an idle row,
+    texts, told, inside = SCRIPTS[name]
+    scripts = iter([[*texts[:2], texts[0], ""], [*texts[2:], texts[2], ""]])
+
+    def roll_out(*_, **__):
+        return written(tokenizer, next(scripts), mesh_like("1x1")), None
+
+    monkeypatch.setattr(heldout, "roll_out", roll_out)
+    monkeypatch.setattr(heldout, "decoding_weights", lambda *_: None)
+    # when it is evaluated,
+    this = learner(tokenizer, inside_thought=inside)
+    found = heldout.evaluate(this, {}, QUESTIONS, tokenizer, 0)
+    # then answers are what they are in training.
+    for way, these in (("sampled", told), ("greedy", told[::GROUP])):
+        assert found[way]["correct"] == sum(letter == "C" for letter, _ in these)
+        assert found[way]["no_answer"] == np.mean([letter is None for letter, _ in these])
