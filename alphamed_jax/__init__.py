@@ -1,6 +1,13 @@
 """AlphaMed in JAX: reinforcement learning for medical reasoning from the answer key alone."""
 
 import os
+import sys
+
+from alphamed_jax import terminal
+
+if sys.argv[:1] == ["-m"]:  # one of our commands is being started
+    terminal.speak_utf8()
+    terminal.interrupt_quietly()
 
 # transformers is used for tokenizers alone: it need not say that PyTorch is missing.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

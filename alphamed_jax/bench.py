@@ -33,7 +33,7 @@ from alphamed_jax.model.llama import count_parameters
 from alphamed_jax.model.mesh import make_mesh, parse_mesh
 from alphamed_jax.rl.rollout import bucket
 from alphamed_jax.rl.score import Compute
-from alphamed_jax.run import distributed
+from alphamed_jax.run import distributed, platforms
 
 
 def say(text: str) -> None:
@@ -187,6 +187,7 @@ def main() -> None:
         known = flag_names(BenchConfig)
         raise UserError(f"unknown argument {unknown[0]!r}.{nearest(unknown[0], known)}")
     if config.compile_only:
+        platforms.prepare("cpu")
         result = compiled(config, config.compile_only)
     else:
         with distributed.start(int(np.prod(parse_mesh(config.mesh, 1)))):

@@ -6,8 +6,11 @@ Bad input ends with exit status 2, a machine that fails (a full disk, say) with 
 import difflib
 import errno
 import functools
+import signal
 import sys
 from collections.abc import Callable, Iterable
+
+from alphamed_jax import terminal
 
 
 class UserError(Exception):
@@ -60,21 +63,26 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def command(main: Callable[[], None]) -> Callable[[], None]:
     """Wrap a command's `main`: a `UserError` becomes one line on stderr and exit status 2.
 
-    So does, with status 1, what the machine fails at; anything else is a defect and keeps its
-    traceback.
+    So does, with status 1, what the machine fails at, and with 130, as shells have it, Ctrl-C;
+    anything else is a defect and keeps its traceback.
     """
 
     @functools.wraps(main)
     def wrapped() -> None:
         try:
+            terminal.prepare()
             main()
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            terminal.say(f"error: {error}")
             sys.exit(2)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # once more, and it ends at once
+            terminal.say("interrupted.")
+            sys.exit(130)
         except Exception as error:
             if (reason := of_the_machine(error)) is None:
                 raise
-            print(f"error: {reason}", file=sys.stderr, flush=True)
+            terminal.say(f"error: {reason}")
             sys.exit(1)
 
     return wrapped

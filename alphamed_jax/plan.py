@@ -18,13 +18,12 @@ import json
 import sys
 import time
 
-import jax
-
 from alphamed_jax.errors import command
 from alphamed_jax.planning import flags, result, scaling
 from alphamed_jax.planning.devices import devices_for
 from alphamed_jax.planning.measure import say
 from alphamed_jax.planning.shape import model_shape
+from alphamed_jax.run import platforms
 
 
 @command
@@ -32,9 +31,8 @@ def main() -> None:
     """Parse, measure, print."""
     began = time.perf_counter()
     given, config = flags.parse(sys.argv[1:], "python -m alphamed_jax.plan", str(__doc__))
-    if not jax.config.jax_platforms:  # type: ignore[attr-defined]
-        # Nothing runs on devices; touching those that are here could take them from a training.
-        jax.config.update("jax_platforms", "cpu")
+    # Nothing runs on devices; touching those that are here could take them from a training.
+    platforms.prepare("cpu")
     model = model_shape(config.model)
     devices = devices_for(given.topology, config.mesh, given)
     if given.scaling:

@@ -10,7 +10,6 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jax
 import tyro
 
 from alphamed_jax import quickstart
@@ -20,6 +19,7 @@ from alphamed_jax.model import hf, llama
 from alphamed_jax.quickstart import corpus, questions, tokenizer
 from alphamed_jax.quickstart.measure import Measure
 from alphamed_jax.quickstart.pretrain import PretrainConfig, model_config, pretrain
+from alphamed_jax.run import platforms
 
 VOCABULARY = 2176
 """A multiple of 64, so that any mesh divides it, and room for nearly every term as one token."""
@@ -102,9 +102,10 @@ def make(arguments: Arguments) -> None:
 
 @command
 def main() -> None:
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
-    make(tyro.cli(Arguments))
+    arguments = tyro.cli(Arguments)
+    platforms.prepare(os.environ.get("JAX_PLATFORMS") or "cpu")
+    platforms.open_devices()
+    make(arguments)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,9 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
-DEVICES = Path("/dev")
-TPU_DEVICES = ("accel[0-9]*", "vfio/[0-9]*")
+from alphamed_jax.run.platforms import accelerators
+
 # What JAX's Slurm support reads. A batch script that does not call srun lacks the node list of a
 # step: it is one process, however many tasks the job could start.
 SLURM = (
@@ -45,7 +44,7 @@ def has_tpu(environment: Mapping[str, str]) -> bool:
         return False
     if not environment.get("TPU_LIBRARY_PATH") and importlib.util.find_spec("libtpu") is None:
         return False
-    return any(any(DEVICES.glob(name)) for name in TPU_DEVICES)
+    return "tpu" in accelerators()
 
 
 def by_tpu_pod(environment: Mapping[str, str], ask: Callable[[str], str | None]) -> bool:

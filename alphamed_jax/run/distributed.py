@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 import signal
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,13 +15,20 @@ from jax._src import distributed as jax_distributed
 from jax.experimental import multihost_utils
 
 from alphamed_jax.errors import UserError
+from alphamed_jax.run import coordinator as address
+from alphamed_jax.run import platforms
 from alphamed_jax.run.cluster import launched_together
 from alphamed_jax.run.memory import keep_freed_memory
-from alphamed_jax.run.peers import Peers, at_abort, say
+from alphamed_jax.run.peers import Peers, at_abort
+from alphamed_jax.terminal import say
 
 INVITATION = "alphamed_jax/peers"
 TO_START = 300
 """Seconds between the start of the first process and that of the last."""
+QUIET = 10.0
+"""Seconds of waiting for them after which we say so."""
+WAITING = "waiting for the other processes of this run, for up to {} seconds."
+STOPPING = b"stopping after this step, then saving; a second signal ends at once.\n"
 APART = (
     "the processes of this run do not find each other ({}); start the same command in all of them "
     "at about the same time, and where neither a TPU pod nor Slurm tells who they are, give "
@@ -36,12 +44,13 @@ def start(
 ) -> Peers:
     """Join the other processes; on a CPU machine simulate `devices` devices over all of them.
 
-    Must run before JAX touches a backend; TPUs and GPUs ignore the simulated devices. All work
+    Must run before JAX touches a backend, and touches it; TPUs and GPUs ignore the simulated
+    devices. All work
     belongs into a `with` block of what is returned: it ends this process when another one ends.
 
     Raises:
       UserError: only some of the three flags are given or they make no sense, the processes do
-        not divide the devices, or the others do not come.
+        not divide the devices, the others do not come, or see `platforms.open_devices`.
     """
     flags = (coordinator, num_processes, process_id)
     if any(flag is not None for flag in flags) and None in flags:
@@ -53,22 +62,29 @@ def start(
             f"--process-id {process_id} with --num-processes {num_processes}: "
             f"expected a number from 0 to {processes - 1}."
         )
-    if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
-        raise UserError(f"--coordinator {coordinator!r}: expected host:port of process 0.")
+    if coordinator is not None:
+        address.parse(coordinator)
+    if devices is not None and devices % processes:
+        raise UserError(f"--mesh has {devices} devices, which {processes} processes can't share.")
+    platforms.prepare()
     if devices is not None:
-        if devices % processes:
-            raise UserError(
-                f"--mesh has {devices} devices, which {processes} processes can't share."
-            )
         jax.config.update("jax_num_cpu_devices", devices // processes)
     if coordinator is None and not launched_together():
+        platforms.open_devices()
         return Peers()
+    if coordinator is not None:
+        address.check_host(coordinator)
+        if process_id == 0:
+            address.check_port(coordinator)
 
     def alone() -> None:
         say(f"error: {APART.format(f'not all came within {TO_START} seconds')}")
         os._exit(1)
 
     lives = at_abort(alone)  # which is what JAX does then
+    waiting = threading.Timer(QUIET, say, [WAITING.format(TO_START)])
+    waiting.daemon = True
+    waiting.start()
     try:
         jax.distributed.initialize(
             coordinator, num_processes, process_id, initialization_timeout=TO_START
@@ -76,8 +92,16 @@ def start(
     except (ValueError, RuntimeError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(APART.format(reason)) from None
+    finally:
+        waiting.cancel()
     peers = _join()
     del lives  # they have a handler of their own
+    try:
+        platforms.open_devices()
+    except UserError as error:
+        if peers.count > 1:
+            peers.fail(error)
+        raise
     return peers
 
 
@@ -154,18 +178,27 @@ def all_see(folder: Path | None) -> bool:
 
 
 class StopRequest:
-    """Turns SIGTERM and SIGINT into a request that is honoured at the next step border."""
+    """Turns Ctrl-C, SIGTERM and a closed terminal (SIGHUP) into a request.
+
+    It is honoured at the next step border. A second signal ends the process at once; a checkpoint
+    that is being written then counts as not begun.
+    """
 
     def __init__(self) -> None:
         self._asked = False
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup does
+            numbers.append(signal.SIGHUP)
         self._before: dict[int, Any] = {
-            number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)
+            number: signal.signal(number, self._ask) for number in numbers
         }
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
+        if not self._asked and is_main():
+            with contextlib.suppress(OSError):  # the terminal may be what is gone
+                os.write(2, STOPPING)
         self._asked = True
-        # A second signal ends the process at once.
-        signal.signal(number, self._before[number])
+        signal.signal(number, signal.SIG_DFL)
 
     def asked(self) -> bool:
         """Whether any process was asked to stop; the same answer in every process."""

@@ -14,7 +14,6 @@ import os
 import secrets
 import signal
 import socket
-import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from alphamed_jax.errors import UserError, of_the_machine
+from alphamed_jax.terminal import say
 
 # Seconds until the kernel takes a silent host for dead: 10 + 4 x 5.
 KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
@@ -188,6 +188,8 @@ class Peers:
         status = 2 if mine else 1
         failed = None if mine else of_the_machine(error)
         text = str(error) if mine else failed or f"{type(error).__name__}: {error}".splitlines()[0]
+        if isinstance(error, KeyboardInterrupt):
+            text = "interrupted"
         if self.process == 0:
             self._tell(verdict=f"process 0 of {self.count} stopped: {text}", status=status)
         else:
@@ -197,7 +199,7 @@ class Peers:
         else:
             if failed:
                 say(f"error: {failed}")
-            else:
+            elif not isinstance(error, KeyboardInterrupt):
                 traceback.print_exception(error)
             say(f"error: process {self.process} of {self.count} stopped; {self._resumes()}.")
         self._said.set()
@@ -278,9 +280,3 @@ def at_abort(act: Callable[[], None]) -> Any:
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: act())
     ctypes.CDLL(None).signal(int(signal.SIGABRT), handler)
     return handler
-
-
-def say(line: str) -> None:
-    """Print a line of the error stream, behind all that was printed before."""
-    sys.stdout.flush()
-    print(line, file=sys.stderr, flush=True)

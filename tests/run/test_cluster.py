@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from alphamed_jax.run import cluster
+from alphamed_jax.run import cluster, platforms
 
 SRUN = {
     "SLURM_JOB_ID": "7",
@@ -61,11 +61,12 @@ def test_tpu_pods_tell_in_the_environment_or_the_metadata(environment, metadata,
 
 def test_the_metadata_server_is_asked_only_where_tpus_are_used(monkeypatch, tmp_path):
     # Given a machine with the devices of a TPU and libtpu,
-    (tmp_path / "vfio").mkdir()
-    monkeypatch.setattr(cluster, "DEVICES", tmp_path)
+    groups = tmp_path / "dev" / "vfio"
+    groups.mkdir(parents=True)
+    monkeypatch.setattr(platforms, "ROOT", tmp_path)
     monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: object())
     assert not cluster.has_tpu({})
-    (tmp_path / "vfio" / "0").touch()
+    (groups / "0").touch()
     assert cluster.has_tpu({})
     assert cluster.has_tpu({"JAX_PLATFORMS": "tpu,cpu"})
     # then neither another platform nor a missing libtpu makes it one that uses them.
@@ -76,7 +77,7 @@ def test_the_metadata_server_is_asked_only_where_tpus_are_used(monkeypatch, tmp_
 
 
 def test_without_a_tpu_nothing_is_asked(monkeypatch, tmp_path):
-    monkeypatch.setattr(cluster, "DEVICES", tmp_path)
+    monkeypatch.setattr(platforms, "ROOT", tmp_path)
     monkeypatch.setattr(cluster, "metadata", lambda *_: pytest.fail("asked the metadata server"))
     monkeypatch.setattr(cluster.os, "environ", {"TPU_WORKER_HOSTNAMES": "a,b"})
     assert not cluster.launched_together()
