@@ -30,7 +30,8 @@ from alphamed_jax.config_io import flag_names, parse_flags
 from alphamed_jax.errors import UserError, command, nearest
 from alphamed_jax.model.attend import choose_attention
 from alphamed_jax.model.llama import count_parameters
-from alphamed_jax.model.mesh import make_mesh, parse_mesh
+from alphamed_jax.model.mesh import check_heads, make_mesh, parse_mesh
+from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.rollout import bucket
 from alphamed_jax.rl.score import Compute
 from alphamed_jax.run import distributed, platforms
@@ -44,6 +45,8 @@ def say(text: str) -> None:
 def bench(config: BenchConfig) -> dict[str, Any]:
     """Run the workload and return what is printed."""
     mesh = make_mesh(config.mesh)
+    check_micro_batch(config.train.update.micro_batch, mesh)
+    check_heads(config.model.num_heads, config.model.num_kv_heads, mesh)
     learner, state = make_learner(config, mesh)
     parameters = count_parameters(config.model)
     say(f"{parameters / 1e6:.1f} M parameters, {config.dtype}, mesh {config.mesh}")

@@ -14,7 +14,15 @@ from typing import Literal
 
 import yaml
 
-from alphamed_jax.config_io import flag_names, parse_flags, read_section, read_yaml
+from alphamed_jax import run_folder
+from alphamed_jax.config_io import (
+    flag_names,
+    is_unset,
+    parse_flags,
+    read_section,
+    read_yaml,
+    user_path,
+)
 from alphamed_jax.errors import UserError, nearest
 
 QUICKSTART = Path(__file__).parent / "quickstart" / "config.yaml"
@@ -108,13 +116,13 @@ class LossConfig:
     clip_high: float = 0.2
     """Ratios above 1 + clip_high get no gradient where the advantage is positive."""
     dual_clip: float | None = None
-    """Bound, above 1, on ratio where the advantage is negative; none: no bound."""
+    """Bound, above 1, on ratio where the advantage is negative; null: no bound."""
     ratio: Literal["token", "sequence"] = "token"
     """sequence: one length-normalised importance ratio per response (GSPO)."""
     aggregation: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
     """constant: sum over tokens / (sequences x constant_length), as Dr. GRPO."""
     constant_length: int | None = None
-    """Divisor of `constant`; none takes rollout.max_new_tokens."""
+    """Divisor of `constant`; null takes rollout.max_new_tokens."""
     kl_coef: float = 0.0
     """0 keeps no reference weights: with a rule for a reward there is no model to be hacked."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
@@ -240,7 +248,7 @@ class Config:
     data_revisions: tuple[str, ...] = ()
     """NAME=REVISION: branch, tag or commit of a source that comes from the hub; else its newest."""
     output: str | None = None
-    """Folder of the run; default runs/<config name>."""
+    """Folder of the run; null: runs/<config name>."""
     mesh: str = "auto"
     """FSDPxTENSOR or REPLICAxFSDPxTENSOR, as 8x8; a CPU machine simulates the devices."""
     steps: int = 300
@@ -251,7 +259,7 @@ class Config:
     """Steps between checkpoints; the last step is always kept."""
     checkpoints: str | None = None
     """Where they lie: a folder or gs://BUCKET/FOLDER that all processes reach; nothing else has to
-    be shared. None: the folder `checkpoints` of the output."""
+    be shared. null: the folder `checkpoints` of the output."""
     coordinator: str | None = None
     """host:port of process 0, where TPU pod or Slurm do not tell."""
     num_processes: int | None = None
@@ -272,6 +280,9 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self):
+        for name in ("config", "model", "output", "checkpoints", "compilation_cache"):
+            if text := getattr(self, name):
+                object.__setattr__(self, name, user_path(text, name))
         for name in ("steps", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: expected at least 1.")
@@ -299,8 +310,10 @@ class Config:
                 raise UserError(
                     f"checkpoints is {self.checkpoints}: expected a folder or gs://BUCKET/FOLDER."
                 )
-        if not self.compilation_cache:
-            raise UserError("compilation_cache is empty: it is auto, a folder, or off.")
+        if not self.compilation_cache or is_unset(self.compilation_cache):
+            raise UserError(
+                f"compilation_cache is {self.compilation_cache!r}: expected auto, a folder, or off."
+            )
 
     @property
     def name(self) -> str:
@@ -340,7 +353,6 @@ def load_config(path: Path | str) -> Config:
     """
     # The file that is read is its own name: `config` is no key of it.
     values = read_yaml(Path(path))
-    # YAML 1.1 reads off as False.
     if isinstance(values, dict) and values.get("compilation_cache") is False:
         values["compilation_cache"] = "off"
     read = read_section(values, Config, str(path), without=("config",))
@@ -364,6 +376,9 @@ def parse_config(argv: Sequence[str], program: str, description: str) -> Config:
       UserError: an unknown flag (with the nearest known one), a value that is not of its kind, or
         a bad configuration.
     """
+    for argument in argv:
+        if not argument.isprintable() and any("\ud800" <= c <= "\udfff" for c in argument):
+            raise UserError(f"{argument!a} is not UTF-8, and no file of the run could hold it.")
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config")
     first.add_argument("--model")
@@ -371,8 +386,8 @@ def parse_config(argv: Sequence[str], program: str, description: str) -> Config:
         given, _ = first.parse_known_args(argv)
     except argparse.ArgumentError as error:
         raise UserError(f"{error.argument_name}: {error.message}.") from None
-    if given.config:
-        base = load_config(given.config)
+    if given.config and not is_unset(given.config):
+        base = run_folder.at_home(load_config(user_path(given.config, "config")))
     elif given.model in (None, "quickstart"):
         base = load_config(QUICKSTART)
         base = dataclasses.replace(base, config=None)
@@ -386,4 +401,4 @@ def parse_config(argv: Sequence[str], program: str, description: str) -> Config:
     if unknown:
         flag = unknown[0].split("=")[0]
         raise UserError(f"unknown argument {unknown[0]!r}.{nearest(flag, flag_names(Config))}")
-    return config
+    return dataclasses.replace(config, config=base.config)  # also from where the run was started

@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import io
+import os
+import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -16,8 +18,21 @@ from alphamed_jax.errors import UserError, nearest
 T = TypeVar("T")
 
 
+UNSET = ("none", "null", "~")
+"""Words, in either case, for "not set"; files and flags take the same. We write null."""
+# YAML 1.1 reads 010 as 8, 1:30 as 90, and yes, no, on and off as booleans.
+_PLAIN_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_PLAIN_FLOAT = re.compile(
+    r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)", re.I
+)
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error; by default the last would win."""
+    """YAML in which a value is what it looks like.
+
+    A key that stands twice is an error, where by default the last would win; so are numbers in
+    other ways of writing than the usual. Only true and false are booleans.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -27,6 +42,34 @@ class _Loader(yaml.SafeLoader):
                     problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark
                 )
         return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """A number in decimal digits."""
+        whole = node.tag.endswith("int")
+        if not (_PLAIN_INT if whole else _PLAIN_FLOAT).fullmatch(node.value):
+            raise yaml.MarkedYAMLError(
+                problem=f"{node.value!r} is no plain number: write it in decimal digits, or in "
+                "quotes if it is text",
+                problem_mark=node.start_mark,
+            )
+        return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_number)
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, re.compile("true|false", re.I) if tag.endswith("bool") else pattern)
+        for tag, pattern in resolvers
+        if not tag.endswith("timestamp")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def is_unset(text: Any) -> bool:
+    """Whether a word stands for "not set"."""
+    return isinstance(text, str) and text.lower() in UNSET
 
 
 def read_yaml(path: Path) -> Any:
@@ -53,6 +96,8 @@ def _read_value(value: Any, kind: Any, file: str, key: str) -> Any:
     if origin is Literal:
         if value in options:
             return value
+        if "none" in options and (value is None or is_unset(value)):
+            return "none"
         expected = " | ".join(map(repr, options))
     elif origin is tuple:
         items = [value] if isinstance(value, str) else value
@@ -60,7 +105,7 @@ def _read_value(value: Any, kind: Any, file: str, key: str) -> Any:
             return tuple(items)
         expected = "a list of strings"
     elif type(None) in options:
-        if value is None:
+        if value is None or is_unset(value):
             return None
         kind = options[0]
         expected = f"{kind.__name__} or null"
@@ -70,7 +115,8 @@ def _read_value(value: Any, kind: Any, file: str, key: str) -> Any:
             return float(value)
     if isinstance(kind, type) and type(value) is kind:
         return value
-    raise UserError(f"{file}: {key}: expected {expected}, found {value!r}.")
+    hint = " Write true or false." if kind is bool else ""
+    raise UserError(f"{file}: {key}: expected {expected}, found {value!r}.{hint}")
 
 
 def read_section(
@@ -125,6 +171,7 @@ def parse_flags(
     Raises:
       UserError: a value that is not of its flag's kind. tyro frames its errors; ours are a line.
     """
+    argv = _spelt_alike(argv, type(base))
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -133,7 +180,7 @@ def parse_flags(
                 prog=program,
                 description=description,
                 default=base,
-                args=list(argv),
+                args=argv,
                 return_unknown_args=True,
             )
     except SystemExit as stop:
@@ -144,10 +191,59 @@ def parse_flags(
     raise UserError(f"{' '.join(lines[:end])} (see {program} --help)")
 
 
-def flag_names(kind: Any, prefix: str = "--") -> list[str]:
-    """Every flag of a dataclass tree, as --rollout.group-size."""
-    names = []
+def _spelt_alike(argv: Sequence[str], kind: Any) -> list[str]:
+    """The arguments with every word for "not set" as tyro has it, after flags that may be unset."""
+    hints = dict(_flags(kind))
+    read: list[str] = []
+    unset = ""
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        if argument.startswith("--"):
+            unset = _unset_word(hints.get(name.replace("_", "-")))
+            if equals and unset and is_unset(value):
+                argument = f"{name}={unset}"
+        elif unset and is_unset(argument):
+            argument = unset
+        if not argument.startswith("--"):
+            unset = ""
+        read.append(argument)
+    return read
+
+
+def _unset_word(hint: Any) -> str:
+    """What tyro calls "not set" for a flag of this annotation; empty where it has to be set."""
+    options = typing.get_args(hint)
+    if type(None) in options:
+        return "None"
+    return "none" if "none" in options else ""
+
+
+def _flags(kind: Any, prefix: str = "--") -> Iterator[tuple[str, Any]]:
+    """Every flag of a dataclass tree with its annotation."""
     for name, hint in typing.get_type_hints(kind).items():
         flag = prefix + name.replace("_", "-")
-        names += flag_names(hint, flag + ".") if dataclasses.is_dataclass(hint) else [flag]
-    return names
+        if dataclasses.is_dataclass(hint):
+            yield from _flags(hint, flag + ".")
+        else:
+            yield flag, hint
+
+
+def user_path(text: str, key: str) -> str:
+    """A path setting with `~` as the user's home, as a shell has it.
+
+    Raises:
+      UserError: it is another user's home, and there is no such user.
+    """
+    # Path would take ./~ for ~.
+    path = text if "://" in text else os.path.expanduser(text)  # noqa: PTH111
+    if path.startswith("~"):
+        raise UserError(
+            f"{key} is {text}: there is no home folder of {path.split('/')[0]}; write the path "
+            "out, or ./~ for a folder of that name."
+        )
+    return path
+
+
+def flag_names(kind: Any) -> list[str]:
+    """Every flag of a dataclass tree, as --rollout.group-size."""
+    return [name for name, _ in _flags(kind)]

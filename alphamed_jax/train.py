@@ -30,6 +30,7 @@ from alphamed_jax.model.llama import Params, count_parameters
 from alphamed_jax.model.mesh import check_heads, make_mesh, parse_mesh
 from alphamed_jax.planning.here import memory_line
 from alphamed_jax.report import write_report
+from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.heldout import evaluate
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.rollout import bucket
@@ -82,6 +83,7 @@ def prepare(config: Config) -> Run:
     """Check all input before anything is written: mesh, model, tokenizer, questions, prompts."""
     check_prompt(config.prompt)
     mesh = make_mesh(config.mesh)
+    check_micro_batch(config.update.micro_batch, mesh)
     weights = hf.locate(config.model)
     model = hf.inspect(weights)
     check_heads(model.num_heads, model.num_kv_heads, mesh)
@@ -185,7 +187,8 @@ def train(config: Config, console: Console, peers: Peers | None = None) -> None:
                 held.enter_context(only_one(config.folder, "--output"))
                 record.check_folder(config.folder, config)  # as nobody else can change it now
         if distributed.of_main(finished):
-            console.print(f"{config.folder} is finished: all {config.steps} steps are done.")
+            done = f"{config.folder} is finished: all {config.steps} steps are done."
+            console.print(done, markup=False)
             return
         storage.make_shared(config.checkpoint_folder)
         if config.checkpoints and distributed.is_main() and not storage.is_url(config.checkpoints):
@@ -204,9 +207,8 @@ def train(config: Config, console: Console, peers: Peers | None = None) -> None:
         if distributed.is_main():
             write_record(run, time.perf_counter() - began, programs.first)
             write_report(config.folder)
-        console.print(
-            f"finished {step} steps in {time.perf_counter() - began:.0f} s: {config.folder}"
-        )
+        took = time.perf_counter() - began
+        console.print(f"finished {step} steps in {took:.0f} s: {config.folder}", markup=False)
 
 
 def restore_logs(run: Run, saved: Checkpoints, step: int, console: Console) -> None:
@@ -234,7 +236,7 @@ def learn(
         _, reference = hf.load(run.weights, run.mesh, dtype=run.learner.settings.compute.dtype)
     seconds: list[float] = []
     with MetricsLog(config.folder, resume_step=step, enabled=distributed.is_main()) as log:
-        if step == 0:
+        if step == 0 and not stop.asked():
             assess(run, state.params, step, log, console)
         while step < config.steps and not stop.asked():
             peers.saved = saved.complete()
@@ -256,7 +258,7 @@ def learn(
             ):
                 console.print(f"  {given_up}")
             for warning in warnings_for(metrics):
-                console.print(f"  warning: {warning}", style="yellow")
+                console.print(f"  warning: {warning}", style="yellow", markup=False)
             if config.log.table_every and step % config.log.table_every == 0:
                 console.print(sample_table(samples, step=step))
             if step == config.steps or (config.eval.every and step % config.eval.every == 0):

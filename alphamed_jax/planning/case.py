@@ -2,10 +2,10 @@
 
 from alphamed_jax.compiled.arguments import Case, Workload, slots_of
 from alphamed_jax.config import Config
-from alphamed_jax.errors import UserError
 from alphamed_jax.model.llama import LlamaConfig
 from alphamed_jax.model.mesh import check_heads, data_rows
 from alphamed_jax.planning.devices import Devices
+from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.rollout import FIRST_CAPACITY, bucket
 from alphamed_jax.rl.step import make_settings
 
@@ -24,11 +24,7 @@ def case_for(
     """
     rollout, rows = config.rollout, data_rows(devices.mesh)
     check_heads(model.num_heads, model.num_kv_heads, devices.mesh)
-    if config.update.micro_batch < rows:
-        raise UserError(
-            f"update.micro_batch ({config.update.micro_batch}) is below the {rows} data rows of "
-            f"--mesh {devices.name}: each needs a sequence; raise it to a multiple of {rows}."
-        )
+    check_micro_batch(config.update.micro_batch, devices.mesh)
     prompts = -(-rollout.prompts // rows) * rows
     work = Workload(
         prompts=prompts,

@@ -4,14 +4,15 @@ Planned on the host from lengths and advantages, gathered on the devices.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from alphamed_jax.model.mesh import constrain, mesh_of, place
+from alphamed_jax.errors import UserError
+from alphamed_jax.model.mesh import constrain, data_rows, mesh_of, place
 from alphamed_jax.rl.rollout import Trajectories, bucket
 
 
@@ -63,6 +64,24 @@ class Plan(NamedTuple):
     tokens: int
     """Response tokens of the whole batch, those without signal included."""
     sequences: int
+
+
+def check_micro_batch(micro_batch: int, mesh: Any) -> None:
+    """Refuse micro-batches of fewer lanes than the mesh has data rows, before anything is loaded.
+
+    All other sizes that a mesh does not divide are filled up or kept whole on each device, but for
+    heads (see `mesh.check_heads`).
+
+    Raises:
+      UserError: there are fewer.
+    """
+    if micro_batch < (rows := data_rows(mesh)):
+        sizes = list(mesh.shape.values())
+        name = "x".join(map(str, sizes[1:] if sizes[0] == 1 else sizes))
+        raise UserError(
+            f"update.micro_batch ({micro_batch}) is below the {rows} data rows of --mesh {name}: "
+            f"each needs a sequence; raise it to a multiple of {rows}."
+        )
 
 
 def lane_counts(group_size: int, micro_batch: int, rows: int) -> list[int]:

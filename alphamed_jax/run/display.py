@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +22,8 @@ from alphamed_jax.run.metrics import Sample, wilson_interval
 # Reasons for which a row is left out that is in order.
 LEFT_OUT = ("official test", "also held out", "held-out questions not asked for")
 
+COLUMNS = 80
+"""Columns that the table of responses needs."""
 FILE_WIDTH = 140
 """Columns where the output is not a terminal."""
 
@@ -32,11 +34,14 @@ _INVISIBLE = re.compile(
 
 
 def make_console() -> Console:
-    """A console that never fails on a character the output cannot encode."""
+    """A console that never fails on a character the output cannot encode.
+
+    It takes text as it is: brackets in a path or a name are no markup.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     width = None if sys.stdout.isatty() else FILE_WIDTH
-    return Console(width=width, highlight=False)
+    return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def facts_panel(title: str, facts: Mapping[str, str]) -> Panel:
@@ -228,25 +233,46 @@ def evaluation_line(result: Mapping[str, Any]) -> str:
     return " | ".join(parts)
 
 
+class _Responses(Table):
+    """A table whose cells stand one below the other where its columns have no room."""
+
+    below: Sequence[RenderableType] = ()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width >= COLUMNS:
+            yield from super().__rich_console__(console, options)
+        else:
+            yield Group(*self.below)
+
+
 def sample_table(samples: Sequence[Sample], *, step: int | None = None) -> Table:
-    """Some responses beside what was read out of them; long text loses its middle."""
+    """Some responses beside what was read out of them; long text loses its middle.
+
+    On a terminal of less than 80 columns they stand one below the other.
+    """
     title = "responses" if step is None else f"responses of step {step}"
-    table = Table(title=title, title_justify="left", show_lines=True)
+    table = _Responses(title=title, title_justify="left", show_lines=True)
     table.add_column("end of prompt", ratio=3, overflow="fold")
     table.add_column("response", ratio=5, overflow="fold")
     table.add_column("extracted", no_wrap=True)
     for name in ("gold", "reward", "advantage"):
         table.add_column(name, no_wrap=True, justify="right")
+    below: list[RenderableType] = [Text(title, style="italic")]
     for sample in samples:
         right = sample.extracted is not None and sample.extracted == sample.answer
-        table.add_row(
+        cells = [
             Text(shorten_start(visible(sample.prompt.strip()), 160)),
             Text(shorten_middle(visible(sample.response.strip()), 400)),
             Text(sample.extracted or f"- ({sample.reason})", style="green" if right else "red"),
             Text(sample.answer),
             Text(f"{sample.reward:g}"),
             Text(f"{sample.advantage:+.2f}"),
-        )
+        ]
+        table.add_row(*cells)
+        for column, cell in zip(table.columns, cells, strict=True):
+            below.append(Text.assemble((f"{column.header}: ", "bold"), cell, overflow="fold"))
+        below.append(Text())
+    table.below = below
     return table
 
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+from jax._src.lib import xla_client
 from jax._src.xla_bridge import backends_are_initialized
-from jaxlib import xla_client
 
 from alphamed_jax.errors import UserError
 

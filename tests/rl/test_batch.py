@@ -3,10 +3,19 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import mesh_like
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alphamed_jax.rl.batch import fill_lanes, gather, lane_counts, lane_sources, plan
+from alphamed_jax.errors import UserError
+from alphamed_jax.rl.batch import (
+    check_micro_batch,
+    fill_lanes,
+    gather,
+    lane_counts,
+    lane_sources,
+    plan,
+)
 from alphamed_jax.rl.rollout import Trajectories, bucket
 
 GROUP = 4
@@ -248,3 +257,14 @@ def test_gather_brings_each_response_with_its_own_prompt_and_advantage(
             if in_lanes is not None:
                 start = layout.starts[m, p, g]
                 np.testing.assert_array_equal(in_lanes[start : start + length], expected)
+
+
+def test_a_micro_batch_without_a_lane_for_each_data_row_is_refused_by_mesh_and_number():
+    check_micro_batch(8, mesh_like("8x1"))
+    check_micro_batch(4, mesh_like("2x2x2"))
+    with pytest.raises(
+        UserError, match=r"micro_batch \(4\) is below the 8 data rows of --mesh 8x1:"
+    ):
+        check_micro_batch(4, mesh_like("8x1"))
+    with pytest.raises(UserError, match=r"\(3\) is below the 4 data rows of --mesh 2x2x2:"):
+        check_micro_batch(3, mesh_like("2x2x2"))

@@ -18,6 +18,7 @@ from alphamed_jax.run.display import (
     evaluation_line,
     facts_panel,
     first_step_line,
+    make_console,
     progress_line,
     question_lines,
     sample_table,
@@ -323,3 +324,22 @@ def test_output_that_cannot_encode_a_character_does_not_stop_a_run():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == r"\u2265 5 \xb5g \u2192 B"
+
+
+@pytest.mark.parametrize("width", [40, 60, 79, 80, FILE_WIDTH])
+def test_prompt_and_response_are_shown_at_every_width(width):
+    text = shown(sample_table([sample()], step=7), width=width)
+    words = " ".join(text.split())
+    for part in ("responses of step 7", "Which", "drug?", "It is B.", "\\boxed{B}"):
+        assert part in words
+    assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize("text", ["[/x]", "[red]", ":smile:", "[link=a]b[/link]"])
+def test_brackets_in_text_of_others_are_text(text, capsys):
+    make_console().print(f"runs/{text}")
+    assert capsys.readouterr().out == f"runs/{text}\n"
+    table = shown(sample_table([sample(prompt=text, response=text, answer="A")]), width=40)
+    panel = shown(facts_panel(text, {"output": text}))
+    assert table.count(text) == 2
+    assert panel.count(text) == 2
