@@ -104,7 +104,7 @@ def prepare(config: Config) -> Run:
         automaton=AnswerAutomaton.from_tokenizer(
             tokenizer, inside_thought=begins_inside_thought(tokenizer, config.prompt)
         ),
-        stop_ids=stop_ids(weights, tokenizer),
+        stop_ids=stop_ids(weights, tokenizer, model.vocab_size),
         key=jax.random.key(config.seed),
         prompt_width=bucket(max(len(question.tokens) for question in (*train, *heldout))),
     )

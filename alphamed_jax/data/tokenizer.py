@@ -31,46 +31,83 @@ def load_tokenizer(folder_or_hub_id: str | Path) -> Any:
             "Copy it from the model it belongs to."
         )
     try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # the backends raise bare exceptions for a file they cannot parse
         reason = str(error).strip().split("\n")[0]
         raise UserError(
             f"{source}: the tokenizer cannot be loaded ({reason}). Expected a Hugging Face folder "
             "or hub id with tokenizer.json or tokenizer.model, without code of its own."
         ) from error
+    if (
+        _begins_by_default(folder)
+        and tokenizer.bos_token
+        and not getattr(tokenizer, "add_bos_token", True)
+    ):
+        tokenizer.add_bos_token = True
+    return tokenizer
 
 
-def stop_ids(folder_or_hub_id_dir: Path, tokenizer: Any) -> tuple[int, ...]:
-    """Ids that end a response, in the order given: Llama-3.1-Instruct has three.
+def _begins_by_default(folder: Path) -> bool:
+    """Whether begin-of-sequence belongs in front though nothing in the folder says so.
 
-    Taken from generation_config.json, else config.json, else the tokenizer.
+    A `tokenizer.model` alone does not say. transformers 4 puts it there, as Llama 2 was trained;
+    transformers 5 leaves it out unless tokenizer_config.json has `add_bos_token`.
+    """
+    if (folder / "tokenizer.json").is_file() or not (folder / "tokenizer.model").is_file():
+        return False
+    file = folder / "tokenizer_config.json"
+    said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return said.get("add_bos_token") is None
+
+
+def stop_ids(folder: Path, tokenizer: Any, vocab_size: int | None = None) -> tuple[int, ...]:
+    """Ids that end a response: Llama-3.1-Instruct has three.
+
+    The union of generation_config.json, config.json and the tokenizer, in this order. None of them
+    can be believed alone: Llama-3-Instruct as released lists the end of a text where its turns end
+    with another token, and fine-tunes of Qwen2.5 name the new end in the tokenizer only.
+
+    Args:
+      folder: of the model.
+      vocab_size: rows of the embedding; an id beyond them is refused.
 
     Raises:
-      UserError: none of the three names one, or a file holds something else than ids.
+      UserError: none of the three names one, or a file holds something else than ids of the model.
     """
+    found: list[int] = []
     for name in ("generation_config.json", "config.json"):
-        file = folder_or_hub_id_dir / name
-        if not file.is_file():
-            continue
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{file}: not valid JSON ({error}); copy the file again.") from error
-        found = content.get("eos_token_id") if isinstance(content, dict) else None
-        if found is None:
-            continue
-        ids = found if isinstance(found, list) else [found]
-        if not ids or not all(type(token) is int and token >= 0 for token in ids):
-            raise UserError(
-                f"{file}: eos_token_id is {found!r}; expected a token id or a list of token ids."
-            )
-        return tuple(dict.fromkeys(ids))
-    if tokenizer.eos_token_id is None:
+        file = folder / name
+        ids = _listed_ends(file) if file.is_file() else []
+        for token in ids:
+            if vocab_size is not None and token >= vocab_size:
+                raise UserError(
+                    f"{file}: eos_token_id {token} is beyond the vocabulary of {vocab_size} ids; "
+                    "the file belongs to another model, or the id is mistyped."
+                )
+        found += ids
+    if tokenizer.eos_token_id is not None:
+        found.append(tokenizer.eos_token_id)
+    if not found:
         raise UserError(
-            f"{folder_or_hub_id_dir}: no token ends a response; give eos_token_id in "
-            "generation_config.json."
+            f"{folder}: no token ends a response; give eos_token_id in generation_config.json."
         )
-    return (tokenizer.eos_token_id,)
+    return tuple(dict.fromkeys(found))
+
+
+def _listed_ends(file: Path) -> list[int]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file}: not valid JSON ({error}); copy the file again.") from error
+    found = content.get("eos_token_id") if isinstance(content, dict) else None
+    if found is None:
+        return []
+    ids = found if isinstance(found, list) else [found]
+    if not ids or not all(type(token) is int and token >= 0 for token in ids):
+        raise UserError(
+            f"{file}: eos_token_id is {found!r}; expected a token id or a list of token ids."
+        )
+    return ids
 
 
 def known_tokens(tokenizer: Any, vocab_size: int) -> Bool[np.ndarray, "V"]:

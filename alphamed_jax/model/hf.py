@@ -37,6 +37,8 @@ from alphamed_jax.model.mesh import AnyMesh, check_heads, sharding, single_devic
 
 __all__ = ["abstract", "inspect", "load", "locate", "read_config", "save"]
 
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_BLOCK = 4096  # rows that are compared at once
 STORED_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
@@ -161,13 +163,31 @@ def _check(
             faults.append(f"{name} is stored as {view.get_dtype()} (expected {known})")
         else:  # a stacked leaf has one dtype: where its layers differ, one that holds both
             dtypes[tensor.key] = jnp.promote_types(dtypes.get(tensor.key, dtype), dtype).name
-    harmless = ("*.rotary_emb.inv_freq", *(["lm_head.weight"] if config.tie_embeddings else []))
+    harmless = ("*.rotary_emb.inv_freq", *([HEAD] if config.tie_embeddings else []))
     for name in sorted(stored.keys() - {tensor.name for tensor in wanted}):
         if not any(fnmatch.fnmatch(name, pattern) for pattern in harmless):
             faults.append(f"unexpected {name} {list(stored[name].get_slice(name).get_shape())}")
     if faults:
         raise UserError(f"{folder}: the weights do not fit {CONFIG}: {some(faults, '; ')}.")
+    if config.tie_embeddings and HEAD in stored and not _same(stored, EMBEDDING, HEAD):
+        raise UserError(
+            f"{folder}: {CONFIG} ties the head to the embedding (tie_word_embeddings), but "
+            f"{HEAD} is stored beside {EMBEDDING} with other values. Where the head was trained "
+            f'apart, set "tie_word_embeddings": false in {CONFIG}; otherwise take {HEAD} out.'
+        )
     return dtypes
+
+
+def _same(stored: dict[str, Any], first: str, second: str) -> bool:
+    """Whether two stored tensors [rows, width] hold the same values, compared block by block."""
+    a, b = (stored[name].get_slice(name) for name in (first, second))
+    if a.get_shape() != b.get_shape():
+        return False
+    rows = a.get_shape()[0]
+    blocks = (slice(at, min(at + _BLOCK, rows)) for at in range(0, rows, _BLOCK))
+    return all(
+        np.array_equal(*(view[block].astype(np.float32) for view in (a, b))) for block in blocks
+    )
 
 
 def _read(view: Any, tensor: Tensor, mesh: Mesh) -> jax.Array:

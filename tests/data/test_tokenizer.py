@@ -149,17 +149,18 @@ def test_an_unknown_hub_id_is_one_clear_line():
 @pytest.mark.parametrize(
     ("generation", "config", "expected"),
     [
-        ({"eos_token_id": [128001, 128008, 128009]}, {"eos_token_id": 5}, (128001, 128008, 128009)),
-        ({"eos_token_id": 7}, {"eos_token_id": [5, 6]}, (7,)),
-        ({"eos_token_id": [9, 2, 9]}, None, (9, 2)),
-        ({"eos_token_id": 0}, None, (0,)),
-        ({"temperature": 0.6}, {"eos_token_id": [5, 6]}, (5, 6)),
-        (None, {"eos_token_id": 5}, (5,)),
+        ({"eos_token_id": [301, 308, 309]}, {"eos_token_id": 5}, (301, 308, 309, 5, 1)),
+        ({"eos_token_id": 7}, {"eos_token_id": [5, 6]}, (7, 5, 6, 1)),
+        ({"eos_token_id": [9, 2, 9]}, None, (9, 2, 1)),
+        ({"eos_token_id": 0}, None, (0, 1)),
+        ({"eos_token_id": 1}, {"eos_token_id": 1}, (1,)),
+        ({"temperature": 0.6}, {"eos_token_id": [5, 6]}, (5, 6, 1)),
+        (None, {"eos_token_id": 5}, (5, 1)),
         (None, {"eos_token_id": None}, (1,)),
         (None, None, (1,)),
     ],
 )
-def test_stop_ids_come_from_the_first_place_that_names_them(
+def test_stop_ids_are_those_of_all_places_that_name_some(
     bpe, tmp_path, generation, config, expected
 ):
     for name, content in (("generation_config", generation), ("config", config)):
@@ -174,6 +175,40 @@ def test_stop_ids_that_are_no_ids_are_refused_with_the_file(bpe, tmp_path, found
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": found}))
     with pytest.raises(UserError, match=r"generation_config\.json: eos_token_id"):
         stop_ids(tmp_path, bpe)
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+def test_a_stop_id_beyond_the_vocabulary_is_refused_with_the_file(bpe, tmp_path, name):
+    (tmp_path / name).write_text(json.dumps({"eos_token_id": [7, 504]}))
+    assert 504 in stop_ids(tmp_path, bpe, vocab_size=505)
+    with pytest.raises(UserError, match=rf"{name}: eos_token_id 504 is beyond .* of 504 ids"):
+        stop_ids(tmp_path, bpe, vocab_size=504)
+
+
+@pytest.mark.parametrize(
+    ("settings", "begins"),
+    [
+        (None, True),
+        ({"tokenizer_class": "LlamaTokenizer"}, True),
+        ({"tokenizer_class": "LlamaTokenizer", "add_bos_token": None}, True),
+        ({"tokenizer_class": "LlamaTokenizer", "add_bos_token": True}, True),
+        ({"tokenizer_class": "LlamaTokenizer", "add_bos_token": False}, False),
+    ],
+)
+def test_a_sentencepiece_model_alone_begins_a_sequence(tmp_path, settings, begins):
+    folder = llama2_folder(tmp_path)
+    (folder / "tokenizer_config.json").unlink()
+    if settings is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = load_tokenizer(folder)
+    ids = tokenizer("Fever")["input_ids"]
+    assert (ids[0] == tokenizer.bos_token_id) == begins
+    assert ids.count(tokenizer.bos_token_id) == int(begins)
+
+
+def test_a_saved_tokenizer_keeps_its_word_about_the_beginning(bpe, tmp_path):
+    bpe.save_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path)("Fever")["input_ids"] == bpe("Fever")["input_ids"]
 
 
 def test_a_model_that_nothing_ends_is_refused(tmp_path):

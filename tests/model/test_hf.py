@@ -92,12 +92,25 @@ def test_stored_precision_wins_over_the_one_in_config_json(tmp_path):
 
 def test_tensors_known_to_be_harmless_are_ignored(tmp_path):
     config = CONFIG | {"tie_word_embeddings": True}
+    weights = random_tensors(config)
     extra = {
-        "lm_head.weight": np.zeros((48, 32), np.float32),
+        "lm_head.weight": weights["model.embed_tokens.weight"].copy(),
         "model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(3, np.float32),
     }
-    write_folder(tmp_path, config, random_tensors(config) | extra)
+    write_folder(tmp_path, config, weights | extra)
     assert "head" not in hf.load(tmp_path)[1]
+
+
+@pytest.mark.parametrize("rows", [47, 48])
+@pytest.mark.parametrize("read", [hf.inspect, hf.load])
+def test_a_head_of_its_own_in_a_tied_configuration_is_refused(tmp_path, read, rows):
+    config = CONFIG | {"tie_word_embeddings": True}
+    weights = random_tensors(config)
+    head = weights["model.embed_tokens.weight"].copy()[:rows]
+    head[46, 0] += 1
+    write_folder(tmp_path, config, weights | {"lm_head.weight": head})
+    with pytest.raises(UserError, match=r"ties the head .* with other values.*false"):
+        read(tmp_path)
 
 
 def test_the_host_holds_one_tensor_at_a_time(tmp_path):
