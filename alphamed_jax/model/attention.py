@@ -4,9 +4,13 @@ Letters: B rows, P prompts, G rollouts per prompt, T queries, S keys, K key/valu
 Q queries per key/value head (N = K·Q), H head width. Scores and softmax are float32.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from alphamed_jax.model.numerics import exact
 
 # A large negative score instead of -inf: a row that sees no key stays finite.
 MASKED = -1e30
@@ -21,10 +25,11 @@ def causal(
     """Grouped-query attention under `mask` (True: the query sees the key)."""
     batch, queries, heads, width = q.shape
     q = q.reshape(batch, queries, k.shape[1], -1, width)
-    scores = jnp.einsum("btkqh,bksh->bkqts", q, k, preferred_element_type=jnp.float32)
+    product = functools.partial(jnp.einsum, precision=exact(q.dtype))
+    scores = product("btkqh,bksh->bkqts", q, k, preferred_element_type=jnp.float32)
     scores = jnp.where(mask[:, None, None], scores * width**-0.5, MASKED)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bkqts,bksh->btkqh", weights, v).reshape(batch, queries, heads, width)
+    return product("bkqts,bksh->btkqh", weights, v).reshape(batch, queries, heads, width)
 
 
 def shared(
@@ -46,20 +51,23 @@ def shared(
         prompts, group, queries, prompt_k.shape[1], -1, width
     )
     f32 = jnp.float32
-    to_prompt = jnp.einsum("pgtkqh,pksh->pkqgts", q, prompt_k, preferred_element_type=f32)
+    product = functools.partial(jnp.einsum, precision=exact(q.dtype))
+    to_prompt = product("pgtkqh,pksh->pkqgts", q, prompt_k, preferred_element_type=f32)
     to_prompt = jnp.where(prompt_mask[:, None, None, None, None], to_prompt, MASKED)
-    to_own = jnp.einsum("pgtkqh,pgksh->pgkqts", q, own_k, preferred_element_type=f32)
+    to_own = product("pgtkqh,pgksh->pgkqts", q, own_k, preferred_element_type=f32)
     to_own = jnp.where(own_mask[:, :, None, None], to_own, MASKED)
     to_own = jnp.moveaxis(to_own, 1, 3)  # p k q g t s
     top = jnp.maximum(to_prompt.max(-1), to_own.max(-1))[..., None]
     top = jax.lax.stop_gradient(top)
     to_prompt, to_own = jnp.exp(to_prompt - top), jnp.exp(to_own - top)
     total = to_prompt.sum(-1) + to_own.sum(-1)
-    mixed = jnp.einsum("pkqgts,pksh->pgtkqh", to_prompt.astype(q.dtype), prompt_v) + jnp.einsum(
+    mixed = product("pkqgts,pksh->pgtkqh", to_prompt.astype(q.dtype), prompt_v) + product(
         "pkqgts,pgksh->pgtkqh", to_own.astype(q.dtype), own_v
     )
-    total = jnp.moveaxis(total, (3, 4), (1, 2))[..., None].astype(q.dtype)  # p g t k q 1
-    return (mixed / total).reshape(prompts, group, queries, heads, width)
+    total = jnp.moveaxis(total, (3, 4), (1, 2))[..., None]  # p g t k q 1
+    # Divided in float32: its gradient sums over the head's width.
+    mixed = (mixed.astype(f32) / total).astype(q.dtype)
+    return mixed.reshape(prompts, group, queries, heads, width)
 
 
 def shared_step(
@@ -93,7 +101,8 @@ def shared_step(
 
     def product(a: jax.Array, b: jax.Array) -> jax.Array:
         dims = (((3,), (2,)), ((0, 1), (0, 1)))
-        return jax.lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
+        wide = {"preferred_element_type": jnp.float32, "precision": exact(q.dtype)}
+        return jax.lax.dot_general(a, b, dims, **wide)
 
     def turned(x: jax.Array) -> jax.Array:
         return jnp.swapaxes(x, 2, 3)

@@ -66,11 +66,21 @@ def lanes(
     mask = jax.lax.collapse(jnp.concatenate(list(wide), axis=3), 0, 2)[:, None]
 
     def beside(prompt, own):
-        copies = jnp.broadcast_to(prompt[:, None], (prompts, count, *prompt.shape[1:]))
-        return jax.lax.collapse(jnp.concatenate([copies, own], axis=2), 0, 2)
+        return jax.lax.collapse(jnp.concatenate([copied(prompt, count), own], axis=2), 0, 2)
 
     k, v = beside(prompt_k, own_k), beside(prompt_v, own_v)
     return _attend(jax.lax.collapse(q, 0, 2), k, v, mask, by_xla).reshape(q.shape)
+
+
+def copied(x: Float[Array, "P S K H"], count: int) -> Float[Array, "P n S K H"]:
+    """A copy for each of n lanes. Cast there and back: their gradients add up in float32."""
+    wide = jnp.broadcast_to(x.astype(jnp.float32)[:, None], (len(x), count, *x.shape[1:]))
+    return wide.astype(x.dtype)
+
+
+def repeated(x: Float[Array, "B S K H"], copies: int) -> jax.Array:
+    """Each head several times, side by side; gradients add up as those of `copied`."""
+    return jnp.repeat(x.astype(jnp.float32), copies, axis=2).astype(x.dtype)
 
 
 def _attend(
@@ -87,7 +97,7 @@ def _attend(
     mesh = jax.sharding.get_abstract_mesh()
     tensor = 1 if mesh.empty else mesh.shape["tensor"]
     copies = max(1, tensor // k.shape[2])
-    k, v = (jnp.repeat(x, copies, axis=2) if copies > 1 else x for x in (k, v))
+    k, v = (repeated(x, copies) if copies > 1 else x for x in (k, v))
     q, k, v = (constrain(x, "batch", None, "heads", None) for x in (q, k, v))
     if mask is not None:
         mask = constrain(mask, "batch", None, None, None)

@@ -22,6 +22,15 @@ from jaxtyping import Array, Float, Int
 
 from alphamed_jax.model import attention
 from alphamed_jax.model.mesh import constrain
+from alphamed_jax.model.numerics import (
+    add_bias,
+    exact,
+    gated,
+    look_up,
+    project,
+    project_rows,
+    rms_norm,
+)
 
 Params = dict[str, Any]
 Remat = str  # "none" | "layer" | "dots"
@@ -145,49 +154,6 @@ def rotate(x: Float[Array, "*B T heads H"], rope: tuple[jax.Array, jax.Array]) -
     return rotated.astype(x.dtype)
 
 
-@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=2)
-def rms_norm(x: Float[Array, "*B D"], scale: Float[Array, "D"], eps: float) -> jax.Array:
-    """Root-mean-square norm in float32, scaled in the dtype of `x`."""
-    wide = x.astype(jnp.float32)
-    wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
-    return wide.astype(x.dtype) * scale.astype(x.dtype)
-
-
-@functools.partial(jax.checkpoint, prevent_cse=False)
-def gated(gate: Float[Array, "*B F"], up: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
-    """SiLU of `gate` times `up`. The backward pass keeps these two and computes the rest again."""
-    return jax.nn.silu(gate) * up
-
-
-@jax.custom_vjp
-def project(x: Float[Array, "*B I"], weight: Float[Array, "I *O"]) -> jax.Array:
-    """`x` times a weight, summed over the last axis of `x`: [*B *O].
-
-    The weight's gradient is written as x^T dy. JAX would form (dy^T x)^T, which turns dy, and
-    XLA for CPUs then computes dy anew in the turned order, at a multiple of the price.
-    """
-    return jnp.tensordot(x, weight, 1)
-
-
-def _project_backward(residuals, dy):
-    x, weight = residuals
-    batch, out = tuple(range(x.ndim - 1)), tuple(range(x.ndim - 1, dy.ndim))
-    dx = jax.lax.dot_general(dy, weight, ((out, tuple(range(1, weight.ndim))), ((), ())))
-    return dx, jax.lax.dot_general(x, dy, ((batch, batch), ((), ())))
-
-
-project.defvjp(lambda x, weight: (jnp.tensordot(x, weight, 1), (x, weight)), _project_backward)
-
-
-def project_rows(x: Float[Array, "*B I"], weight: Float[Array, "O I"]) -> Float[Array, "*B O"]:
-    """`x` times a weight that is stored output-major, for decoding.
-
-    With few rows on a CPU this is about twice as fast: the product reads the weight row by row,
-    as its left factor, instead of packing it first.
-    """
-    return jnp.moveaxis(jnp.tensordot(weight, x, ((1,), (x.ndim - 1,))), 0, -1)
-
-
 class Layer(nnx.Module):
     """One transformer block: attention and gated feed-forward, each with its residual.
 
@@ -250,7 +216,11 @@ class Layer(nnx.Module):
         k = heads(h, self.k[...], config.num_kv_heads)
         v = heads(h, self.v[...], config.num_kv_heads)
         if config.qkv_bias:
-            q, k, v = q + self.q_bias[...], k + self.k_bias[...], v + self.v_bias[...]
+            q, k, v = (
+                add_bias(q, self.q_bias[...]),
+                add_bias(k, self.k_bias[...]),
+                add_bias(v, self.v_bias[...]),
+            )
         q, k = rotate(q, rope), rotate(k, rope)
         mixed = pin(attend(q, k, v).reshape(*x.shape[:-1], -1), None, "heads")
         if output_major:
@@ -268,8 +238,9 @@ class Layer(nnx.Module):
             return project(gated(project(h, gate), project(h, up)), down)
         # The wide activations stay [F ..]: turning them costs more than the products' difference.
         h = jnp.moveaxis(h, -1, 0)
-        wide = gated(jnp.tensordot(gate, h, 1), jnp.tensordot(up, h, 1))
-        return jnp.moveaxis(jnp.tensordot(down, wide, 1), 0, -1)
+        product = functools.partial(jnp.tensordot, axes=1, precision=exact(h.dtype))
+        wide = gated(product(gate, h), product(up, h))
+        return jnp.moveaxis(product(down, wide), 0, -1)
 
 
 @functools.cache
@@ -337,16 +308,22 @@ def output_major(config: LlamaConfig, layer_params: Params) -> Params:
     }
 
 
+def head_weights(config: LlamaConfig, params: Params) -> Params:
+    """The one weight that `unembed` needs, by its name."""
+    name = "embed" if config.tie_embeddings else "head"
+    return {name: params[name]}
+
+
 def gathered_head(config: LlamaConfig, params: Params, dtype: Any, sharded: bool = False) -> Params:
     """What `unembed` needs, cast to `dtype` and gathered as by `gathered`."""
-    name = "embed" if config.tie_embeddings else "head"
+    ((name, weight),) = head_weights(config, params).items()
     axes = weights(config)[name][1]
-    return {name: constrain(params[name].astype(dtype), *axes_in_use(axes, sharded))}
+    return {name: constrain(weight.astype(dtype), *axes_in_use(axes, sharded))}
 
 
 def embed(config: LlamaConfig, params: Params, tokens: Int[Array, "*B T"], dtype: Any) -> jax.Array:
     """Token embeddings [.. T D]."""
-    return params["embed"].astype(dtype)[tokens]
+    return look_up(params["embed"], tokens, dtype)
 
 
 def run_layers(
@@ -386,7 +363,9 @@ def unembed(config: LlamaConfig, params: Params, x: Float[Array, "*B D"]) -> Flo
         head, equation = params["embed"], "...d,vd->...v"
     else:
         head, equation = params["head"], "...d,dv->...v"
-    return jnp.einsum(equation, x, head.astype(x.dtype), preferred_element_type=jnp.float32)
+    head = head.astype(x.dtype)
+    wide = {"preferred_element_type": jnp.float32, "precision": exact(x.dtype)}
+    return jnp.einsum(equation, x, head, **wide)
 
 
 def logits(

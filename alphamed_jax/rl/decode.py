@@ -20,6 +20,7 @@ from alphamed_jax.model import attention, llama
 from alphamed_jax.model.attend import DENSE, Attention, over_prompts
 from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import constrain
+from alphamed_jax.model.numerics import exact
 from alphamed_jax.rl.distribution import Sampling, draw
 from alphamed_jax.rl.layout import Layout
 
@@ -222,7 +223,8 @@ def _sample(
         rows = constrain(rows, None, "embed")
     if layout.output_major:
         head = layout.weights["embed" if config.tie_embeddings else "head"]
-        logits = constrain((head @ rows.T).astype(jnp.float32), "vocab", "batch")
+        wide = {"preferred_element_type": jnp.float32, "precision": exact(rows.dtype)}
+        logits = constrain(jnp.matmul(head, rows.T, **wide), "vocab", "batch")
     else:
         logits = constrain(llama.unembed(config, layout.weights, rows), "batch", "vocab")
     noise = jax.vmap(jax.random.fold_in)(keys.reshape(-1), tokens_before.reshape(-1))

@@ -14,9 +14,10 @@ from jaxtyping import Array, Float, Int
 from alphamed_jax.model import llama
 from alphamed_jax.model.attend import DENSE, Attention, with_lanes
 from alphamed_jax.model.llama import LlamaConfig, Params
-from alphamed_jax.model.mesh import constrain, context_data_rows
+from alphamed_jax.model.mesh import context_data_rows
 from alphamed_jax.rl.batch import GroupBatch
-from alphamed_jax.rl.distribution import Sampling, logprobs_and_entropy
+from alphamed_jax.rl.chunks import chunk_length, chunked_logprobs
+from alphamed_jax.rl.distribution import Sampling
 
 
 class Compute(NamedTuple):
@@ -27,12 +28,6 @@ class Compute(NamedTuple):
     logits_chunk: int = 2048
     """Tokens per data row of the mesh whose logits exist at once."""
     attention: Attention = DENSE
-
-
-def chunk_length(tokens_per_position: int, length: int, limit: int) -> int:
-    """The longest divisor of `length` that keeps a chunk within `limit` tokens (at least 1)."""
-    divisors = [d for d in range(1, length + 1) if length % d == 0]
-    return max(d for d in divisors if d == 1 or d * tokens_per_position <= limit)
 
 
 def batch_logprobs(
@@ -99,22 +94,11 @@ def lane_logprobs(
     last = jnp.take_along_axis(x, (prompt_lengths - 1)[:, None, None], axis=1)[:, :, None]
     own = x[:, prompt_width:].reshape(prompts, lanes, length, -1)
     before = jnp.concatenate([own[:, :, :1], own[:, :, :-1]], axis=2)
-    predictors = jnp.where(place[..., None] == 0, last, before)
+    # The prompt's last token predicts many: cast there and back, its gradient adds up in float32.
+    wide = jnp.broadcast_to(last.astype(jnp.float32), own.shape).astype(own.dtype)
+    predictors = jnp.where(place[..., None] == 0, wide, before)
 
-    head = llama.gathered_head(config, params, compute.dtype)
     here = -(-prompts // context_data_rows())
     chunk = chunk_length(here * lanes, length, compute.logits_chunk)
-
-    @jax.checkpoint
-    def one_chunk(_, inputs):
-        hidden, targets = inputs
-        logits = constrain(llama.unembed(config, head, hidden), "batch", None, None, "vocab")
-        return None, logprobs_and_entropy(logits, targets, sampling)
-
-    def split(x):
-        parts = x.reshape(prompts, lanes, length // chunk, chunk, *x.shape[3:])
-        return jnp.moveaxis(parts, 2, 0)
-
-    _, pairs = jax.lax.scan(one_chunk, None, (split(predictors), split(tokens)))
-    logprobs, entropy = (jnp.moveaxis(x, 0, 2).reshape(tokens.shape) for x in pairs)
-    return logprobs, entropy
+    head = llama.head_weights(config, params)
+    return chunked_logprobs(config, sampling, chunk, head, predictors, tokens)
