@@ -23,7 +23,7 @@ from alphamed_jax.data.order import batch_indices
 from alphamed_jax.data.prompts import EncodedQuestion, check_prompt, encode_questions, render_prompt
 from alphamed_jax.data.sources import load_all
 from alphamed_jax.data.thought import begins_inside_thought
-from alphamed_jax.data.tokenizer import load_tokenizer, stop_ids
+from alphamed_jax.data.tokenizer import known_tokens, load_tokenizer, stop_ids
 from alphamed_jax.errors import UserError, command
 from alphamed_jax.model import hf
 from alphamed_jax.model.llama import Params, count_parameters
@@ -88,6 +88,7 @@ def prepare(config: Config) -> Run:
     model = hf.inspect(weights)
     check_heads(model.num_heads, model.num_kv_heads, mesh)
     tokenizer = load_tokenizer(weights)
+    known = known_tokens(tokenizer, model.vocab_size)
     questions = load_all(config.data, config.eval.questions, config.seed, config.data_revisions)
     train, too_long = encode_questions(tokenizer, questions.train, config.prompt)
     heldout, unasked = encode_questions(tokenizer, questions.heldout or (), config.prompt)
@@ -100,7 +101,7 @@ def prepare(config: Config) -> Run:
         )
     learner = Learner(
         config=config,
-        settings=make_settings(config, model, mesh.devices.flat[0].platform),
+        settings=make_settings(config, model, mesh.devices.flat[0].platform, known),
         automaton=AnswerAutomaton.from_tokenizer(
             tokenizer, inside_thought=begins_inside_thought(tokenizer, config.prompt)
         ),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 # A dropped token's logit. Finite, so that gradients of rows without signal stay finite.
@@ -21,11 +22,42 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    absent: tuple[tuple[int, int], ...] = ()
+    """Ranges (first, end) of ids without a token, as `absent_ids` gives them: embedding rows that
+    only fill up a table. They have no part in the distribution, whatever their logits."""
 
     @property
     def filtered(self) -> bool:
         """Whether any token can be dropped."""
         return self.top_k > 0 or self.top_p < 1.0
+
+
+def absent_ids(known: Bool[np.ndarray, "V"] | None) -> tuple[tuple[int, int], ...]:
+    """Ranges (first, end) of the ids that `known` says have no token; None: all have one.
+
+    Static, so that a program tells them by comparing ids: nothing is read, and a vocabulary that
+    is split over devices is no matter.
+
+    Raises:
+      ValueError: no id has a token.
+    """
+    if known is None:
+        return ()
+    if not np.any(known):
+        raise ValueError("no id has a token: nothing can be sampled.")
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], known, [True]]).astype(np.int8)))
+    return tuple((int(first), int(end)) for first, end in edges.reshape(-1, 2))
+
+
+def without_absent(
+    logits: Float[Array, "*n"], sampling: Sampling, vocabulary_axis: int = -1
+) -> Float[Array, "*n"]:
+    """Logits with those of ids without a token at -1e30, so that their gradient is zero."""
+    axis = vocabulary_axis % logits.ndim
+    for first, end in sampling.absent:
+        ids = jax.lax.broadcasted_iota(jnp.int32, logits.shape, axis)
+        logits = jnp.where((ids >= first) & (ids < end), DROPPED, logits)
+    return logits
 
 
 def _largest_threshold(keys: jax.Array, enough) -> jax.Array:
@@ -73,13 +105,15 @@ def shape_logits(
     logits: Float[Array, "*B V"],
     sampling: Sampling,
     always: Bool[Array, "*B V"] | None = None,
+    vocabulary_axis: int = -1,
 ) -> Float[Array, "*B V"]:
     """Logits of the sampled distribution: divided by the temperature, dropped tokens at -1e30.
 
-    `always` marks tokens that stay whatever the filters say: the trainer keeps the token that
-    was sampled, which a rounding difference could otherwise drop at the border.
+    Ids without a token are dropped first. `always` marks tokens that stay whatever the filters
+    say: the trainer keeps the token that was sampled, which a rounding difference could otherwise
+    drop at the border. Filters want the vocabulary last.
     """
-    logits = logits / sampling.temperature
+    logits = without_absent(logits / sampling.temperature, sampling, vocabulary_axis)
     if not sampling.filtered:
         return logits
     kept = kept_tokens(jax.lax.stop_gradient(logits), sampling)
@@ -147,9 +181,9 @@ def draw(
     """
     if vocabulary_first and sampling.filtered:
         logits, vocabulary_first = logits.T, False
-    logits = shape_logits(logits, sampling)
-    greedy = jnp.zeros(keys.shape, bool) if greedy is None else greedy
     axis = 0 if vocabulary_first else 1
+    logits = shape_logits(logits, sampling, vocabulary_axis=axis)
+    greedy = jnp.zeros(keys.shape, bool) if greedy is None else greedy
     vocabulary, rows = logits.shape[axis], keys.shape[0]
     width = block_width(vocabulary)
     below = logits - logits.max(axis, keepdims=True)

@@ -19,7 +19,7 @@ from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import data_rows, mesh_of, place, to_host
 from alphamed_jax.rl import decode as engine
 from alphamed_jax.rl.decode import Decoding, Pause, Prompts, Rows, prefill
-from alphamed_jax.rl.distribution import Sampling
+from alphamed_jax.rl.distribution import Sampling, absent_ids
 from alphamed_jax.rl.layout import Layout, decode_layout
 
 # Caches start this long and double: short responses are read from short caches.
@@ -172,6 +172,7 @@ def generate(
     slots: int | None = None,
     sharded: bool = False,
     prompt_width: int = 0,
+    known: Bool[np.ndarray, "V"] | None = None,
 ) -> Trajectories:
     """Sample `group_size` responses to each prompt on the mesh that `params` live on.
 
@@ -188,6 +189,8 @@ def generate(
         ends the next takes its place. None: all of them.
       sharded: without a `layout`, make one whose weights stay split over `fsdp`.
       prompt_width: pad prompts to this at least, so that batches share their programs.
+      known: which ids have a token, as `data.tokenizer.known_tokens` says; the others are never
+        sampled. None: all have one.
 
     Returns:
       Trajectories of the prompts given. Prompts are filled up to a whole number for each data row
@@ -202,7 +205,7 @@ def generate(
         prompts,
         group_size=group_size,
         max_new_tokens=max_new_tokens,
-        sampling=Sampling(temperature or 1.0, top_p, top_k),
+        sampling=Sampling(temperature or 1.0, top_p, top_k, absent_ids(known)),
         stop_ids=stop_ids,
         key=key,
         first_sequence=first_sequence,

@@ -17,11 +17,11 @@ from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import data_rows, mesh_of, place, to_host
 from alphamed_jax.rl.advantages import group_advantages
 from alphamed_jax.rl.batch import GroupBatch, Plan, gather, plan
-from alphamed_jax.rl.distribution import Sampling
+from alphamed_jax.rl.distribution import Sampling, absent_ids
 from alphamed_jax.rl.layout import Layout
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.reward import AnswerAutomaton
-from alphamed_jax.rl.rollout import Trajectories, generate, layout_for, slots_here
+from alphamed_jax.rl.rollout import Trajectories, layout_for, roll_out, slots_here
 from alphamed_jax.rl.rounds import choose, merge
 from alphamed_jax.rl.score import Compute
 from alphamed_jax.rl.update import Settings, TrainState, score, update
@@ -79,8 +79,16 @@ class Outcome(NamedTuple):
         return Outcome(*(x[rows] for x in self[:-1]), questions=questions)
 
 
-def make_settings(config: Config, model: LlamaConfig, platform: str) -> Settings:
+def make_settings(
+    config: Config,
+    model: LlamaConfig,
+    platform: str,
+    known: Bool[np.ndarray, "V"] | None = None,
+) -> Settings:
     """Gather what the compiled programs depend on; `platform` decides what is automatic.
+
+    Args:
+      known: which ids have a token (`data.tokenizer.known_tokens`); None: all.
 
     Raises:
       UserError: an attention that platform, compute dtype or the model's head width do not allow.
@@ -92,7 +100,7 @@ def make_settings(config: Config, model: LlamaConfig, platform: str) -> Settings
     rollout, attention = config.rollout, config.update.attention
     return Settings(
         model=model,
-        sampling=Sampling(rollout.temperature, rollout.top_p, rollout.top_k),
+        sampling=Sampling(rollout.temperature, rollout.top_p, rollout.top_k, absent_ids(known)),
         loss=config.loss,
         optimizer=config.optimizer,
         compute=Compute(
@@ -199,15 +207,13 @@ def sample(
 ) -> Trajectories:
     """Roll out a group for each question. Sequence ids run on with the questions drawn."""
     rollout = learner.config.rollout
-    return generate(
+    trajectories, _ = roll_out(
         learner.settings.model,
         params,
         [question.tokens for question in questions],
         group_size=rollout.group_size,
         max_new_tokens=rollout.max_new_tokens,
-        temperature=rollout.temperature,
-        top_p=rollout.top_p,
-        top_k=rollout.top_k,
+        sampling=learner.settings.sampling,
         stop_ids=learner.stop_ids,
         key=learner.key,
         first_sequence=drawn * rollout.group_size,
@@ -218,6 +224,7 @@ def sample(
         sharded=rollout.weights == "sharded",
         prompt_width=learner.prompt_width,
     )
+    return trajectories
 
 
 def judge(
