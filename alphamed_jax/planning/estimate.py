@@ -7,7 +7,8 @@ bytes of the compute dtype, t and f the tensor and fsdp axes, n the tokens of a 
     decode    logits in float32, twice
     update    gradients, and their sum over micro-batches: 4 or 8 bytes a weight held
               remat layer: n D b of each layer, and one layer's activations, forward and backward
-              none, dots: those of all layers;  logits of a chunk in float32, twice
+              none: those of all layers;  dots: of each layer its products that are needed again,
+              n (2 D + ((N + 2 K) H + 2 F) / t) b;  logits of a chunk in float32, twice
               the weights of two layers, gathered
 
 Attention is taken to be fused: no array of scores. FLOPs are those of `compiled.closed_form`, for
@@ -33,6 +34,13 @@ def _activations(case: Case, tokens: int) -> int:
     model, tensor = case.model, case.mesh.shape["tensor"]
     wide = 2 * model.intermediate_size + 2 * model.num_heads * model.head_dim
     return tokens * (4 * model.hidden_size + wide // tensor) * case.settings.compute.dtype.itemsize
+
+
+def _products(case: Case, tokens: int) -> int:
+    """Bytes that `dots` keeps of a layer: its input, q, k, v, attention's result, gate and up."""
+    model, tensor = case.model, case.mesh.shape["tensor"]
+    wide = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim + 2 * model.intermediate_size
+    return tokens * (2 * model.hidden_size + wide // tensor) * case.settings.compute.dtype.itemsize
 
 
 def _summed_over_tensor(case: Case, tokens: int, times: int) -> float:
@@ -146,7 +154,14 @@ def _passes(case: Case, known: Mapping[str, int], backward: bool):
         weights = llama.count_parameters(model) / case.mesh.shape["tensor"]
         sent += case.settings.compute.dtype.itemsize * weights * (fsdp - 1) / fsdp
         one = here * model.hidden_size * case.settings.compute.dtype.itemsize
-        kept = model.num_layers * (one if remat == "layer" else _activations(case, here))
+        kept = (
+            model.num_layers
+            * {
+                "layer": one,
+                "dots": _products(case, here),
+                "none": _activations(case, here),
+            }[remat]
+        )
     layers = llama.layer_weights(model).values()
     layer = sum(math.prod(shape) for shape, _ in layers) / case.mesh.shape["tensor"]
     made = kept + 2 * _activations(case, here) + 2 * _logits(case, min(chunk, here))

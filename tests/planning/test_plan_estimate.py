@@ -1,14 +1,21 @@
 """Estimates without a compiler, against what follows from the shapes by hand."""
 
+from dataclasses import replace
+
 import plans
 import pytest
+from conftest import REPOSITORY
 from helpers import TINY
+from jax.sharding import AbstractMesh, AxisType
 
-from alphamed_jax.compiled import closed_form, memory
+from alphamed_jax.compiled import closed_form, memory, topology
 from alphamed_jax.compiled.programs import Phase
+from alphamed_jax.compiled.topology import GIB
+from alphamed_jax.config import load_config
+from alphamed_jax.model.mesh import AXES
 from alphamed_jax.model.shapes import LLAMA_8B
 from alphamed_jax.planning.case import case_for, phases_of
-from alphamed_jax.planning.devices import devices_for
+from alphamed_jax.planning.devices import Devices, devices_for
 from alphamed_jax.planning.estimate import estimate, floor
 from alphamed_jax.planning.fit import failing, held
 from alphamed_jax.planning.flags import PlanFlags
@@ -101,3 +108,20 @@ def test_memory_is_the_programs_peak_and_what_lies_beside_it():
     # A fiftieth of the memory is kept free.
     full = chip._replace(memory=(10**6 + beside["decode"]) / 0.99)
     assert "decode" in failing(held(case, {"decode": plans.cost(peak=10**6)}, full))
+
+
+def test_dots_keeps_more_than_the_layers_inputs_and_less_than_all():
+    # Given the 8B as shipped on v5e:8x8, whose update as compiled needs 6.0 GiB, 11.6 with dots,
+    def update(remat):
+        of = load_config(REPOSITORY / "configs" / "alphamed_8b.yaml")
+        of = replace(of, update=replace(of.update, remat=remat))
+        mesh = AbstractMesh((1, 8, 8), AXES, axis_types=(AxisType.Auto,) * 3)
+        devices = Devices("v5e:8x8", mesh, topology.chip("v5e:8x8"), "tpu")
+        there = case_for(of, LLAMA_8B, devices)
+        return held(there, {"update": estimate(there)["update"]}, devices.chip)["update"]
+
+    layer, dots, none = map(update, ("layer", "dots", "none"))
+    # then the estimate is near both, and only keeping everything does not fit.
+    assert layer.total / GIB == pytest.approx(6.0, rel=0.1)
+    assert dots.total / GIB == pytest.approx(11.6, rel=0.1)
+    assert (layer.fits, dots.fits, none.fits) == (True, True, False)
