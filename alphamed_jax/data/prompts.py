@@ -8,10 +8,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from alphamed_jax.config import PromptConfig
-from alphamed_jax.data.clock import DATE, fix_clock
+from alphamed_jax.data import chat, control
+from alphamed_jax.data.control import Written
 from alphamed_jax.data.questions import LETTERS, Question
 from alphamed_jax.errors import UserError
 
@@ -70,15 +72,7 @@ def prompt_text(question: Question, prompt: PromptConfig) -> str:
     Raises:
         UserError: as `check_prompt`.
     """
-    check_prompt(prompt)
-    options = "\n".join(
-        _fill(prompt.option_format, {"letter": letter, "text": text})
-        for letter, text in zip(LETTERS, question.options, strict=False)
-    )
-    return _fill(
-        prompt.question_format,
-        {"question": question.question, "options": options, "instruction": prompt.instruction},
-    )
+    return "".join(text for text, _ in _message(question, prompt))
 
 
 def render_prompt(tokenizer: Any, question: Question, prompt: PromptConfig) -> str:
@@ -87,13 +81,13 @@ def render_prompt(tokenizer: Any, question: Question, prompt: PromptConfig) -> s
     Raises:
         UserError: as `encode_prompt`.
     """
-    text = _tokenizer_input(tokenizer, question, prompt)
+    written = _write(tokenizer, question, prompt)
     first = tokenizer.bos_token
-    if first and not text.startswith(first):
-        [tokens] = _tokenize(tokenizer, [text], prompt)
+    if first and not _begins_with(written, first):
+        [tokens] = _tokenize(tokenizer, [written], prompt)
         if tokens[:1] == [tokenizer.bos_token_id]:
-            return first + text
-    return text
+            return first + written.text
+    return written.text
 
 
 def encode_prompt(tokenizer: Any, question: Question, prompt: PromptConfig) -> list[int]:
@@ -102,12 +96,39 @@ def encode_prompt(tokenizer: Any, question: Question, prompt: PromptConfig) -> l
     Style `chat` puts the message into the tokenizer's chat template and opens the assistant's
     turn; `plain` tokenises the message alone; `auto` is chat where there is a template.
 
+    Control tokens are what the template writes, in style plain what the configuration's layout,
+    system message and instruction do. In question and options, in style chat in all messages,
+    their text (`<|eot_id|>`) is tokenised as text.
+
     Raises:
-        UserError: as `check_prompt`; style chat without a template; a template that refuses the
-            messages (some know no system message).
+        UserError: as `check_prompt`; style chat without a template; a template that fails, that
+            leaves out, changes or repeats a message (some know no system message), or that does
+            not open the assistant's turn.
     """
-    [tokens] = _tokenize(tokenizer, [_tokenizer_input(tokenizer, question, prompt)], prompt)
+    _check_turn(tokenizer, question, prompt)
+    [tokens] = _tokenize(tokenizer, [_write(tokenizer, question, prompt)], prompt)
     return tokens
+
+
+def unstopped_turn(
+    tokenizer: Any, question: Question, prompt: PromptConfig, stop_ids: Sequence[int]
+) -> str | None:
+    """What to warn of where the template closes the assistant's turn with a token of no effect.
+
+    Raises:
+        UserError: as `encode_prompt`.
+    """
+    if not _is_chat(tokenizer, prompt):
+        return None
+    asked = _conversation(question, prompt)
+    token = chat.closing_token(tokenizer, asked, chat.render(tokenizer, asked))
+    if token is None or tokenizer.convert_tokens_to_ids(token) in stop_ids:
+        return None
+    return (
+        f"the chat template closes the assistant's turn with {token!r} (id "
+        f"{tokenizer.convert_tokens_to_ids(token)}), which is no stop id: responses may run on; "
+        "add it to eos_token_id in the model's generation_config.json"
+    )
 
 
 def encode_questions(
@@ -124,10 +145,12 @@ def encode_questions(
     kept: list[EncodedQuestion] = []
     dropped: Counter[str] = Counter()
     shortest = None
+    if questions:
+        _check_turn(tokenizer, questions[0], prompt)
     for start in range(0, len(questions), _CHUNK):
         chunk = questions[start : start + _CHUNK]
-        texts = [_tokenizer_input(tokenizer, question, prompt) for question in chunk]
-        for question, tokens in zip(chunk, _tokenize(tokenizer, texts, prompt), strict=True):
+        written = [_write(tokenizer, question, prompt) for question in chunk]
+        for question, tokens in zip(chunk, _tokenize(tokenizer, written, prompt), strict=True):
             if len(tokens) <= prompt.max_tokens:
                 kept.append(EncodedQuestion(question, tokens))
             else:
@@ -153,9 +176,35 @@ def _check_layout(key: str, layout: str, needed: tuple[str, ...], known: tuple[s
             raise UserError(f"prompt.{key} has no {{{name}}}: the model would never see the {name}")
 
 
-def _fill(layout: str, values: dict[str, str]) -> str:
+Piece = tuple[str, bool]
+"""A piece of a message, and whether it is data: of the question, not of the configuration."""
+
+
+def _message(question: Question, prompt: PromptConfig) -> list[Piece]:
+    check_prompt(prompt)
+    options: list[Piece] = []
+    for letter, text in zip(LETTERS, question.options, strict=False):
+        line = _fill(prompt.option_format, {"letter": [(letter, False)], "text": [(text, True)]})
+        options += [("\n", False), *line] if options else line
+    return _fill(
+        prompt.question_format,
+        {
+            "question": [(question.question, True)],
+            "options": options,
+            "instruction": [(prompt.instruction, False)],
+        },
+    )
+
+
+def _fill(layout: str, values: dict[str, list[Piece]]) -> list[Piece]:
     """Put values into a layout in one pass, so that braces within a value stay what they are."""
-    return _PLACEHOLDER.sub(lambda match: match[0] if match[1] else values[match[2]], layout)
+    pieces: list[Piece] = []
+    at = 0
+    for match in _PLACEHOLDER.finditer(layout):
+        if not match[1]:
+            pieces += [(layout[at : match.start()], False), *values[match[2]]]
+            at = match.end()
+    return [*pieces, (layout[at:], False)]
 
 
 def _is_chat(tokenizer: Any, prompt: PromptConfig) -> bool:
@@ -168,38 +217,54 @@ def _is_chat(tokenizer: Any, prompt: PromptConfig) -> bool:
     return has_template if prompt.style == "auto" else prompt.style == "chat"
 
 
-def _tokenizer_input(tokenizer: Any, question: Question, prompt: PromptConfig) -> str:
-    text = prompt_text(question, prompt)
-    if not _is_chat(tokenizer, prompt):
-        return f"{prompt.system}\n\n{text}" if prompt.system else text
-    messages = [{"role": "user", "content": text}]
+def _conversation(question: Question, prompt: PromptConfig) -> chat.Conversation:
+    parts = {"the question": question.question}
+    for letter, option in zip(LETTERS, question.options, strict=False):
+        parts[f"option {letter}"] = option
+    if "{instruction}" in prompt.question_format:
+        parts["the instruction"] = prompt.instruction
+    return chat.Conversation(prompt.system, prompt_text(question, prompt), parts)
+
+
+def _check_turn(tokenizer: Any, question: Question, prompt: PromptConfig) -> None:
+    if _is_chat(tokenizer, prompt):
+        asked = _conversation(question, prompt)
+        chat.check_turn(tokenizer, asked, chat.render(tokenizer, asked))
+
+
+def _write(tokenizer: Any, question: Question, prompt: PromptConfig) -> Written:
+    """The text to be tokenised, and what in it is never control."""
+    if _is_chat(tokenizer, prompt):
+        try:
+            rendered = chat.render(tokenizer, _conversation(question, prompt))
+        except UserError as error:
+            raise UserError(f"question {question.id!r}: {error}") from None
+        return Written(rendered.text, rendered.spans)
+    pieces = _message(question, prompt)
     if prompt.system:
-        messages.insert(0, {"role": "system", "content": prompt.system})
-    import jinja2  # what transformers renders templates with, at their first use
-
-    try:
-        return tokenizer.apply_chat_template(
-            messages,
-            chat_template=fix_clock(tokenizer.get_chat_template()),
-            tokenize=False,
-            add_generation_prompt=True,
-            date_string=DATE,
-        )
-    except jinja2.TemplateError as error:
-        raise UserError(
-            f"the tokenizer's chat template refuses the messages ({error}); try an empty "
-            "prompt.system, or prompt.style plain"
-        ) from None
+        pieces.insert(0, (f"{prompt.system}\n\n", False))
+    ends = list(accumulate(len(text) for text, _ in pieces))
+    spans = [
+        (end - len(text), end)
+        for (text, is_data), end in zip(pieces, ends, strict=True)
+        if is_data and text
+    ]
+    return Written("".join(text for text, _ in pieces), tuple(spans))
 
 
-def _tokenize(tokenizer: Any, texts: list[str], prompt: PromptConfig) -> list[list[int]]:
-    """Return the token ids of texts from `_tokenizer_input`.
+def _begins_with(written: Written, token: str) -> bool:
+    """Whether the layout itself, not a question that stands first, begins with the token."""
+    return written.text.startswith(token) and not any(start == 0 for start, _ in written.spans)
+
+
+def _tokenize(tokenizer: Any, written: Sequence[Written], prompt: PromptConfig) -> list[list[int]]:
+    """Return the token ids of prompts from `_write`.
 
     A chat template writes its special tokens itself, so the tokenizer must not add them again;
     neither may it where a plain layout begins with the token.
     """
     first, end = tokenizer.bos_token, tokenizer.eos_token_id
-    plain = not _is_chat(tokenizer, prompt) and not (first and texts[0].startswith(first))
-    rows = tokenizer(texts, add_special_tokens=plain, verbose=False)["input_ids"]
+    plain = not _is_chat(tokenizer, prompt) and not (first and _begins_with(written[0], first))
+    rows = control.encode(tokenizer, written, add_special_tokens=plain)
     # Some tokenizers are set to close what they encode; a prompt is to be continued.
     return [row[:-1] if plain and len(row) > 1 and row[-1] == end else row for row in rows]
