@@ -7,6 +7,7 @@ and a wrong label is learned without a word.
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from alphamed_jax.data.rows import Row, shown
@@ -63,7 +64,7 @@ def same_text(text: str) -> str:
     letters, which tells genotypes (AA, Aa), stages and units apart.
     """
     plain = " ".join(unicodedata.normalize("NFKC", text).split()).rstrip(".,;: ")
-    return _WORD.sub(lambda word: word[0].casefold(), plain)
+    return plain if plain.islower() else _WORD.sub(lambda word: word[0].casefold(), plain)
 
 
 def option_map(value: Row) -> tuple[str, ...]:
@@ -142,9 +143,6 @@ def read_answer(value: Any, options: tuple[str, ...], keyed: bool) -> str:
     text = value.strip()
     pairs = list(zip(letters, options, strict=True))
     by_text = [letter for letter, option in pairs if option == text]
-    by_text = by_text or [
-        letter for letter, option in pairs if same_text(option) == same_text(text)
-    ]
     by_letter = text.upper() if len(text) == 1 and text.upper() in letters else None
     if by_letter is not None:
         # Blood groups: is "A" the first option, or the option that reads "A"? Never guess; a row
@@ -217,7 +215,12 @@ def check_agreement(rest: Row, options: Sequence[str], answer: str) -> None:
         AmbiguousLabel: names the key.
     """
     for key, value in rest.items():
-        name = re.sub(r"[\s-]+", "_", str(key).strip().casefold())
+        name = _spelt(str(key))
+        if name in ("question", "options") and key != name:
+            raise AmbiguousLabel(
+                f"the keys {name!r} and {key!r}: which of the two counts is not known; keep one",
+                "a key in two spellings",
+            )
         readings = _readings(value, options) if name in OTHER_ANSWERS else set()
         if readings and answer not in readings:
             raise AmbiguousLabel(
@@ -225,6 +228,12 @@ def check_agreement(rest: Row, options: Sequence[str], answer: str) -> None:
                 "is not known (indices count from 0)",
                 "answers that disagree",
             )
+
+
+@lru_cache(maxsize=1024)
+def _spelt(key: str) -> str:
+    """The key in the spelling of `OTHER_ANSWERS`."""
+    return re.sub(r"[\s-]+", "_", key.strip().casefold())
 
 
 def _readings(value: Any, options: Sequence[str]) -> set[str]:

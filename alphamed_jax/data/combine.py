@@ -73,10 +73,8 @@ def combine(reads: Sequence[Read], tests: Texts, heldout: int, seed: int) -> Loa
     dropped[CONTRADICTION] += len(allowed) - len(agreeing)
     stays = set(map(id, agreeing))
     names = _names(reads)
-    train: list[Found] = []
-    apart: list[Found] = []
-    texts: set[str] = set()
-    contents: set[tuple[str, frozenset[str]]] = set()
+    train: list[list[Found]] = []
+    apart: list[list[Found]] = []
     for number, read in enumerate(reads):
         found = {
             split: [item for item in items if id(item) in stays]
@@ -84,27 +82,18 @@ def combine(reads: Sequence[Read], tests: Texts, heldout: int, seed: int) -> Loa
         }
         share = heldout // len(reads) + (number < heldout % len(reads))
         if "heldout" in found:
-            # A split made by its authors may repeat a text with other options on both sides.
             rest, taken = found["train"], _chosen(found["heldout"], share, seed)
             dropped[NOT_USED] += len(found["heldout"]) - len(taken)
-            contents |= {twin_content(item.question) for item in taken}
         else:
             rest, taken = _split(found["train"], share, seed)
-            texts |= {twin_key(item.question.question) for item in taken}
         prefix = f"{read.name}/" if len(reads) > 1 else ""
-        train += [_named(item, prefix, names[number]) for item in rest]
-        apart += [_named(item, prefix, names[number]) for item in taken]
-    once = distinct(train)
-    held = distinct(apart)
-    dropped[DUPLICATE] += len(train) + len(apart) - len(once) - len(held)
-    origins = {item.origin for item in held if item.origin}
-    kept = [
-        item
-        for item in once
-        if item.origin not in origins
-        and twin_key(item.question.question) not in texts
-        and twin_content(item.question) not in contents
-    ]
+        train.append([_named(item, prefix, names[number]) for item in rest])
+        apart.append([_named(item, prefix, names[number]) for item in taken])
+    held = distinct([item for part in apart for item in part])
+    once = distinct([item for part in train for item in part])
+    dropped[DUPLICATE] += sum(map(len, [*train, *apart])) - len(once) - len(held)
+    barred = _twins_of_held_out(reads, train, apart)
+    kept = [item for item in once if id(item) not in barred]
     dropped[ALSO_HELD_OUT] += len(once) - len(kept)
     if problem := shared_ids([item.question for item in [*kept, *held]]):
         raise UserError(problem)
@@ -124,6 +113,31 @@ def _names(reads: Sequence[Read]) -> list[str]:
     for read in reads:
         specs.setdefault(read.name, set()).add(read.spec)
     return [read.name if len(specs[read.name]) == 1 else read.spec for read in reads]
+
+
+def _twins_of_held_out(
+    reads: Sequence[Read], train: Sequence[Sequence[Found]], apart: Sequence[Sequence[Found]]
+) -> set[int]:
+    """Return the identities of training items that some held-out question tells the answer of."""
+    barred: set[int] = set()
+    origins = {item.origin for part in apart for item in part if item.origin}
+    for read, part in zip(reads, train, strict=True):
+        texts: set[str] = set()
+        contents: set[tuple[str, frozenset[str]]] = set()
+        for other, taken in zip(reads, apart, strict=True):
+            if other is read and "heldout" in read.found:
+                # A split made by its authors may repeat a text with other options on both sides.
+                contents |= {twin_content(item.question) for item in taken}
+            else:
+                texts |= {twin_key(item.question.question) for item in taken}
+        barred |= {
+            id(item)
+            for item in part
+            if item.origin in origins
+            or twin_key(item.question.question) in texts
+            or (contents and twin_content(item.question) in contents)
+        }
+    return barred
 
 
 def _named(item: Found, prefix: str, source: str) -> Found:

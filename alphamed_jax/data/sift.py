@@ -47,10 +47,14 @@ def without_contradictions(found: Sequence[Found]) -> list[Found]:
     Raises:
         UserError: one of them is of our own schema.
     """
-    groups: dict[tuple[str, frozenset[str]], list[Found]] = {}
+    by_text: dict[str, list[Found]] = {}
     for item in found:
-        options = frozenset(map(same_text, item.question.options))
-        groups.setdefault((_asked(item.question), options), []).append(item)
+        by_text.setdefault(_asked(item.question), []).append(item)
+    groups: dict[tuple[str, frozenset[str]], list[Found]] = {}
+    for text, items in by_text.items():
+        for item in items if len(items) > 1 else ():
+            options = frozenset(map(same_text, item.question.options))
+            groups.setdefault((text, options), []).append(item)
     bad: set[int] = set()
     for group in groups.values():
         if len({_right(item) for item in group}) > 1:

@@ -68,6 +68,7 @@ AMBIGUOUS = {
     "letter and text": (row(correct_answer="Metformin"), "'correct_answer' is 'Metformin'"),
     "index beyond": (row(answer_index=4), "'answer_index' is 4"),
     "letter and gold": (row(Gold="c"), "'Gold' is 'c'"),
+    "options twice": (row(Options=["x", "y"]), "the keys 'options' and 'Options'"),
     "letter and correct": (row(correct="Digoxin"), "'correct' is 'Digoxin'"),
 }
 

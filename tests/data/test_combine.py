@@ -117,6 +117,18 @@ def test_questions_that_differ_in_letters_or_digits_are_no_twins():
     assert twin_key("???") != twin_key("!?")
 
 
+def test_what_an_authors_split_holds_out_is_not_trained_on_from_elsewhere(tmp_path: Path):
+    # Given a file with a held-out question of the quickstart, retyped and with other options,
+    asked = load_all(["quickstart"], 1, seed=0).heldout[0].question
+    file = write(tmp_path / "own.jsonl", [own(0, asked.upper()), own(1, "Another?")])
+
+    # when both are loaded, then it is not trained on.
+    loaded = load_all(["quickstart", file], 1, seed=0)
+
+    assert loaded.dropped["also held out"] == 1
+    assert [q.question for q in loaded.train if q.source == "own"] == ["Another?"]
+
+
 def test_two_files_of_one_name_have_sources_of_their_own(tmp_path: Path):
     # Given two files of one name, and a third,
     texts = [[f"{name} number {i}?" for i in range(4)] for name in "abc"]
