@@ -23,6 +23,7 @@ from alphamed_jax.config_io import (
     read_yaml,
     user_path,
 )
+from alphamed_jax.config_marks import Free, MayChange, OfProcess
 from alphamed_jax.errors import UserError, nearest
 
 QUICKSTART = Path(__file__).parent / "quickstart" / "config.yaml"
@@ -77,11 +78,11 @@ class RolloutConfig:
     max_rounds: int = 1
     """Rounds of `prompts` fresh questions that a step may sample until so many groups carry a
     signal (DAPO's dynamic sampling). 1: a single one, as its cost is known beforehand."""
-    weights: Literal["gathered", "sharded"] = "gathered"
+    weights: MayChange[Literal["gathered", "sharded"]] = "gathered"
     """gathered: while decoding, each data row of the mesh holds all weights in the compute dtype,
     split over `tensor` alone. sharded: over `fsdp` too, for models whose copy would not fit; then
     partial products travel at each step."""
-    slots: int | None = None
+    slots: MayChange[int | None] = None
     """Responses decoded at once, over the whole mesh; as one ends, the next takes its slot. null:
     all of a step, which is fastest where their caches fit into memory."""
 
@@ -184,17 +185,17 @@ class UpdateConfig:
     """Optimiser updates per pass over the batch."""
     epochs: int = 1
     """Passes over the batch."""
-    micro_batch: int = 64
+    micro_batch: MayChange[int] = 64
     """Sequences in memory at once, over all data rows of the mesh."""
     skip_constant_groups: bool = True
     """Leave groups without signal out of the forward pass (only when kl_coef is 0)."""
-    remat: Literal["none", "layer", "dots"] = "layer"
+    remat: MayChange[Literal["none", "layer", "dots"]] = "layer"
     """What the backward pass recomputes: nothing, each layer, or all but matrix products."""
-    logits_chunk: int = 2048
+    logits_chunk: MayChange[int] = 2048
     """Tokens per data row of the mesh whose logits exist at once."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 on TPU and GPU, float32 on CPU. Master weights are always float32."""
-    attention: Literal["auto", "dense", "splash", "cudnn"] = "auto"
+    attention: MayChange[Literal["auto", "dense", "splash", "cudnn"]] = "auto"
     """Of training and prefill. auto: splash (Pallas) on TPU, cudnn on GPU where compute_dtype and
     head width allow it, else dense."""
 
@@ -209,9 +210,9 @@ class EvalConfig:
 
     questions: int = 200
     """Held-out questions; taken out of the training set where a source has no split of its own."""
-    samples: int = 1
+    samples: MayChange[int] = 1
     """Sampled responses per question, beside the greedy one."""
-    every: int = 0
+    every: MayChange[int] = 0
     """Also every so many steps; 0: only at the start and the end."""
 
     def __post_init__(self):
@@ -223,9 +224,9 @@ class EvalConfig:
 class LogConfig:
     """What is shown and kept."""
 
-    samples: int = 4
+    samples: MayChange[int] = 4
     """Rollouts per step written to samples.jsonl."""
-    table_every: int = 10
+    table_every: MayChange[int] = 10
     """Steps between two tables of responses on the terminal; 0: none."""
 
     def __post_init__(self):
@@ -239,37 +240,41 @@ class Config:
     Without --config and --model this trains the embedded quickstart. Flags override the file.
     """
 
-    config: str | None = None
+    config: Free[str | None] = None
     """YAML file to start from; runs/NAME/config.yaml repeats that run."""
-    model: str = "quickstart"
+    model: OfProcess[str] = "quickstart"
     """Hugging Face folder or hub id of a Llama or Qwen2; `quickstart` is the embedded one."""
-    data: tuple[str, ...] = ("quickstart",)
+    model_revision: str | None = None
+    """Branch, tag or commit of a hub id. null: the newest. It is resolved to a commit once, which
+    the run keeps."""
+    data: OfProcess[tuple[str, ...]] = ("quickstart",)
     """Sources: NAME from the hub, NAME=FILE in that source's schema, or FILE (.jsonl, .parquet)."""
     data_revisions: tuple[str, ...] = ()
-    """NAME=REVISION: branch, tag or commit of a source that comes from the hub; else its newest."""
-    output: str | None = None
+    """NAME=REVISION: branch, tag or commit of a source that comes from the hub; else its newest.
+    They are resolved to commits once, which the run keeps."""
+    output: Free[str | None] = None
     """Folder of the run; null: runs/<config name>."""
-    mesh: str = "auto"
+    mesh: MayChange[str] = "auto"
     """FSDPxTENSOR or REPLICAxFSDPxTENSOR, as 8x8; a CPU machine simulates the devices."""
     steps: int = 300
     """Steps of the whole run: each samples, scores and updates once."""
     seed: int = 0
     """Decides the order of questions and every sampled token."""
-    checkpoint_every: int = 20
+    checkpoint_every: MayChange[int] = 20
     """Steps between checkpoints; the last step is always kept."""
-    checkpoints: str | None = None
+    checkpoints: OfProcess[str | None] = None
     """Where they lie: a folder or gs://BUCKET/FOLDER that all processes reach; nothing else has to
     be shared. null: the folder `checkpoints` of the output."""
-    coordinator: str | None = None
+    coordinator: Free[str | None] = None
     """host:port of process 0, where TPU pod or Slurm do not tell."""
-    num_processes: int | None = None
+    num_processes: Free[int | None] = None
     """Processes of the run; goes with --coordinator."""
-    process_id: int | None = None
+    process_id: Free[int | None] = None
     """Which of them this is, from 0; goes with --coordinator."""
-    compilation_cache: str = "auto"
+    compilation_cache: Free[str] = "auto"
     """Where compiled programs are kept: a folder, `off`, or auto: JAX_COMPILATION_CACHE_DIR where
     it is set, else alphamed_jax/xla in the user's cache folder."""
-    export: bool = True
+    export: MayChange[bool] = True
     """Write the final policy as a Hugging Face folder."""
     prompt: PromptConfig = field(default_factory=PromptConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
@@ -290,6 +295,8 @@ class Config:
             raise UserError(f"seed is {self.seed}: expected 0 to {2**32 - 1}.")
         if not self.model:
             raise UserError("model is empty: name a folder or a hub id, or leave it out.")
+        if self.model_revision is not None and not self.model_revision:
+            raise UserError("model_revision is empty: name a branch, tag or commit, or none.")
         if self.rollout.prompts % self.update.mini_batches:
             raise UserError(
                 f"update.mini_batches ({self.update.mini_batches}) does not divide "

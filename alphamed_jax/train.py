@@ -26,9 +26,11 @@ from alphamed_jax.data.thought import begins_inside_thought
 from alphamed_jax.data.tokenizer import known_tokens, load_tokenizer, stop_ids
 from alphamed_jax.errors import UserError, command
 from alphamed_jax.model import hf
+from alphamed_jax.model.hf_identity import weights_digest
 from alphamed_jax.model.llama import Params, count_parameters
 from alphamed_jax.model.mesh import check_heads, make_mesh, parse_mesh
 from alphamed_jax.planning.here import memory_line
+from alphamed_jax.randomness import random_key
 from alphamed_jax.report import write_report
 from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.heldout import evaluate
@@ -36,7 +38,7 @@ from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.rollout import bucket
 from alphamed_jax.rl.step import Learner, grpo_step, make_settings
 from alphamed_jax.rl.update import TrainState, abstract_state, init_state
-from alphamed_jax.run import distributed, record, storage
+from alphamed_jax.run import agreement, distributed, fingerprint, record, storage
 from alphamed_jax.run.checkpoint import Checkpoints, DamagedCheckpoint
 from alphamed_jax.run.compilation import FirstStep, ProgramCounter, use_cache
 from alphamed_jax.run.display import (
@@ -53,10 +55,12 @@ from alphamed_jax.run.display import (
     typical_seconds,
     warnings_for,
 )
+from alphamed_jax.run.fingerprint import Fingerprint
 from alphamed_jax.run.lock import only_one
 from alphamed_jax.run.metrics import MetricsLog
 from alphamed_jax.run.peers import Peers
 from alphamed_jax.run.quiet import keep_libraries_quiet
+from alphamed_jax.run.revisions import settle_revisions, with_commits
 from alphamed_jax.run.samples import describe_samples
 
 
@@ -77,6 +81,8 @@ class Run(NamedTuple):
     revisions: dict[str, str | None]
     """Source that came from the hub -> commit."""
     learner: Learner
+    identity: Fingerprint
+    """What the run is; the same in all processes and after a resume."""
 
 
 def prepare(config: Config) -> Run:
@@ -84,7 +90,7 @@ def prepare(config: Config) -> Run:
     check_prompt(config.prompt)
     mesh = make_mesh(config.mesh)
     check_micro_batch(config.update.micro_batch, mesh)
-    weights = hf.locate(config.model)
+    weights = hf.locate(config.model, config.model_revision)
     model = hf.inspect(weights)
     check_heads(model.num_heads, model.num_kv_heads, mesh)
     tokenizer = load_tokenizer(weights)
@@ -106,12 +112,21 @@ def prepare(config: Config) -> Run:
             tokenizer, inside_thought=begins_inside_thought(tokenizer, config.prompt)
         ),
         stop_ids=stop_ids(weights, tokenizer, model.vocab_size),
-        key=jax.random.key(config.seed),
+        key=random_key(config.seed),
         prompt_width=bucket(max(len(question.tokens) for question in (*train, *heldout))),
     )
     dropped = dict(Counter(questions.dropped) + Counter(too_long) + Counter(unasked))
     counts = questions.rows, dropped, questions.revisions
-    return Run(config, mesh, weights, tokenizer, train, heldout, *counts, learner)
+    config = with_commits(config, questions.revisions)
+    identity = (
+        fingerprint.of_settings(config)
+        | fingerprint.of_model(model, weights_digest(weights), config.model_revision)
+        | fingerprint.of_tokenizer(tokenizer, learner.stop_ids)
+        | fingerprint.of_questions("training", train)
+        | fingerprint.of_questions("held-out", heldout)
+        | fingerprint.of_numbers(learner.key, learner.settings.compute.dtype.name, mesh)
+    )
+    return Run(config, mesh, weights, tokenizer, train, heldout, *counts, learner, identity)
 
 
 class Progress(NamedTuple):
@@ -133,7 +148,7 @@ def starting_point(run: Run, checkpoints: Checkpoints, console: Console) -> Prog
     while (step := checkpoints.latest()) is not None:
         start, reason = None, "another process says so"
         try:
-            start = resumed(run, checkpoints, step)
+            start = resumed(run, checkpoints, step, console)
         except DamagedCheckpoint as error:
             reason = str(error)
         if distributed.all_of_them(start is not None):
@@ -151,7 +166,7 @@ def starting_point(run: Run, checkpoints: Checkpoints, console: Console) -> Prog
     return Progress(0, 0, init_state(run.learner.settings, params))
 
 
-def resumed(run: Run, checkpoints: Checkpoints, step: int) -> Progress:
+def resumed(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> Progress:
     """What the checkpoint of `step` holds.
 
     Raises:
@@ -164,7 +179,9 @@ def resumed(run: Run, checkpoints: Checkpoints, step: int) -> Progress:
             f"{run.config.folder} has done {step} steps already, more than --steps "
             f"{run.config.steps}; choose another --output for a shorter run."
         )
-    record.check_resumable(run.config.checkpoint_folder, saved, run.config)
+    place = run.config.checkpoint_folder
+    for note in record.check_resumable(place, saved, run.config, run.identity):
+        console.print(f"warning: {note}", style="yellow", markup=False)
     settings = run.learner.settings
     params = hf.abstract(settings.model, run.mesh, np.float32)
     state = checkpoints.restore(step, abstract_state(settings, params))
@@ -179,11 +196,18 @@ def train(config: Config, console: Console, peers: Peers | None = None) -> None:
     """
     began = time.perf_counter()
     with ProgramCounter() as programs, contextlib.ExitStack() as held:
+        config, newer = settle_revisions(config)
         run = prepare(config)
+        config = run.config
+        agreement.same_everywhere("run", run.identity)
+        if newer:
+            console.print(newer, markup=False)
         finished = False
         if distributed.is_main():  # only its output folder counts, and it may be the only one
             record.check_folder(config.folder, config)
             finished = record.is_finished(config.folder, config)
+            if finished:
+                record.check_finished(config.folder, run.identity)
             if not finished:
                 held.enter_context(only_one(config.folder, "--output"))
                 record.check_folder(config.folder, config)  # as nobody else can change it now
@@ -274,7 +298,8 @@ def save(run: Run, saved: Checkpoints, now: Progress) -> None:
     """Begin a checkpoint; one that is not in the output folder holds the logs, too."""
     elsewhere = run.config.checkpoints and distributed.is_main()
     logs = record.read_logs(run.config.folder) if elsewhere else {}
-    saved.save(now.step, now.state, record.cursor(run.config, now.step, now.drawn, logs))
+    cursor = record.cursor(run.config, now.step, now.drawn, logs, run.identity)
+    saved.save(now.step, now.state, cursor)
 
 
 def assess(run: Run, params: Params, step: int, log: MetricsLog, console: Console) -> None:
@@ -302,6 +327,7 @@ def write_record(run: Run, seconds: float, first: FirstStep | None) -> None:
         },
         seconds=seconds,
         first=first,
+        identity=run.identity,
     )
 
 
@@ -345,6 +371,7 @@ def main() -> None:
     with distributed.start(devices, *flags) as peers:
         console = make_console()
         console.quiet = not distributed.is_main()
+        agreement.same_everywhere("settings", fingerprint.of_settings(config))
         if problem := use_cache(config.compilation_cache):
             console.print(f"warning: {problem}", style="yellow", markup=False)
         train(config, console, peers)

@@ -18,6 +18,7 @@ from alphamed_jax.model import llama
 from alphamed_jax.model.llama import LlamaConfig
 from alphamed_jax.model.mesh import sharding
 from alphamed_jax.model.shapes import LLAMA_3B, LLAMA_8B, LLAMA_70B
+from alphamed_jax.randomness import random_key
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.rollout import bucket
 from alphamed_jax.rl.step import Learner, make_settings
@@ -189,11 +190,11 @@ class Batch(NamedTuple):
 def make_learner(config: BenchConfig, mesh: Mesh) -> tuple[Learner, TrainState]:
     """Random weights and what goes with them. No token ends a response."""
     model, train = config.model, config.train
-    shapes = jax.eval_shape(lambda: llama.init(model, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: llama.init(model, random_key(0)))
     layout = llama.map_weights(lambda s, a: sharding(a, s, mesh), llama.weights(model))
     assert jax.tree.structure(shapes) == jax.tree.structure(layout)
     params = jax.jit(lambda key: llama.init(model, key), out_shardings=layout)(
-        jax.random.key(config.seed)
+        random_key(config.seed)
     )
     settings = make_settings(train, model, mesh.devices.flat[0].platform)
     words = [bytes([i]) if i < 256 else b" t%d" % i for i in range(model.vocab_size)]
@@ -202,7 +203,7 @@ def make_learner(config: BenchConfig, mesh: Mesh) -> tuple[Learner, TrainState]:
         settings=settings,
         automaton=AnswerAutomaton.from_token_bytes(words),
         stop_ids=(model.vocab_size,),
-        key=jax.random.key(config.seed),
+        key=random_key(config.seed),
         prompt_width=bucket(config.work.prompt_len),
     )
     return learner, init_state(settings, params)

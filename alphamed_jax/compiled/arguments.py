@@ -11,6 +11,7 @@ import numpy as np
 from alphamed_jax.model import hf, llama
 from alphamed_jax.model.llama import LlamaConfig
 from alphamed_jax.model.mesh import AnyMesh, data_rows, sharding
+from alphamed_jax.randomness import random_key
 from alphamed_jax.rl import batch, decode, layout, update
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.reward import AnswerAutomaton
@@ -211,7 +212,7 @@ def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
     model, work, settings = case.model, case.work, case.settings
     dtype, sampling = settings.compute.dtype, settings.sampling
     stops = _array(case, (8,), jnp.int32)
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.eval_shape(lambda: random_key(0))
     # Made outside of the mesh's context, in which optax would place a counter on its devices.
     state = update.abstract_state(settings, params(case))
 

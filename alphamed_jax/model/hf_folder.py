@@ -1,6 +1,9 @@
 """A Hugging Face model folder: where it is, what is in it, and its config.json."""
 
+import contextlib
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +43,13 @@ DEFAULT_EPS, DEFAULT_THETA = 1e-6, 10000.0
 DEFAULT_CONTEXT = {"llama": 2048, "qwen2": 32768}
 
 
-def locate(folder_or_hub_id: str | Path) -> Path:
-    """The local folder of a model, downloaded from the hub where it is not a folder already.
+def local(folder_or_hub_id: str | Path) -> Path | None:
+    """The folder of a model that is on this machine already; None: it is a hub id.
 
-    `quickstart` is the model that ships with the package. HF_HUB_OFFLINE and the login and cache
-    of huggingface_hub are respected. Pickle files are never downloaded.
+    `quickstart` is the model that ships with the package.
 
     Raises:
-      UserError: no such folder, and the hub is unreachable or does not have it.
+      UserError: what looks like a folder is none.
     """
     name = str(folder_or_hub_id)
     if name == "quickstart":
@@ -61,14 +63,56 @@ def locate(folder_or_hub_id: str | Path) -> Path:
         raise UserError(f"{name}: is a file; expected a Hugging Face model folder or a hub id.")
     if folder.is_absolute() or name.startswith((".", "~")) or len(folder.parts) > 2:
         raise UserError(f"{name}: folder not found; expected a Hugging Face folder or a hub id.")
+    return None
+
+
+def locate(folder_or_hub_id: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a model, downloaded from the hub where it is not a folder already.
+
+    HF_HUB_OFFLINE and the login and cache of huggingface_hub are respected. Pickle files are never
+    downloaded.
+
+    Args:
+      folder_or_hub_id: see `local`.
+      revision: branch, tag or commit of a hub id; None: the newest.
+
+    Raises:
+      UserError: no such folder, and the hub is unreachable or does not have it.
+    """
+    if (folder := local(folder_or_hub_id)) is not None:
+        return folder
     import huggingface_hub
 
+    name, patterns = str(folder_or_hub_id), [*map(str, MODEL_FILES)]
+    with _of_the_hub(name, revision):
+        found = huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns)
+        return Path(found)
+
+
+def commit_of(hub_id: str, revision: str | None) -> str | None:
+    """The commit that a branch, a tag or the newest stands for now, by the hub or by its cache.
+
+    Raises:
+      UserError: neither has the model, or not in this revision.
+    """
+    import huggingface_hub
+
+    with _of_the_hub(hub_id, revision):
+        file = huggingface_hub.hf_hub_download(hub_id, CONFIG, revision=revision)
+    commit = Path(file).parent.name  # the cache has a folder for each
+    return commit if re.fullmatch("[0-9a-f]{40}", commit) else None
+
+
+@contextlib.contextmanager
+def _of_the_hub(name: str, revision: str | None) -> Iterator[None]:
+    """Errors of the hub as one line."""
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(MODEL_FILES)))
+        yield
     except Exception as error:  # the hub client raises errors of several unrelated libraries
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        wanted = f"{name} in revision {revision}" if revision else name
         raise UserError(
-            f"{name}: folder not found, and not available from the Hugging Face hub ({reason}). "
+            f"{wanted}: folder not found, and not available from the Hugging Face hub ({reason}). "
             "Check the spelling, the network, HF_HUB_OFFLINE and, for gated models, the login."
         ) from None
 

@@ -219,7 +219,7 @@ def pretrain(
     chunk: int = CHUNK,
 ) -> llama.Params:
     """Train from scratch; calls `report(step, loss, seconds left, params)` now and then."""
-    params = init(config, jax.random.key(seed))
+    params = init(config, random_key(seed))
     opt_state = optimizer(settings).init(params)
     rng = random.Random(f"pretrain {seed}")
     start, since = time.monotonic(), []

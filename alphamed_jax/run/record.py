@@ -1,9 +1,7 @@
 """What a run says of itself: its configuration, its cursor, and the record of how it ended."""
 
 import dataclasses
-import importlib.metadata
 import json
-import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,49 +9,31 @@ from typing import Any
 import jax
 import yaml
 
-from alphamed_jax import __version__
 from alphamed_jax.config import Config, load_config, to_yaml
 from alphamed_jax.config_io import read_section
+from alphamed_jax.config_marks import Mark, settings_without
 from alphamed_jax.errors import UserError
 from alphamed_jax.run import lock
 from alphamed_jax.run.compilation import FirstStep
 from alphamed_jax.run.distributed import is_main
-from alphamed_jax.run.metrics import write_atomically
-
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
-
-# May change between two starts of one run: they do not touch what is learned.
-FREE = (
-    "config",
-    "output",
-    "mesh",
-    "checkpoint_every",
-    "export",
-    "log",
-    "eval",
-    "coordinator",
-    "num_processes",
-    "process_id",
-    "compilation_cache",
+from alphamed_jax.run.fingerprint import (
+    VERSIONS,
+    Fingerprint,
+    differing,
+    must_stay,
+    noted,
+    of_versions,
 )
+from alphamed_jax.run.metrics import write_atomically
 
 
 def _fixed(config: Config) -> dict[str, Any]:
     """The part of a configuration that one output folder is bound to, flattened."""
-    values = dataclasses.asdict(config)
-    for name in FREE:
-        del values[name]
+    values = settings_without(config, Mark.ON_RESUME)
     # With a constant learning rate a longer run begins as the shorter one.
     if config.optimizer.schedule == "constant":
         del values["steps"]
-    flat = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{key}": item for key, item in value.items()}
-        else:
-            flat[name] = value
-    # Held-out questions are taken out of the training set: their number is part of the data.
-    return flat | {"eval.questions": config.eval.questions}
+    return values
 
 
 def check_same(holder: str, before: Config, config: Config, where: str) -> None:
@@ -64,30 +44,61 @@ def check_same(holder: str, before: Config, config: Config, where: str) -> None:
       where: the flag that names another place.
 
     Raises:
-      UserError: something that is not in `FREE` differs.
+      UserError: something differs that does not bear the mark that it may.
     """
     then, now = _fixed(before), _fixed(config)
+    for name in ("model_revision", "data_revisions"):
+        if not then[name]:  # nothing of the hub, or a hub that was silent: the content is compared
+            del now[name]
     for name in now:
         if then.get(name) != now[name]:
+            back = f"--model-revision {then[name]} goes on, " if name == "model_revision" else ""
             raise UserError(
                 f"{holder} holds a run with {name} {then.get(name)!r}, but now it is "
-                f"{now[name]!r}; choose another {where}, or delete the folder to start over."
+                f"{now[name]!r}; {back}choose another {where}, or delete the folder to start over."
             )
 
 
-def check_resumable(checkpoints: str, saved: dict[str, Any], config: Config) -> None:
-    """Refuse the checkpoints of another run.
+def check_resumable(
+    checkpoints: str, saved: dict[str, Any], config: Config, identity: Fingerprint | None = None
+) -> list[str]:
+    """Refuse the checkpoints of another run; return what is worth saying of those of this one.
 
     Args:
       checkpoints: where they lie; a copy of them may lie elsewhere.
       saved: what `cursor` returned then.
+      identity: what the run is now; None: only the configurations are compared.
 
     Raises:
-      UserError: they are of another configuration.
+      UserError: they are of another configuration, or of other data, another model, ...
     """
     before = read_section(saved["config"], Config, checkpoints, without=("config",))
     before = dataclasses.replace(before, checkpoints=config.checkpoints)
     check_same(checkpoints, before, config, "--checkpoints" if config.checkpoints else "--output")
+    if "fingerprint" not in saved:
+        return [
+            "the checkpoint is of a version that kept no fingerprint: that data, model and "
+            "tokenizer are those that it was made with could not be checked."
+        ]
+    if identity is None:
+        return []
+    check_identity(checkpoints, saved["fingerprint"], identity)
+    other = differing(noted(saved["fingerprint"]), noted(identity), now="now ")
+    said = f"{', '.join(other)} changed since the checkpoint, and with them maybe the last digits."
+    return [said] if other else []
+
+
+def check_identity(holder: str, before: Fingerprint, identity: Fingerprint) -> None:
+    """Refuse to go on with a run whose data, model, tokenizer or platform are not what they were.
+
+    Raises:
+      UserError: names what differs; settings are left to `check_same`.
+    """
+    if parts := differing(must_stay(before), must_stay(identity), now="now "):
+        raise UserError(
+            f"{holder} holds a run that differs in {', '.join(parts)}; give back what it was made "
+            "with, or choose another --output to start over."
+        )
 
 
 def check_folder(folder: Path, config: Config) -> None:
@@ -115,12 +126,25 @@ def write_config(folder: Path, config: Config) -> None:
         write_atomically(folder / "config.yaml", to_yaml(config))
 
 
-def cursor(config: Config, step: int, drawn: int, logs: dict[str, str]) -> dict[str, Any]:
+def kept_config(folder: Path) -> Config | None:
+    """The configuration of the run in `folder`, commits of the hub included; None: no run yet."""
+    path = folder / "config.yaml"
+    return load_config(path) if path.is_file() else None
+
+
+def cursor(
+    config: Config,
+    step: int,
+    drawn: int,
+    logs: dict[str, str],
+    identity: Fingerprint | None = None,
+) -> dict[str, Any]:
     """What a checkpoint keeps beside the train state; everything random derives from it.
 
     Args:
       drawn: the questions of all steps: how many one draws is known only afterwards.
       logs: see `read_logs`.
+      identity: what `check_resumable` compares on resume.
     """
     return {
         "step": step,
@@ -128,6 +152,7 @@ def cursor(config: Config, step: int, drawn: int, logs: dict[str, str]) -> dict[
         "questions_drawn": drawn,
         "config": yaml.safe_load(to_yaml(config)),
         "logs": logs,
+        **({} if identity is None else {"fingerprint": identity}),
     }
 
 
@@ -162,6 +187,16 @@ def is_finished(folder: Path, config: Config) -> bool:
     return steps == config.steps and exported
 
 
+def check_finished(folder: Path, identity: Fingerprint) -> None:
+    """Refuse to call a run finished whose data, model or tokenizer are others now.
+
+    Raises:
+      UserError: as `check_identity`.
+    """
+    kept = json.loads((folder / "run.json").read_text("utf-8")).get("fingerprint", {})
+    check_identity(str(folder), kept, identity)
+
+
 def write_run(
     folder: Path,
     config: Config,
@@ -171,6 +206,7 @@ def write_run(
     questions: dict[str, Any],
     seconds: float,
     first: FirstStep | None,
+    identity: Fingerprint,
 ) -> None:
     """Write run.json: versions, devices, sizes, seconds of this start and its command.
 
@@ -190,7 +226,7 @@ def write_run(
         **(first._asdict() if first else dict.fromkeys(FirstStep._fields)),
         "command": " ".join(["python -m alphamed_jax.train", *sys.argv[1:]]),
         "questions": questions,
-        "versions": {"python": platform.python_version(), "alphamed-jax": __version__}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {n.removeprefix(VERSIONS): v for n, v in of_versions().items()},
+        "fingerprint": identity,
     }
     write_atomically(folder / "run.json", json.dumps(record, indent=2) + "\n")
