@@ -137,3 +137,33 @@ def test_checkpoints_that_are_not_shared_are_refused(inputs, tmp_path):
         assert status == 2
         assert "not all 2 processes see this folder" in errors
         assert "--checkpoints" in errors
+
+
+@pytest.mark.slow
+def test_processes_of_another_seed_rate_and_key_end_with_what_differs(inputs, tmp_path):
+    # Given two processes of which one was started with other flags,
+    outputs = [tmp_path / "first", tmp_path / "second"]
+    shared = ("--checkpoints", str(tmp_path / "shared"), "--mesh", "4x2")
+    own = ("--seed=1", "--seed=2")
+    pair = start_two(inputs, outputs, *shared, own=own)
+    # then both end with status 2, which no supervisor starts again and again, and name it.
+    for status, printed, errors in finish_two(pair, 120):
+        assert status == 2, errors
+        assert "differ in seed (1, 2); give all of them the same command" in errors
+        assert "Traceback" not in errors
+        assert "step" not in printed
+    # So they do with another mesh,
+    for status, _, errors in finish_two(
+        start_two(inputs, outputs, *shared[:2], own=("--mesh=4x2", "--mesh=2x2")), 120
+    ):
+        assert status == 2, errors
+        assert "differ in mesh ('4x2', '2x2')" in errors
+    # and with a file in which one answer is another.
+    rows = (inputs / "questions.jsonl").read_text().splitlines(keepends=True)
+    for name, first in (("ours", rows[0]), ("theirs", rows[0].replace('"A"', '"B"'))):
+        (tmp_path / f"{name}.jsonl").write_text("".join([first, *rows[1:]]))
+    own = tuple(f"--data={tmp_path / name}.jsonl" for name in ("ours", "theirs"))
+    for status, _, errors in finish_two(start_two(inputs, outputs, *shared, own=own), 120):
+        assert status == 2, errors
+        assert re.search("differ in answers to the (training|held-out) questions; give", errors)
+    assert not outputs[0].exists()
