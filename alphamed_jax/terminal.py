@@ -8,8 +8,9 @@ import contextlib
 import errno
 import io
 import os
+import signal
 import sys
-from types import TracebackType
+from types import FrameType
 
 _GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET)
 
@@ -73,16 +74,21 @@ def say(line: str) -> None:
 
 
 def interrupt_quietly() -> None:
-    """Let Ctrl-C end this process by one line, also where no command has begun yet."""
-    usual = sys.excepthook
+    """Let Ctrl-C end this process at once and by one line, unless it is ignored.
 
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if issubclass(kind, KeyboardInterrupt):
-            print("interrupted.", file=sys.stderr)
-        else:
-            usual(kind, error, trace)
+    Python raises an exception instead, which is lost in the callbacks of libraries (JAX has one at
+    each collection of garbage): the command then goes on.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
 
-    sys.excepthook = hook
+
+def _end(number: int, frame: FrameType | None) -> None:
+    with contextlib.suppress(Exception):  # it may be in the middle of a write
+        sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        os.write(2, b"interrupted.\n")
+    os._exit(128 + number)
 
 
 def speak_utf8() -> None:

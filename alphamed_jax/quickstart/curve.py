@@ -73,7 +73,7 @@ def table(folders: tuple[Path, ...]) -> str:
     lines = [f"| {head} |", "|" + "---|" * 6]
     for folder in folders:
         paths = sorted((folder / "eval").glob("step_*.json"))
-        before, after = (json.loads(path.read_text()) for path in (paths[0], paths[-1]))
+        before, after = (json.loads(path.read_text("utf-8")) for path in (paths[0], paths[-1]))
         rows = read_rows(folder / "metrics.jsonl")
         ends = [sum(r["groups/effective"] for r in part) / 5 for part in (rows[:5], rows[-5:])]
 

@@ -220,6 +220,7 @@ def write_run(
         "seed": config.seed,
         "parameters": parameters,
         "mesh": dict(mesh.shape),
+        "platform": mesh.devices.flat[0].platform,
         "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
         "processes": jax.process_count(),
         "wall_seconds": round(seconds, 1),

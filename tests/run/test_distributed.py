@@ -1,6 +1,7 @@
 """Joining other processes: what the flags must be, and what is said when the others do not come."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -73,3 +74,28 @@ def test_a_process_whose_others_do_not_come_says_so_last():
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: the processes of this run do not find each other (not all came")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_asks_for_a_stop_and_the_next_one_ends_the_process(name, capfd):
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with distributed.StopRequest() as stop:
+            assert not stop.asked()
+            signal.raise_signal(number)
+            assert stop.asked()
+            assert signal.getsignal(number) == signal.SIG_DFL
+        assert capfd.readouterr().err.startswith("stopping after this step, then saving;")
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_closed_terminal_is_ignored_where_nohup_says_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with distributed.StopRequest() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.asked()
+    finally:
+        signal.signal(signal.SIGHUP, before)

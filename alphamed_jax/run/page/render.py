@@ -40,7 +40,7 @@ def render(run: RunFiles) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{text(run.name)} · alphamed_jax</title>
 <style>
-{STYLE.read_text()}</style>
+{STYLE.read_text("utf-8")}</style>
 </head>
 <body>
 <main>
