@@ -359,6 +359,8 @@ def show_start(console: Console, run: Run, resumed_from: int | None) -> None:
     first = batch_indices(config.seed, len(run.train), 0, 1)[0]
     text = render_prompt(run.tokenizer, run.train[first].question, config.prompt)
     show_first_prompt(console, text, run.train[first].tokens)
+    if run.learner.automaton.inside_thought:
+        console.print("prompts end with an open <think>: answers count from </think> on.")
 
 
 @command
