@@ -58,6 +58,7 @@ from alphamed_jax.run.display import (
 from alphamed_jax.run.fingerprint import Fingerprint
 from alphamed_jax.run.lock import only_one
 from alphamed_jax.run.metrics import MetricsLog
+from alphamed_jax.run.notices import start_notices
 from alphamed_jax.run.peers import Peers
 from alphamed_jax.run.quiet import keep_libraries_quiet
 from alphamed_jax.run.revisions import settle_revisions, with_commits
@@ -356,6 +357,9 @@ def show_start(console: Console, run: Run, resumed_from: int | None) -> None:
     if found := memory_line(config, run.learner.settings.model, run.mesh, jax.local_devices()):
         line, fits = found
         console.print(line if fits else f"warning: {line}", style=None if fits else "yellow")
+    asked, context = [*run.train, *run.heldout], run.learner.settings.model.max_position_embeddings
+    for notice in start_notices(config, run.tokenizer, asked, run.learner.stop_ids, context):
+        console.print(f"warning: {notice}", style="yellow", markup=False)
     first = batch_indices(config.seed, len(run.train), 0, 1)[0]
     text = render_prompt(run.tokenizer, run.train[first].question, config.prompt)
     show_first_prompt(console, text, run.train[first].tokens)

@@ -1,0 +1,45 @@
+"""What is said at the start about a model and questions that do not quite fit each other."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from alphamed_jax.config import Config
+from alphamed_jax.data.prompts import EncodedQuestion, unstopped_turn
+
+
+def start_notices(
+    config: Config,
+    tokenizer: Any,
+    questions: Sequence[EncodedQuestion],
+    stop_ids: Sequence[int],
+    context: int,
+) -> list[str]:
+    """Return warnings: turns that nothing ends, and responses beyond the model's positions.
+
+    Args:
+        questions: all that are asked, at least one.
+        stop_ids: what ends a response.
+        context: the most tokens the model was made for (`max_position_embeddings`).
+    """
+    found = [
+        unstopped_turn(tokenizer, questions[0].question, config.prompt, stop_ids),
+        beyond_context(
+            [len(question.tokens) for question in questions],
+            config.rollout.max_new_tokens,
+            context,
+        ),
+    ]
+    return [notice for notice in found if notice]
+
+
+def beyond_context(prompts: Sequence[int], response: int, context: int) -> str | None:
+    """What to say where prompt and response, in tokens, may outgrow the model's positions."""
+    beyond = sum(prompt + response > context for prompt in prompts)
+    if not beyond:
+        return None
+    return (
+        f"{beyond} of {len(prompts)} prompts (the longest has {max(prompts)} tokens) and "
+        f"rollout.max_new_tokens={response} may go beyond the {context} positions of the model "
+        "(max_position_embeddings), where it was never trained; lower rollout.max_new_tokens or "
+        "prompt.max_tokens"
+    )
