@@ -255,7 +255,8 @@ class Config:
     output: Free[str | None] = None
     """Folder of the run; null: runs/<config name>."""
     mesh: MayChange[str] = "auto"
-    """FSDPxTENSOR or REPLICAxFSDPxTENSOR, as 8x8; a CPU machine simulates the devices."""
+    """FSDPxTENSOR or REPLICAxFSDPxTENSOR, as 8x8; a CPU machine simulates the devices. One with a
+    GPU or TPU does so only where JAX_PLATFORMS says cpu."""
     steps: int = 300
     """Steps of the whole run: each samples, scores and updates once."""
     seed: int = 0

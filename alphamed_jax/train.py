@@ -4,7 +4,8 @@
     python -m alphamed_jax.train --config configs/alphamed_8b.yaml --mesh 8x8
     python -m alphamed_jax.train --model FOLDER_OR_HUB_ID --data medmcqa=train.jsonl
 
-The same command run again resumes; SIGTERM saves at the next step border and exits with 0.
+The same command run again resumes; SIGTERM, SIGHUP or Ctrl-C saves at the next step border and
+exits with 0, a second one ends at once. A closed pipe (`| head`) does not end a run.
 """
 
 import contextlib

@@ -45,10 +45,11 @@ def settle(environment: Mapping[str, str] = os.environ) -> list[str]:
     Raises:
       UserError: XLA would refuse XLA_FLAGS, or a switch that names a platform in an old way.
     """
-    if old := environment.get("JAX_PLATFORM_NAME"):
-        raise UserError(
-            f"JAX_PLATFORM_NAME is {old!r}: JAX keeps it for old programs; set JAX_PLATFORMS."
-        )
+    for old in ("JAX_PLATFORM_NAME", "JAX_XLA_BACKEND"):
+        if value := environment.get(old):
+            raise UserError(
+                f"{old} is {value!r}: JAX keeps it for old programs; set JAX_PLATFORMS."
+            )
     flags = environment.get("XLA_FLAGS", "").strip()
     if flags and not backends_are_initialized():  # else XLA has taken them
         check_compiler_flags(flags)

@@ -44,9 +44,10 @@ def test_every_switch_of_the_table_is_one_of_jax():
     assert [name for name in jax_switches.FIXED if not hasattr(jax.config, name)] == []
 
 
-def test_the_old_name_of_the_platform_is_refused():
-    with pytest.raises(UserError, match=r"JAX_PLATFORM_NAME is 'gpu'.*set JAX_PLATFORMS"):
-        jax_switches.settle({"JAX_PLATFORM_NAME": "gpu"})
+@pytest.mark.parametrize("name", ["JAX_PLATFORM_NAME", "JAX_XLA_BACKEND"])
+def test_an_old_name_of_the_platform_is_refused(name):
+    with pytest.raises(UserError, match=rf"{name} is 'gpu'.*set JAX_PLATFORMS"):
+        jax_switches.settle({name: "gpu"})
 
 
 def test_compiler_flags_that_xla_does_not_know_are_one_line_that_names_them():
