@@ -64,7 +64,7 @@ COMPARE = {
 
 @pytest.mark.parametrize("way", COMPARE)
 def test_turns_are_those_of_the_loop_itself(way):
-    for start, step, end in itertools.product((-3, 0, 10), (-4, -1, 1, 3), (-8, 0, 9, 10)):
+    for start, step, end in itertools.product((-3, 10), (-4, 1, 3), (-8, 9, 10)):
         at, counted = start, 0
         while COMPARE[way](at, end) and counted < 100:
             at, counted = at + step, counted + 1
