@@ -145,12 +145,19 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW through optax."""
+    """AdamW through optax.
+
+    A batch without any signal has a gradient of zero and is an update like any other: the weights
+    move on by what Adam remembers of earlier batches, and by weight decay. To stand still instead
+    would make a batch without signal another thing than one with next to none, and leaving groups
+    out of the forward pass a matter of more than cost.
+    """
 
     learning_rate: float = 1e-6
     """The usual order of magnitude for full-parameter RL of instruct models."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What follows the warm-up; linear and cosine fall to 0 at the last update."""
+    """What follows the warm-up. linear and cosine fall towards 0, which an update after the last
+    one would have: at 0 the last one would be wasted."""
     warmup_updates: int = 10
     """Updates over which the rate rises to its peak."""
     b1: float = 0.9
@@ -178,8 +185,8 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class UpdateConfig:
-    """How a batch becomes updates. Below `epochs`, nothing changes the value of the gradient
-    (but for rounding, which compute_dtype decides)."""
+    """How a batch becomes updates. Below `epochs`, nothing changes the gradient but for rounding:
+    its last digits in float32, some per cent of its length in bfloat16 (docs/numerics.md)."""
 
     mini_batches: int = 1
     """Optimiser updates per pass over the batch."""
@@ -190,11 +197,14 @@ class UpdateConfig:
     skip_constant_groups: bool = True
     """Leave groups without signal out of the forward pass (only when kl_coef is 0)."""
     remat: MayChange[Literal["none", "layer", "dots"]] = "layer"
-    """What the backward pass recomputes: nothing, each layer, or all but matrix products."""
+    """What the backward pass recomputes: nothing, each layer, or all but matrix products. The
+    gradient is the same but for rounding."""
     logits_chunk: MayChange[int] = 2048
-    """Tokens per data row of the mesh whose logits exist at once."""
+    """Tokens per data row of the mesh whose logits exist at once. Their gradients add up in
+    float32, in every compute_dtype: the result is the same but for rounding in float32."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 on TPU and GPU, float32 on CPU. Master weights are always float32."""
+    """auto: bfloat16 on TPU and GPU, float32 on CPU. float32 is float32 everywhere, at a multiple
+    of the price on TPUs and GPUs. Master weights and Adam's moments are always float32."""
     attention: MayChange[Literal["auto", "dense", "splash", "cudnn"]] = "auto"
     """Of training and prefill. auto: splash (Pallas) on TPU, cudnn on GPU where compute_dtype and
     head width allow it, else dense."""

@@ -27,6 +27,7 @@ from alphamed_jax.data.thought import begins_inside_thought
 from alphamed_jax.data.tokenizer import known_tokens, load_tokenizer, stop_ids
 from alphamed_jax.errors import UserError, command
 from alphamed_jax.model import hf
+from alphamed_jax.model.finite import not_finite
 from alphamed_jax.model.hf_identity import weights_digest
 from alphamed_jax.model.llama import Params, count_parameters
 from alphamed_jax.model.mesh import check_heads, make_mesh, parse_mesh
@@ -173,7 +174,7 @@ def resumed(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> 
 
     Raises:
       UserError: it is of another run, or a run of fewer steps was asked for.
-      DamagedCheckpoint: it cannot be read.
+      DamagedCheckpoint: it cannot be read, or holds NaN or infinities.
     """
     saved = checkpoints.record(step)
     if step > run.config.steps:
@@ -187,6 +188,8 @@ def resumed(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> 
     settings = run.learner.settings
     params = hf.abstract(settings.model, run.mesh, np.float32)
     state = checkpoints.restore(step, abstract_state(settings, params))
+    if broken := not_finite(state):
+        raise DamagedCheckpoint(f"NaN or infinite: {', '.join(broken[:3])}")
     return Progress(step, saved["questions_drawn"], state)
 
 

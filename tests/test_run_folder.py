@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 
+import jax.numpy as jnp
 import pytest
 from rich.console import Console
 from tiny_run import rows_of, tiny_config, write_model, write_questions
@@ -12,6 +13,7 @@ from tiny_run import rows_of, tiny_config, write_model, write_questions
 from alphamed_jax import train as trainer
 from alphamed_jax.config import EvalConfig
 from alphamed_jax.errors import UserError
+from alphamed_jax.run.checkpoint import Checkpoints
 from alphamed_jax.run.lock import only_one
 
 
@@ -68,6 +70,20 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_and_is_said(whole, copy):
     assert again[:3] == rows_of(whole.folder / "metrics.jsonl")
     assert [row["step"] for row in again] == [1, 2, 3, 4]
     assert (checkpoints / "damaged-3").is_dir()
+
+
+def test_a_checkpoint_of_weights_that_are_no_numbers_is_not_resumed(copy):
+    # Given a newest checkpoint whose weights are not finite,
+    config = dataclasses.replace(copy, steps=5)
+    run_ = trainer.prepare(config)
+    with Checkpoints(config.checkpoint_folder) as saved:
+        state = trainer.resumed(run_, saved, 3).state
+        params = state.params | {"norm": state.params["norm"].at[0].set(jnp.nan)}
+        saved.save(4, state._replace(params=params), saved.record(3) | {"step": 4})
+    # when the run goes on, then from the one before, and the reason is said.
+    said = run(config)
+    assert "checkpoint 4 cannot be read (NaN or infinite: params/norm)" in said
+    assert [row["step"] for row in rows_of(config.folder / "metrics.jsonl")] == [1, 2, 3, 4, 5]
 
 
 def test_a_run_without_a_readable_checkpoint_does_not_start_over_by_itself(copy):

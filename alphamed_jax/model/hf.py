@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from safetensors import SafetensorError, safe_open
 
 from alphamed_jax.errors import UserError
@@ -67,7 +67,8 @@ def load(
       described in `llama`.
 
     Raises:
-      UserError: folder, config.json or weights missing or unfit, or heads that the mesh would cut.
+      UserError: folder, config.json or weights missing or unfit, heads that the mesh would cut, or
+        weights that are no finite numbers in `dtype`.
     """
     folder = locate(folder_or_hub_id)
     config = read_config(folder)
@@ -81,13 +82,21 @@ def load(
             key: leaf.update(dtype=jnp.dtype(dtypes[key] if dtype is None else dtype))
             for key, leaf in by_key(abstract(config, mesh, config.dtype)).items()
         }
+        broken: list[str] = []
         arrays = _zeros({key: leaves[key] for key in llama.layer_weights(config)})
         for tensor in wanted:
             piece = _read(stored[tensor.name].get_slice(tensor.name), tensor, mesh)
             place = _placer(leaves[tensor.key], tensor.order)
-            arrays[tensor.key] = place(arrays.get(tensor.key), piece, tensor.layer)
+            arrays[tensor.key], ok = place(arrays.get(tensor.key), piece, tensor.layer)
             # Copies run in the background: without waiting, the host would hold many tensors.
             jax.block_until_ready(arrays[tensor.key])
+            if not ok:
+                broken.append(tensor.name)
+    if broken:
+        raise UserError(
+            f"{folder}: weights that are NaN or infinite as {leaves['embed'].dtype}: "
+            f"{some(broken)}. Download the folder again, or take an earlier export."
+        )
     layers = {key: arrays.pop(key) for key in llama.layer_weights(config)}
     return config, {**arrays, "layers": layers}
 
@@ -219,13 +228,18 @@ def _zeros(leaves: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
 
 @functools.lru_cache(maxsize=64)
 def _placer(leaf: jax.ShapeDtypeStruct, order: tuple[int, ...]):
-    """Compile `(leaf or none, tensor as read, layer) -> leaf` in our axis order and dtype."""
+    """Compile `(leaf or none, tensor as read, layer) -> leaf` in our axis order and dtype.
+
+    Beside the leaf stands whether the tensor is finite in that dtype.
+    """
     back = tuple(order.index(axis) for axis in range(len(order)))
 
     def place(stack, piece, layer):
         piece = piece.transpose(back).astype(leaf.dtype)
+        finite = jnp.isfinite(piece).all()
         if stack is None:
-            return piece
-        return jax.lax.dynamic_update_index_in_dim(stack, piece, layer, axis=0)
+            return piece, finite
+        return jax.lax.dynamic_update_index_in_dim(stack, piece, layer, axis=0), finite
 
-    return jax.jit(place, out_shardings=leaf.sharding, donate_argnums=0)
+    everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())
+    return jax.jit(place, out_shardings=(leaf.sharding, everywhere), donate_argnums=0)

@@ -5,6 +5,7 @@ tokens is float32 all the same: norms, softmax, and the gradients of everything 
 (table, head, norms, biases); a product's terms are added in float32 and its result is rounded once.
 """
 
+import contextlib
 import functools
 from typing import Any
 
@@ -24,6 +25,11 @@ def exact(dtype: Any) -> jax.lax.Precision | None:
     Factors of 16 bits are multiplied exactly anyway.
     """
     return jax.lax.Precision.HIGHEST if jnp.dtype(dtype) == F32 else None
+
+
+def exact_inside(dtype: Any) -> contextlib.AbstractContextManager:
+    """`exact` for products that others write, as those of a kernel."""
+    return jax.default_matmul_precision("highest") if exact(dtype) else contextlib.nullcontext()
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

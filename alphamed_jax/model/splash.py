@@ -20,6 +20,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from jaxtyping import Array, Float, Int
 
 from alphamed_jax.model.mesh import spec
+from alphamed_jax.model.numerics import exact_inside
 
 BLOCK = 512
 """Longest block. A block of queries against one of keys does 512 FLOPs for each byte it reads,
@@ -172,10 +173,12 @@ def _merged_forward(interpret, q, own, prompt):
 def _merged_backward(interpret, residuals, dout):
     q, own, prompt, mixed, sums = residuals
     given = q, dout, sums, jnp.sum(mixed.astype(jnp.float32) * dout, axis=-1)
-    dq, dk, dv = _each_lane(_backward, 4, True, interpret)(own, *given)
+    with exact_inside(q.dtype):
+        dq, dk, dv = _each_lane(_backward, 4, True, interpret)(own, *given)
     d_own, d_prompt = Keys(dk, dv), None
     if prompt is not None:
-        more, dk, dv = _each_lane(_backward, 4, False, interpret)(prompt, *given)
+        with exact_inside(q.dtype):
+            more, dk, dv = _each_lane(_backward, 4, False, interpret)(prompt, *given)
         dq = (dq.astype(jnp.float32) + more).astype(q.dtype)
         d_prompt = Keys(*(x.sum(1, dtype=jnp.float32).astype(x.dtype) for x in (dk, dv)))
     return dq, d_own, d_prompt
@@ -226,7 +229,8 @@ def _forward(
     causal: bool, interpret: bool, keys: Keys, q: Float[Array, "N T H"]
 ) -> tuple[Float[Array, "N T H"], Float[Array, "N T"]]:
     """Attention of one sequence, and the log-sum-exps of its scores."""
-    mixed, (sums,) = _kernel(causal, interpret, q, keys)(q, keys.k, keys.v, _segments(keys))
+    with exact_inside(q.dtype):
+        mixed, (sums,) = _kernel(causal, interpret, q, keys)(q, keys.k, keys.v, _segments(keys))
     return mixed, sums
 
 
@@ -234,7 +238,8 @@ def _forward_only(
     causal: bool, interpret: bool, keys: Keys, q: Float[Array, "N T H"]
 ) -> Float[Array, "N T H"]:
     """Attention of one sequence; the sums would be as many bytes as the output and more."""
-    return _kernel(causal, interpret, q, keys, False)(q, keys.k, keys.v, _segments(keys))
+    with exact_inside(q.dtype):
+        return _kernel(causal, interpret, q, keys, False)(q, keys.k, keys.v, _segments(keys))
 
 
 def _backward(

@@ -21,7 +21,7 @@ from alphamed_jax.rl.distribution import Sampling
 
 
 class Compute(NamedTuple):
-    """How the forward pass is computed; changes memory and speed, not the result."""
+    """How the forward pass is computed; but for rounding it changes memory and speed alone."""
 
     dtype: Any = jnp.float32
     remat: llama.Remat = "none"

@@ -310,8 +310,9 @@ def combine(reports: Sequence[dict[str, Any]]) -> Metrics:
     """Metrics of a step from those of its updates.
 
     Means over the updates, but: tokens add up, maxima stay maxima, and the gap between sampler
-    and trainer is the first update's, as later ones have moved away from the sampling policy.
-    A mean over no trained token is None.
+    and trainer is the first update's, as later ones have moved away from the sampling policy. The
+    norm of the gradient is the largest, NaN where one was not finite. A mean over no trained token
+    is None.
     """
     merged: Metrics = {}
     for name in reports[0]:
@@ -319,7 +320,7 @@ def combine(reports: Sequence[dict[str, Any]]) -> Metrics:
         if name == "tokens/trained":
             merged[name] = int(values.sum())
         elif name.startswith("sampler_gap"):
-            merged[name] = float(values[0])
+            merged[name] = None if np.isnan(values[0]) else float(values[0])
         elif name == "learning_rate":
             merged[name] = float(values[-1])
         elif name == "grad_norm":

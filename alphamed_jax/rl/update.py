@@ -48,7 +48,11 @@ class Settings(NamedTuple):
 
 
 def learning_rate(config: OptimizerConfig, total_updates: int) -> optax.Schedule:
-    """Linear warm-up to the peak, then constant, linear or cosine decay to zero."""
+    """Linear warm-up to the peak, then constant, or linear or cosine decay.
+
+    Update i, from 0, has the rate at i: the decay reaches zero at `total_updates`, one update after
+    the last. Updates that were skipped do not count.
+    """
     peak, warmup = config.learning_rate, config.warmup_updates
     rest = max(total_updates - warmup, 1)
     after = {

@@ -36,24 +36,31 @@ METRIC_KEYS: dict[str, str] = {
     "response_length/truncated": "share of responses cut at rollout.max_new_tokens",
     "loss/policy": "clipped policy loss",
     "loss/kl": "estimate of the KL divergence from the reference policy, in nats a token",
-    "clip/low": "share of tokens whose ratio was clipped from below",
-    "clip/high": "share of tokens whose ratio was clipped from above",
-    "entropy": "mean entropy of the next-token distribution, in nats",
-    "ratio/mean": "mean importance ratio of current to sampling policy",
+    "clip/low": "share of trained tokens whose ratio was clipped from below",
+    "clip/high": "share of trained tokens whose ratio was clipped from above",
+    "entropy": "mean entropy in nats of the distribution sampled from, over the trained tokens",
+    "ratio/mean": "mean importance ratio of current to sampling policy, over the trained tokens",
     "tis/weight": "mean weight of a token by sampler and trainer; 1 without loss.tis_cap",
     "tis/truncated": "share of tokens whose weight is loss.tis_cap; 0 without",
-    "sampler_gap/mean": "mean |log-probability of sampler - trainer|, in nats",
-    "sampler_gap/max": "largest |log-probability of sampler - trainer|, in nats",
-    "grad_norm": "norm of the gradient before clipping; null where it was not finite",
+    "sampler_gap/mean": "mean |log-probability of sampler - trainer| in nats, over the trained "
+    "tokens of the step's first update",
+    "sampler_gap/max": "largest |log-probability of sampler - trainer| in nats, over these",
+    "grad_norm": "norm of the gradient before clipping, the largest of the step's updates; null "
+    "where one was not finite",
     "learning_rate": "learning rate of the last update of the step",
     "updates/skipped": "updates left out so far because their gradient was not finite",
     "tokens/generated": "tokens sampled in this step, in all its rounds",
-    "tokens/trained": "tokens that entered forward and backward pass in this step",
+    "tokens/trained": "response tokens that entered forward and backward pass in this step: those "
+    "of groups with a signal, or all with a KL term; in each epoch again",
     "tokens/trained_share": "share of the sampled tokens that did; epochs do not count again",
     "throughput/generated_per_second": "tokens sampled a second of rollout",
     "throughput/trained_per_second": "tokens trained on a second of update",
 }
-"""Every key of a row of metrics.jsonl, in the order of the file, with its meaning."""
+"""Every key of a row of metrics.jsonl, in the order of the file, with its meaning.
+
+Where a step has several updates, what is said of trained tokens is the mean of the updates' means,
+each under the policy of that update; those without a trained token do not count.
+"""
 
 _STEP_OF_EVAL = re.compile(r"step_(\d+)\.json")
 # Line ends for `str.splitlines` although not for JSON, and halves of UTF-16 pairs, which UTF-8

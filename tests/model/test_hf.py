@@ -11,6 +11,7 @@ from helpers import mesh_like
 
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import hf
+from alphamed_jax.model.finite import not_finite
 from alphamed_jax.model.mesh import mesh_of
 
 # --- loading -------------------------------------------------------------------------------------
@@ -282,3 +283,36 @@ def test_heads_that_the_mesh_would_cut_are_refused_before_anything_is_read(tmp_p
     write_folder(tmp_path, CONFIG | {"num_attention_heads": 6, "num_key_value_heads": 3})
     message = _refused(tmp_path, mesh_like("2x4"))
     assert "the tensor axis (4) does not fit 6 query and 3 key/value heads" in message
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mesh", [None, "2x4"])
+def test_weights_that_are_no_numbers_are_named(tmp_path, mesh):
+    # Given a NaN in one layer's matrix and an infinity in the last row of the table,
+    broken = random_tensors(CONFIG)
+    broken["model.layers.1.self_attn.k_proj.weight"][3, 2] = np.nan
+    broken["model.embed_tokens.weight"][-1, -1] = -np.inf
+    write_folder(tmp_path, tensors=broken)
+    # when they are read, then both are told, and no other.
+    with pytest.raises(UserError, match="NaN or infinite") as told:
+        hf.load(tmp_path, mesh and mesh_like(mesh))
+    assert "layers.1.self_attn.k_proj" in str(told.value)
+    assert "embed_tokens" in str(told.value)
+    assert "layers.0" not in str(told.value)
+
+
+def test_weights_that_overflow_where_they_are_used_are_told(tmp_path):
+    large = random_tensors(CONFIG)
+    large["model.norm.weight"][0] = 3.4e38  # finite in float32, infinite in bfloat16
+    write_folder(tmp_path, tensors=large)
+    hf.load(tmp_path)
+    with pytest.raises(UserError, match=r"infinite as bfloat16: model\.norm\.weight"):
+        hf.load(tmp_path, dtype=jnp.bfloat16)
+
+
+def test_leaves_of_a_state_that_are_no_numbers_are_named():
+    state = {"a": {"b": jnp.array([1.0, jnp.nan]), "c": jnp.ones(3)}, "count": jnp.int32(1)}
+    assert not_finite(state) == ["a/b"]
+    assert not_finite(state | {"a": {}}) == []

@@ -9,7 +9,7 @@ import pytest
 from helpers import make_settings
 from precision_cases import MODELS, errors, gradient, weights
 
-from alphamed_jax.model import cudnn, llama
+from alphamed_jax.model import cudnn, llama, splash
 from alphamed_jax.model.numerics import add_bias, look_up, rms_norm
 from alphamed_jax.rl.chunks import chunked_logprobs
 from alphamed_jax.rl.distribution import Sampling
@@ -109,3 +109,20 @@ def test_products_in_float32_ask_for_float32_and_those_in_bfloat16_for_nothing()
         products = [line for line in text.splitlines() if "dot_general" in line]
         assert len(products) > 10
         assert all(("HIGHEST" in line) == asked for line in products)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_kernels_products_are_as_exact_as_the_others(dtype):
+    q, kv = jnp.zeros((1, 128, 2, 8), dtype), jnp.zeros((1, 128, 1, 8), dtype)
+    prompt, lengths = jnp.zeros((1, 128, 1, 8), dtype), jnp.ones(1, jnp.int32)
+
+    def total(q):
+        alone = splash.causal(q, kv, kv, True)
+        beside = splash.lanes(q[:, None], prompt, prompt, lengths, kv[:, None], kv[:, None], None)
+        return alone.sum() + beside.sum()
+
+    program = str(jax.make_jaxpr(jax.grad(total))(q))
+    products = program.count("= dot_general[")
+    assert products > 5
+    asked = sum("precision=" in line and "HIGHEST" in line for line in program.splitlines())
+    assert asked == (products if dtype == "float32" else 0)

@@ -30,7 +30,14 @@ from alphamed_jax.model.mesh import data_rows, mesh_of
 from alphamed_jax.rl.batch import gather, plan
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.loss import Totals
-from alphamed_jax.rl.update import batch_gradient, init_state, score, state_shardings, update
+from alphamed_jax.rl.update import (
+    batch_gradient,
+    init_state,
+    learning_rate,
+    score,
+    state_shardings,
+    update,
+)
 
 SETTINGS = make_settings(optimizer=OptimizerConfig(learning_rate=3e-2, warmup_updates=0))
 # One group of four is constant and so without signal.
@@ -314,6 +321,29 @@ def test_batch_without_any_signal_has_zero_gradient_and_finite_state():
     assert metrics["grad_norm"] == 0.0
     assert np.isnan(metrics["entropy"])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_batch_without_signal_moves_the_weights_by_what_adam_remembers():
+    batch, count, totals = off_policy()
+    state, _ = update(fresh_state(), batch, count, totals, settings=SETTINGS)
+    before = np.asarray(state.params["norm"])
+    # When a batch follows of which nothing enters the forward pass,
+    state, metrics = update(state, batch, jnp.int32(0), totals, settings=SETTINGS)
+    # then it is an update with gradient zero.
+    assert metrics["grad_norm"] == 0.0
+    assert int(state.updates) == 2
+    assert (np.asarray(state.params["norm"]) != before).any()
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_falling_rate_is_zero_one_update_after_the_last(schedule):
+    config = OptimizerConfig(learning_rate=1.0, schedule=schedule, warmup_updates=4)
+    rate = learning_rate(config, 20)
+    rates = np.array([float(rate(i)) for i in range(21)])
+    np.testing.assert_allclose(rates[:5], [0.25, 0.5, 0.75, 1, 1], atol=1e-6)
+    assert (np.diff(rates[4:]) < 0).all()
+    assert rates[19] > 0
+    assert rates[20] == pytest.approx(0, abs=1e-6)
 
 
 # The program
