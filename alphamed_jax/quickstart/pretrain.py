@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int
 from alphamed_jax.config import PromptConfig
 from alphamed_jax.model import attention, llama
 from alphamed_jax.quickstart import corpus
+from alphamed_jax.randomness import random_key
 
 CHUNK = 100
 """Steps per call of the compiled loop."""
