@@ -7,7 +7,8 @@
 Progress goes to stderr; the last line of stdout is one JSON object. Times are seconds, medians over
 the steps counted. `floor` holds the machine's own rates, measured in this process, and `share`
 how much of them each phase reached: the least seconds the work of the phase can take, over what it
-took. `rest` is reward, advantages and update.
+took. `rest` is reward, advantages and update. `steps_that_compiled` counts all steps, those before
+counting begins included; `counted_steps_that_compiled` should be 0, else raise --warmup.
 """
 
 import json
@@ -58,7 +59,8 @@ def bench(config: BenchConfig) -> dict[str, Any]:
             clock = Clock()
         state, timed, outcome = timed_step(learner, state, make_batch(config, step), step)
         times.append(timed)
-        say(f"step {step}: rollout {timed.rollout:.2f} s, rest {timed.rest:.2f} s")
+        compiled_now = f", {timed.programs} programs compiled" if timed.programs else ""
+        say(f"step {step}: rollout {timed.rollout:.2f} s, rest {timed.rest:.2f} s{compiled_now}")
     other = clock.other_share()
     peak = peak_memory_mb()
     if config.profile:
@@ -133,6 +135,8 @@ def summary(config: BenchConfig, times: list[Timed]) -> dict[str, Any]:
         "train_tokens_per_s": whole / rest,
         "step_tokens_per_s": generated / step,
         "first_step_s": times[0].step,
+        "steps_that_compiled": sum(t.programs > 0 for t in times),
+        "counted_steps_that_compiled": sum(t.programs > 0 for t in counted),
         "steps_s": [t.step for t in counted],
         "gens_s": [t.rollout for t in counted],
     }

@@ -55,6 +55,8 @@ def test_exact_work_has_the_keys_of_other_trainers_and_leaves_a_trace(
     np.testing.assert_allclose(result["train_tokens_per_s"] * result["train_s_median"], 4 * 14)
     assert result["sequences_per_step"] == 4
     assert len(result["steps_s"]) == 2
+    # One shape: the first step compiles all there is.
+    assert (result["steps_that_compiled"], result["counted_steps_that_compiled"]) == (1, 0)
     assert all(rate > 0 for rate in result["floor"].values())
     assert 0 < result["share"]["rollout"] < 1
     assert 0 < result["share"]["rest"] < 1

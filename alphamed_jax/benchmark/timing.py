@@ -26,6 +26,8 @@ class Timed(NamedTuple):
     rest: float
     """Reward, advantages, planning and update."""
     occupancy: Occupancy
+    programs: int = 0
+    """Programs that were compiled in it."""
 
     @property
     def step(self) -> float:
@@ -70,14 +72,15 @@ def timed_step(
     learner: Learner, state: TrainState, batch: Batch, step: int
 ) -> tuple[TrainState, Timed, Outcome]:
     """One whole step."""
-    start = time.perf_counter()
-    trajectories, occupancy = rolled_out(learner, state.params, batch, step)
-    sampled = time.perf_counter()
-    outcome = judged(learner, trajectories, batch)
-    state, _ = learn(learner, state, None, trajectories, outcome)
-    jax.block_until_ready(state)
-    end = time.perf_counter()
-    return state, Timed(sampled - start, end - sampled, occupancy), outcome
+    with ProgramCounter() as programs:
+        start = time.perf_counter()
+        trajectories, occupancy = rolled_out(learner, state.params, batch, step)
+        sampled = time.perf_counter()
+        outcome = judged(learner, trajectories, batch)
+        state, _ = learn(learner, state, None, trajectories, outcome)
+        jax.block_until_ready(state)
+        end = time.perf_counter()
+    return state, Timed(sampled - start, end - sampled, occupancy, programs.compiled), outcome
 
 
 # Name -> which savings are on.
@@ -158,6 +161,8 @@ def _update(
         advantages,
         micro_batch=learner.config.update.micro_batch,
         rows=data_rows(mesh),
+        longest=learner.config.rollout.max_new_tokens,
+        prompt_width=trajectories.prompt_tokens.shape[-1],
         **savings,
     )
     with jax.set_mesh(mesh):

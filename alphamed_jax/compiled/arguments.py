@@ -178,6 +178,8 @@ def batch_of(case: Case) -> batch.GroupBatch:
         micro_batch=work.micro_batch,
         rows=data_rows(case.mesh),
         skip_constant=True,
+        longest=work.response,
+        prompt_width=work.prompt_width,
     )
     leading, members = planned.prompts.shape, planned.responses.shape[-1]
 

@@ -105,6 +105,8 @@ def trained(case: Case, config: Config, effective: float, lengths: Int[np.ndarra
         micro_batch=case.work.micro_batch,
         rows=data_rows(case.mesh),
         skip_constant=config.update.skip_constant_groups and config.loss.kl_coef == 0,
+        longest=case.work.response,
+        prompt_width=case.work.prompt_width,
     )
     largest = batch_of(case)
     _, units, _, width = largest.tokens.shape

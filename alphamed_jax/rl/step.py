@@ -296,6 +296,8 @@ def mini_batch(
         micro_batch=config.update.micro_batch,
         rows=data_rows(mesh),
         skip_constant=config.update.skip_constant_groups and config.loss.kl_coef == 0,
+        longest=config.rollout.max_new_tokens,
+        prompt_width=trajectories.prompt_tokens.shape[-1],
     )
     per_row = slice(rows.start * group, rows.stop * group)
     part = Trajectories(

@@ -90,27 +90,26 @@ def test_twenty_steps_compile_as_many_programs_as_there_are_shapes(tmp_path, mad
     model, params = hf.load(tmp_path / "model", mesh, dtype=np.float32)
     settings = make_settings(config, model, "cpu")
     automaton = AnswerAutomaton.from_tokenizer(load_tokenizer(tmp_path / "model"))
-    learner = Learner(config, settings, automaton, (), jax.random.key(0))
+    width = bucket(LONGEST)  # of all prompts of a run
+    learner = Learner(config, settings, automaton, (), jax.random.key(0), width)
     state = init_state(settings, params)
     made.clear()
 
     def one_pass(state):
-        sampled, mixed_groups = [], set()
+        mixed_groups = set()
         for number, this, questions in random_steps(learner):
             state, _, outcome = grpo_step(this, state, None, questions, number)
-            sampled.append(bucket(max(len(question.tokens) for question in questions)))
             mixed = outcome.advantages.reshape(PROMPTS, GROUP).any(axis=1)
             mixed_groups.add(int(mixed.sum()))
-        return state, sampled, mixed_groups
+        return state, mixed_groups
 
     # when twenty steps are taken, with prompts, responses and groups with signal of all kinds,
     with ProgramCounter() as programs:
-        state, sampled, mixed_groups = one_pass(state)
-    prompt_widths = set(sampled)
-    assert prompt_widths == {bucket(length) for length in range(1, LONGEST + 1)} == {16, 24}
+        state, mixed_groups = one_pass(state)
     assert len(mixed_groups) >= 4
     trained = [(x.prompt_width, x.width, x.lanes, x.packed) for x in layouts]
-    shapes, gathered = set(trained), set(zip(sampled, trained, strict=True))
+    shapes = set(trained)
+    assert {shape[0] for shape in shapes} == {width}
     assert {shape[1] for shape in shapes} == {16, 24}
 
     # then the large programs are as many as their shapes:
@@ -120,20 +119,20 @@ def test_twenty_steps_compile_as_many_programs_as_there_are_shapes(tmp_path, mad
     rollout = {
         "layer_layout": 1,
         "head_layout": 1,
-        "prefill": len(prompt_widths),
+        "prefill": 1,
         "start": 1,
         "refill": 1,
-        "decode": len(prompt_widths) * stages * len(capacities(LONGEST)),
+        "decode": stages * len(capacities(LONGEST)),
         "keep": stages - 1,
-        "fan_out": len(prompt_widths) * (stages - 1),
+        "fan_out": stages - 1,
         "verdicts": 1,
         "reward": 1,
     }
-    bounds = rollout | {"update": len(shapes), "_gather": len(gathered)}
+    bounds = rollout | {"update": len(shapes), "_gather": len(shapes)}
     for name, bound in bounds.items():
         assert 0 < made[name] <= bound, name
     lanes = lane_counts(GROUP, config.update.micro_batch, DATA_ROWS)
-    assert len(shapes) <= len(prompt_widths) * 2 * len(lanes) * 2  # widths; packed or not
+    assert len(shapes) <= 2 * len(lanes) * 2  # widths; packed or not
     # all others are few,
     assert programs.compiled + programs.cached == sum(made.values())
     assert programs.compiled <= sum(bounds.values()) + SMALL, made
