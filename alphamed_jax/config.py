@@ -156,8 +156,7 @@ class OptimizerConfig:
     learning_rate: float = 1e-6
     """The usual order of magnitude for full-parameter RL of instruct models."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What follows the warm-up. linear and cosine fall towards 0, which an update after the last
-    one would have: at 0 the last one would be wasted."""
+    """What follows the warm-up. linear and cosine would reach 0 one update after the last."""
     warmup_updates: int = 10
     """Updates over which the rate rises to its peak."""
     b1: float = 0.9
@@ -197,11 +196,10 @@ class UpdateConfig:
     skip_constant_groups: bool = True
     """Leave groups without signal out of the forward pass (only when kl_coef is 0)."""
     remat: MayChange[Literal["none", "layer", "dots"]] = "layer"
-    """What the backward pass recomputes: nothing, each layer, or all but matrix products. The
-    gradient is the same but for rounding."""
+    """What the backward pass recomputes: nothing, each layer, or all but matrix products."""
     logits_chunk: MayChange[int] = 2048
-    """Tokens per data row of the mesh whose logits exist at once. Their gradients add up in
-    float32, in every compute_dtype: the result is the same but for rounding in float32."""
+    """Tokens per data row of the mesh whose logits exist at once; rounding in float32 aside, the
+    gradient is the same."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 on TPU and GPU, float32 on CPU. float32 is float32 everywhere, at a multiple
     of the price on TPUs and GPUs. Master weights and Adam's moments are always float32."""
