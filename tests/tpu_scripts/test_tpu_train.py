@@ -156,6 +156,7 @@ def test_process_0_may_be_on_any_worker(ready):
 def test_a_worker_that_wrote_before_does_not_send_what_is_stale(ready):
     ready.plan(trainer=["exit-1", "finish"], main=("pod", "1"))
     ready.run("train", "--no-watch")
+    ready.wait_for("trainings-0", "trainings-1", "bucket/bucket/some/tiny/output/metrics.jsonl")
     ready.settings(MAX_RELAUNCHES="1")
     ready.plan(main=("pod", "0"))
     assert "finished" in ready.run("train", "--watch")
