@@ -77,7 +77,7 @@ def test_a_checkpoint_of_weights_that_are_no_numbers_is_not_resumed(copy):
     config = dataclasses.replace(copy, steps=5)
     run_ = trainer.prepare(config)
     with Checkpoints(config.checkpoint_folder) as saved:
-        state = trainer.resumed(run_, saved, 3).state
+        state = trainer.resumed(run_, saved, 3, Console(file=io.StringIO())).state
         params = state.params | {"norm": state.params["norm"].at[0].set(jnp.nan)}
         saved.save(4, state._replace(params=params), saved.record(3) | {"step": 4})
     # when the run goes on, then from the one before, and the reason is said.

@@ -174,7 +174,7 @@ def test_pickle_files_are_never_downloaded(monkeypatch, tmp_path):
 
     asked = {}
 
-    def download(name, allow_patterns):
+    def download(name, allow_patterns, revision):
         asked[name] = allow_patterns
         return str(tmp_path)
 
