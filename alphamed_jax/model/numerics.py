@@ -61,20 +61,17 @@ def rms_norm(x: Float[Array, "*B D"], scale: Float[Array, "D"], eps: float) -> j
     """Root-mean-square norm in float32, scaled in the dtype of `x`."""
     wide = x.astype(F32)
     wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
-    return _rounded(jnp.multiply, wide.astype(x.dtype), scale)
+    return wide.astype(x.dtype) * _of_each(scale, x)
 
 
 def add_bias(x: Float[Array, "*B N H"], bias: Float[Array, "N H"]) -> jax.Array:
     """`x` plus a bias, in the dtype of `x`."""
-    return _rounded(jnp.add, x, bias)
+    return x + _of_each(bias, x)
 
 
-def _rounded(operation, x: jax.Array, shared: jax.Array) -> jax.Array:
-    """The operation in the dtype of `x`, but the gradient of what tokens share adds up in float32.
-
-    Of two numbers of 16 bits, sum and product in float32, rounded, are those in 16 bits.
-    """
-    return operation(x.astype(F32), shared.astype(x.dtype).astype(F32)).astype(x.dtype)
+def _of_each(shared: jax.Array, x: jax.Array) -> jax.Array:
+    """What all tokens share, one for each in the dtype of `x`: its gradient adds up in float32."""
+    return jnp.broadcast_to(shared.astype(F32), x.shape).astype(x.dtype)
 
 
 @functools.partial(jax.checkpoint, prevent_cse=False)
@@ -90,11 +87,16 @@ def project(x: Float[Array, "*B I"], weight: Float[Array, "I *O"]) -> jax.Array:
     The weight's gradient is written as x^T dy. JAX would form (dy^T x)^T, which turns dy, and
     XLA for CPUs then computes dy anew in the turned order, at a multiple of the price.
     """
+    return _product(x, weight)
+
+
+def _product(x, weight):
     return jnp.tensordot(x, weight, 1, precision=exact(x.dtype))
 
 
 def _project_forward(x, weight):
-    return project(x, weight), (x, weight)
+    # The product itself, not `project`: in a call, remat "dots" would not see what it may keep.
+    return _product(x, weight), (x, weight)
 
 
 def _project_backward(residuals, dy):

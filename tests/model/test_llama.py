@@ -131,6 +131,28 @@ def test_recomputing_changes_memory_and_no_number(remat):
         np.testing.assert_allclose(again[name], plain[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+def _products(jaxpr):
+    """Number of matrix products in a program and in those that it calls."""
+    inner = [
+        getattr(part, "jaxpr", part)
+        for equation in jaxpr.eqns
+        for value in equation.params.values()
+        for part in (value if isinstance(value, tuple | list) else [value])
+    ]
+    own = sum(equation.primitive.name == "dot_general" for equation in jaxpr.eqns)
+    return own + sum(_products(part) for part in inner if hasattr(part, "eqns"))
+
+
+def test_each_way_to_recompute_computes_again_what_it_says():
+    # A product hidden in a call would be computed again under "dots", too.
+    layers = weights()["layers"]
+    none, dots, layer = (
+        _products(jax.make_jaxpr(_gradient, static_argnums=1)(layers, remat).jaxpr)
+        for remat in ("none", "dots", "layer")
+    )
+    assert none == dots < layer
+
+
 def _window(q, k, v):
     """Cheapest attention there is: to the token itself."""
     return jnp.repeat(v, q.shape[-2] // v.shape[-2], axis=-2) + 0 * q
