@@ -55,7 +55,7 @@ def in_use(layout):
 @given(st.integers(2, 32), st.integers(1, 64), st.integers(1, 16))
 def test_lanes_of_a_unit_are_few_kinds_that_divide_the_group_and_fit_a_data_row(group, share, rows):
     counts = lane_counts(group, share * rows, rows)
-    assert 1 <= len(counts) <= 2
+    assert 1 <= len(counts) <= 3
     assert all(group % n == 0 and n <= share for n in counts)
     # The largest is a whole group wherever one fits.
     assert (counts[0] == group) == (group <= share)
@@ -111,13 +111,15 @@ def test_short_responses_share_lanes_and_a_group_its_prompt():
     layout = planned()
     assert (layout.width, layout.packed) == (32, True)
     # then a group of 16, 4 or 18 tokens lies in one lane; 25 + 3 + 3 and 20 need two: units of
-    # one lane, eight in a micro-batch, have the least tokens to compute.
-    assert (layout.lanes, layout.count) == (1, 1)
-    whole = [(p, [4 * p, 4 * p + 1, 4 * p + 2, 4 * p + 3]) for p in (0, 2, 4)]
-    assert in_use(layout) == [*whole[:2], (3, [13, 14, 15]), (3, [12]), whole[2]]
+    # two lanes, four in a micro-batch, have the least tokens to compute.
+    assert (layout.lanes, layout.count) == (2, 1)
+    groups = [(p, [4 * p, 4 * p + 1, 4 * p + 2, 4 * p + 3]) for p in (0, 2, 3, 4)]
+    assert in_use(layout) == groups
     # Side by side in a lane, the longest first.
     assert layout.starts[0, 0].tolist() == [0, 9, 13, 15]
-    assert layout.starts[0, 2].tolist() == [0, 25, 28, 0]
+    assert layout.starts[0, 2].tolist() == [0, 25, 28, 32]
+    # A micro-batch of one lane cuts that group in two.
+    assert in_use(planned(micro_batch=1))[2:4] == [(3, [13, 14, 15]), (3, [12])]
     # Without packing each response has a lane, without sharing also a prompt.
     apart = planned(pack=False)
     assert (apart.packed, apart.lanes, len(in_use(apart))) == (False, 4, 4)

@@ -34,7 +34,7 @@ def batches(prompts, longest, median, longest_prompt, effective, seed=0):
         (64, 1024, 256, 768, 0.4, 16, 8),
     ],
 )
-def test_three_hundred_steps_need_at_most_two_update_programs_known_within_twenty(
+def test_three_hundred_steps_need_at_most_three_update_programs_known_within_twenty(
     prompts, longest, median, longest_prompt, effective, micro_batch, rows
 ):
     first_seen, computed, needed = {}, 0, 0
@@ -63,7 +63,7 @@ def test_three_hundred_steps_need_at_most_two_update_programs_known_within_twent
         computed += units * (layout.prompt_width + layout.lanes * layout.width)
         chosen = advantages.any(axis=1)
         needed += prompt_lengths[chosen].sum() + lengths[chosen].sum()
-    assert len(first_seen) <= 2, first_seen
+    assert len(first_seen) <= 3, first_seen
     assert max(first_seen.values()) <= 20, first_seen
     # Padding has its bound, too.
     assert computed < 4 * needed
