@@ -8,7 +8,7 @@ from helpers import needs_libtpu
 from jax.sharding import AbstractMesh, AxisType
 
 from alphamed_jax.compiled import topology
-from alphamed_jax.config import load_config
+from alphamed_jax.config import load_config, parse_config
 from alphamed_jax.model.mesh import AXES, parse_mesh
 from alphamed_jax.planning.case import case_for, phases_of
 from alphamed_jax.planning.devices import Devices, devices_for
@@ -27,27 +27,27 @@ WANTED = {
 
 
 def places(name):
-    """Topologies and meshes for which a configuration says that it fits."""
+    """Topologies, and the flags with which a configuration says that it fits there."""
     comment = (CONFIGS / f"{name}.yaml").read_text().split("model:")[0].replace("\n# ", " ")
     (line,) = re.findall(r"Fits, as the plan shows: (.*?)\. ", comment)
-    return re.findall(r"(v\d\w:[\dx]+) --mesh ([\dx]+)", line)
+    return [(where, flags.split()) for where, flags in re.findall(r"(v\d\w:[\dx]+) ([^,]+)", line)]
 
 
 @pytest.mark.parametrize("name", WANTED)
 def test_each_says_where_it_fits_and_how_to_plan_it(name):
     assert {where for where, _ in places(name)} == WANTED[name]
-    where, mesh = places(name)[0]
-    assert load_config(CONFIGS / f"{name}.yaml").mesh == mesh
+    where, (flag, mesh) = places(name)[0]  # as it stands in the file: nothing else is needed
+    assert (flag, load_config(CONFIGS / f"{name}.yaml").mesh) == ("--mesh", mesh)
     text = (CONFIGS / f"{name}.yaml").read_text()
     assert f"plan --config configs/{name}.yaml --mesh {mesh} --topology {where}\n" in text
 
 
 @pytest.mark.parametrize(
-    ("name", "where", "mesh"), [(name, *place) for name in WANTED for place in places(name)]
+    ("name", "where", "flags"), [(name, *place) for name in WANTED for place in places(name)]
 )
-def test_estimated_from_shapes_each_fits_where_it_says(name, where, mesh):
-    config, chip = load_config(CONFIGS / f"{name}.yaml"), topology.chip(where)
-    sizes = parse_mesh(mesh)
+def test_estimated_from_shapes_each_fits_where_it_says(name, where, flags):
+    config = parse_config(["--config", str(CONFIGS / f"{name}.yaml"), *flags], "train", "")
+    chip, sizes = topology.chip(where), parse_mesh(config.mesh)
     on = AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
     case = case_for(config, model_shape(config.model), Devices(where, on, chip, "tpu"))
     costs = {phase: cost for phase, cost in estimate(case).items() if phase in phases_of(case)}
