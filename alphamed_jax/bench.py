@@ -11,6 +11,7 @@ took. `rest` is reward, advantages and update. `steps_that_compiled` counts all 
 counting begins included; `counted_steps_that_compiled` should be 0, else raise --warmup.
 """
 
+import dataclasses
 import json
 import statistics
 import sys
@@ -27,7 +28,7 @@ from alphamed_jax.benchmark.setup import BenchConfig, compute_dtype, make_batch,
 from alphamed_jax.benchmark.timing import Timed, time_savings, timed_step
 from alphamed_jax.compiled.arguments import Workload
 from alphamed_jax.compiled.programs import compile_only
-from alphamed_jax.config_io import flag_names, parse_flags
+from alphamed_jax.config_io import flag_names, parse_flags, user_path
 from alphamed_jax.errors import UserError, command, nearest
 from alphamed_jax.model.attend import choose_attention
 from alphamed_jax.model.llama import count_parameters
@@ -193,6 +194,9 @@ def main() -> None:
     if unknown:
         known = flag_names(BenchConfig)
         raise UserError(f"unknown argument {unknown[0]!r}.{nearest(unknown[0], known)}")
+    if config.profile:
+        profile = user_path(config.profile, "profile")
+        config = dataclasses.replace(config, profile=profile)
     if config.compile_only:
         platforms.prepare("cpu")
         result = compiled(config, config.compile_only)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from alphamed_jax.config_io import user_path
 from alphamed_jax.errors import command
 from alphamed_jax.run.metrics import write_atomically
 from alphamed_jax.run.page.files import read_run
@@ -39,7 +40,7 @@ def main() -> None:
         Args:
             folder: output folder of `python -m alphamed_jax.train`, as runs/quickstart
         """
-        print(write_report(folder))
+        print(write_report(Path(user_path(str(folder), "DIR"))))
 
     tyro.cli(report, prog="python -m alphamed_jax.report")
 

@@ -14,6 +14,7 @@ import tyro
 
 from alphamed_jax import quickstart
 from alphamed_jax.config import PromptConfig, load_config
+from alphamed_jax.config_io import user_path
 from alphamed_jax.errors import UserError, command
 from alphamed_jax.model import hf, llama
 from alphamed_jax.quickstart import corpus, questions, tokenizer
@@ -71,7 +72,7 @@ def make(arguments: Arguments) -> None:
     """
     if arguments.steps < 1:
         raise UserError(f"--steps {arguments.steps}: expected at least 1.")
-    output = Path(arguments.output)
+    output = Path(user_path(arguments.output, "output"))
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file. Name a folder.")
     output.mkdir(parents=True, exist_ok=True)
