@@ -1,4 +1,4 @@
-"""How far bfloat16 turns a gradient of the quickstart, beside the same figure of transformers.
+"""How far bfloat16 turns a gradient, beside the same figure of transformers.
 
 pytest -m torch -s tests/rl/test_precision_beside_torch.py
 """
@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from precision_cases import compiled_gradient, errors
+from precision_cases import GROUP as OF_A_PROMPT
+from precision_cases import MODELS, compiled_gradient, errors, gradient, text, weights
 
 from alphamed_jax.config import QUICKSTART, load_config
 from alphamed_jax.model import hf
@@ -100,3 +101,32 @@ def test_bfloat16_costs_no_more_here_than_in_transformers(by_reward):
         print(f"{key:16s} ours {100 * here[key]:6.2f}  transformers {100 * there[key]:6.2f}")
     # then in bfloat16 ours is not further from float32 than theirs.
     assert all(here[key] < 1.25 * there[key] for key in exact), (here, there)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_neither_shape_nor_chunks_of_logits_make_bfloat16_dearer_than_in_transformers(
+    name, tmp_path
+):
+    torch = pytest.importorskip("torch", reason="compares with transformers on torch")
+    # Given the fixed batch of `test_precision`, for a model without and with biases,
+    hf.save(tmp_path / "model", MODELS[name], weights(name))
+    prompts, responses, advantages = text()
+    tokens = np.concatenate([np.repeat(prompts, OF_A_PROMPT, axis=0), responses], 1).astype(
+        np.int64
+    )
+    share = np.zeros(tokens.shape, np.float32)
+    share[:, prompts.shape[1] :] = advantages.reshape(-1, 1) / responses.size
+    rows = tokens, np.ones_like(tokens), share
+    exact = gradient(name, "float32")
+    theirs = transformers_gradient(torch, tmp_path / "model", MODELS[name], rows, torch.float32)
+    assert max(errors(theirs, exact).values()) < 1e-3
+    there = transformers_gradient(torch, tmp_path / "model", MODELS[name], rows, torch.bfloat16)
+    there = errors(there, exact)
+    # when the logits exist in long chunks or in short ones,
+    for chunk in (4096, 256, 64):
+        here = errors(gradient(name, "bfloat16", logits_chunk=chunk), exact)
+        print(f"\n{name}, chunks of {chunk}: % of the leaf's norm, ours / transformers")
+        print("  ".join(f"{k} {100 * here[k]:.2f} / {100 * there[k]:.2f}" for k in exact))
+        # then ours is not further from float32 than theirs, but for chance.
+        assert all(here[key] < 1.25 * there[key] + 0.005 for key in exact), (here, there)
