@@ -86,6 +86,8 @@ class Checkpoints:
             if not self._verified:
                 self._manager.wait_until_finished()
         if not self._verified:
+            # Process 0 makes a checkpoint whole; the others may have finished their part before.
+            distributed.wait_for_all(f"checkpoint {step} is whole")
             try:
                 self.verify(step, state)
             except DamagedCheckpoint as error:
@@ -101,10 +103,11 @@ class Checkpoints:
         Raises:
           DamagedCheckpoint: one is missing, too many, or of another shape or type.
         """
-        with self._reading():
-            found = self._manager.item_metadata(step)["state"]
-        if found is None:
-            raise DamagedCheckpoint("it has no train state")
+        # By a handler of its own: that of the manager takes what it has just written into a bucket
+        # for unfinished in every process but the first.
+        folder = self._manager.directory / str(step) / "state"
+        with self._reading(), contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+            found = handler.metadata(folder)
         here, there = _leaves(state), _leaves(found)
         for name in sorted(here.keys() | there.keys()):
             if here.get(name) != there.get(name):
