@@ -177,7 +177,7 @@ send_all() {
 
 # Runs the trainer until it ends, sends results to the bucket meanwhile, and leaves its status.
 supervise() {
-  local run=$1 stored=$2 every=$3 hf_home=$4 status syncer=
+  local run=$1 stored=$2 every=$3 hf_home=$4 status=0 syncer
   shift 4
   cd "$BASE/source"
   [[ -z $hf_home ]] || export HF_HOME=$hf_home
@@ -185,20 +185,16 @@ supervise() {
   export PYTHONUNBUFFERED=1
   trap : TERM INT HUP # a machine that shuts down signals all processes; this one ends last
   printf '== %s: %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*"
-  "$BASE/venv/bin/python" -m alphamed_jax.train --output "$BASE/runs/$run" "$@" &
-  local trainer=$!
-  printf '%s\n' "$trainer" >"$CONTROL/pid.new"
-  mv "$CONTROL/pid.new" "$CONTROL/pid"
   (
     trap 'kill "$!" 2>/dev/null; exit' TERM
     while sleep "$every" & wait "$!"; do ! writes "$run" || sync_results "$run" "$stored" || true; done
   ) 9>&- &
   syncer=$!
-  while :; do # a signal ends `wait`, not the trainer
-    status=0
-    wait "$trainer" || status=$?
-    kill -0 "$trainer" 2>/dev/null || break
-  done
+  # In the foreground: bash runs a trap after such a command and keeps its status, where `wait` for
+  # one in the background may lose it.
+  # shellcheck disable=SC2016  # the inner shell's own number is the trainer's
+  bash -c 'printf "%s\n" "$$" >"$0/pid.new" && mv "$0/pid.new" "$0/pid" && exec "$@"' "$CONTROL" \
+    "$BASE/venv/bin/python" -m alphamed_jax.train --output "$BASE/runs/$run" "$@" || status=$?
   kill "$syncer" 2>/dev/null || true
   if writes "$run" || [[ -f $CONTROL/unsent ]]; then send_all "$run" "$stored" || true; fi
   printf '%s\n' "$status" >"$CONTROL/exit_status.new"

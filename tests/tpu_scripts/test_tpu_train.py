@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
@@ -269,8 +270,13 @@ def test_a_signal_from_elsewhere_is_an_interruption_and_not_the_end(ready):
     ready.run("train", "--no-watch")
     ready.wait_for("ready-0", "ready-1")
     for number in (0, 1):
-        # To all processes, as when a machine shuts down: the supervisor still writes the status.
-        os.killpg(os.getpgid(int((ready.worker(number) / "control" / "pid").read_text())), 15)
+        # To all processes, as when a machine shuts down: the supervisor still writes the trainer's
+        # status. Again and again, so that one comes just as the trainer ends.
+        trainer = int((ready.worker(number) / "control" / "pid").read_text())
+        supervisor = os.getpgid(trainer)
+        os.killpg(supervisor, signal.SIGTERM)
+        while Path(f"/proc/{trainer}").exists():
+            os.kill(supervisor, signal.SIGTERM)
     output = ready.run("train", "--watch")
     assert "training interrupted; starting it again" in output
     assert "finished" in output
