@@ -21,7 +21,7 @@ from rich.console import Console
 
 from alphamed_jax.config import Config, parse_config
 from alphamed_jax.data.order import batch_indices
-from alphamed_jax.data.prompts import EncodedQuestion, check_prompt, encode_questions, render_prompt
+from alphamed_jax.data.prompts import Prompt, check_prompt, encode_questions, render_prompt
 from alphamed_jax.data.sources import load_all
 from alphamed_jax.data.thought import begins_inside_thought
 from alphamed_jax.data.tokenizer import known_tokens, load_tokenizer, stop_ids
@@ -75,8 +75,8 @@ class Run(NamedTuple):
     weights: Path
     """Folder of the model that training starts from."""
     tokenizer: Any
-    train: list[EncodedQuestion]
-    heldout: list[EncodedQuestion]
+    train: list[Prompt]
+    heldout: list[Prompt]
     rows: int
     """Rows of the data: those of `train`, of `heldout` and the dropped ones together."""
     dropped: dict[str, int]

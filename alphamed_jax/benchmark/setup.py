@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from alphamed_jax.config import Config, OptimizerConfig, RolloutConfig, UpdateConfig
-from alphamed_jax.data.prompts import EncodedQuestion
+from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import llama
@@ -180,7 +180,7 @@ class BenchConfig:
 class Batch(NamedTuple):
     """The questions of a step and what is to become of them."""
 
-    questions: list[EncodedQuestion]
+    questions: list[Prompt]
     limits: Int[np.ndarray, "B"]
     """Length of each response."""
     rewards: Float[np.ndarray, "B"]
@@ -228,7 +228,7 @@ def make_batch(config: BenchConfig, step: int) -> Batch:
     question = Question("bench", "?", ("a", "b", "c", "d"), "A", "bench")
     vocabulary = config.model.vocab_size
     return Batch(
-        [EncodedQuestion(question, rng.integers(0, vocabulary, n).tolist()) for n in prompts],
+        [Prompt(question, rng.integers(0, vocabulary, n).tolist()) for n in prompts],
         lengths.reshape(-1).astype(np.int32),
         rewards.reshape(-1).astype(np.float32),
     )

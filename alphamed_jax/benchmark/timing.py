@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alphamed_jax.benchmark.setup import Batch
-from alphamed_jax.model.mesh import data_rows, mesh_of
+from alphamed_jax.model.mesh import data_shards, mesh_of
 from alphamed_jax.rl.advantages import group_advantages
 from alphamed_jax.rl.batch import gather, plan
 from alphamed_jax.rl.loss import Totals
@@ -160,7 +160,7 @@ def _update(
         lengths,
         advantages,
         micro_batch=learner.config.update.micro_batch,
-        rows=data_rows(mesh),
+        rows=data_shards(mesh),
         longest=learner.config.rollout.max_new_tokens,
         prompt_width=trajectories.prompt_tokens.shape[-1],
         **savings,

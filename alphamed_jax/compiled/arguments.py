@@ -10,7 +10,7 @@ import numpy as np
 
 from alphamed_jax.model import hf, llama
 from alphamed_jax.model.llama import LlamaConfig
-from alphamed_jax.model.mesh import AnyMesh, data_rows, sharding
+from alphamed_jax.model.mesh import AnyMesh, data_shards, sharding
 from alphamed_jax.randomness import random_key
 from alphamed_jax.rl import batch, decode, layout, update
 from alphamed_jax.rl.loss import Totals
@@ -95,13 +95,13 @@ def decode_weights(case: Case) -> layout.Layout:
 
 
 def _per_row(case: Case, count: int, dtype: Any = jnp.int32) -> Any:
-    rows = data_rows(case.mesh)
+    rows = data_shards(case.mesh)
     return _array(case, (rows, count // rows), dtype, "batch")
 
 
 def slots_of(case: Case) -> int:
     """Slots over the whole mesh."""
-    work, rows = case.work, data_rows(case.mesh)
+    work, rows = case.work, data_shards(case.mesh)
     responses = work.prompts * work.group
     return responses if work.slots is None else min(responses, max(work.slots // rows, 1) * rows)
 
@@ -134,7 +134,7 @@ def decoding(case: Case, capacity: int | None = None) -> decode.Decoding:
             decode.start,
             case.model,
             group=work.group if work.slots is None else 1,
-            slots=slots // data_rows(case.mesh),
+            slots=slots // data_shards(case.mesh),
             length=work.response,
             capacity=capacity or work.capacity or work.response,
         ),
@@ -176,7 +176,7 @@ def batch_of(case: Case) -> batch.GroupBatch:
         lengths,
         np.ones(lengths.shape, np.float32),
         micro_batch=work.micro_batch,
-        rows=data_rows(case.mesh),
+        rows=data_shards(case.mesh),
         skip_constant=True,
         longest=work.response,
         prompt_width=work.prompt_width,
@@ -239,7 +239,7 @@ def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
 
     def steps():
         rows = work.prompts if work.slots is None else slots_of(case)
-        waiting: Any = jax.ShapeDtypeStruct((data_rows(case.mesh),), jnp.int32)
+        waiting: Any = jax.ShapeDtypeStruct((data_shards(case.mesh),), jnp.int32)
         pause = decode.Pause(waiting, _scalar(), _scalar())
         given = (decode_weights(case), prompt_caches(case, rows), decoding(case), pause, stops, key)
         return decode.decode.lower(model, *given, sampling=sampling)

@@ -21,7 +21,7 @@ from alphamed_jax.errors import UserError
 from alphamed_jax.model import llama
 from alphamed_jax.model.attend import Attention
 from alphamed_jax.model.llama import LlamaConfig
-from alphamed_jax.model.mesh import check_heads, data_rows
+from alphamed_jax.model.mesh import check_heads, data_shards
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.score import Compute
 from alphamed_jax.rl.update import Settings
@@ -98,7 +98,7 @@ def measure(case: Case, name: str, lower: Callable[[], jax.stages.Lowered]) -> P
     model, work, tensor = case.model, case.work, case.mesh.shape["tensor"]
     if name == "decode":
         step = costs.bytes_per_step(text)
-        slots = slots_of(case) // data_rows(case.mesh)
+        slots = slots_of(case) // data_shards(case.mesh)
         caches = closed_form.cache_bytes(model, slots, work.capacity or work.response, tensor)
         copies = costs.large_writes(text, caches // (2 * model.num_layers))
     vocabulary = model.vocab_size // closed_form.shards(model, "vocab", tensor)
@@ -128,7 +128,7 @@ def measure(case: Case, name: str, lower: Callable[[], jax.stages.Lowered]) -> P
 def closed_form_of(case: Case) -> dict[str, int]:
     """What the model itself needs per device, beside which the phases are held."""
     model, work, mesh = case.model, case.work, case.mesh
-    tensor, rows = mesh.shape["tensor"], data_rows(mesh)
+    tensor, rows = mesh.shape["tensor"], data_shards(mesh)
     slots = slots_of(case) // rows
     caches = work.prompts // rows if work.slots is None else slots
     micros = batch_of(case).lengths.shape[0]
@@ -192,7 +192,7 @@ def case_of(
     """
     devices = topology.mesh_for(topology_name, mesh)
     check_heads(model.num_heads, model.num_kv_heads, devices)
-    rows = data_rows(devices)
+    rows = data_shards(devices)
     if work.prompts % rows or work.micro_batch < rows:
         raise UserError(
             f"--mesh {mesh} has {rows} data rows: the prompts ({work.prompts}) must be a multiple "

@@ -13,7 +13,7 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
 from alphamed_jax.errors import UserError, nearest
-from alphamed_jax.model.mesh import AXES, arrange, parse_mesh
+from alphamed_jax.model.mesh import AXES, device_grid, parse_mesh
 
 KNOWN = ("v4:2x2x1", "v4:2x2x2", "v4:4x4x4", "v4:4x4x8")
 KNOWN += ("v5e:2x4", "v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:16x16")
@@ -117,4 +117,4 @@ def mesh_for(topology: str, mesh: str) -> Mesh:
         raise UserError(
             f"--mesh {mesh} needs {math.prod(sizes)} devices, but {topology} has {len(devices)}."
         )
-    return Mesh(arrange(sizes, devices), AXES, axis_types=(AxisType.Auto,) * 3)
+    return Mesh(device_grid(sizes, devices), AXES, axis_types=(AxisType.Auto,) * 3)

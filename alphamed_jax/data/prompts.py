@@ -23,7 +23,7 @@ _PLACEHOLDER = re.compile(r"(\\[A-Za-z]+)?\{([A-Za-z_]\w*)\}")
 
 
 @dataclass(frozen=True)
-class EncodedQuestion:
+class Prompt:
     """A question with its prompt as token ids, ready to be sampled from."""
 
     question: Question
@@ -133,7 +133,7 @@ def unstopped_turn(
 
 def encode_questions(
     tokenizer: Any, questions: Sequence[Question], prompt: PromptConfig
-) -> tuple[list[EncodedQuestion], dict[str, int]]:
+) -> tuple[list[Prompt], dict[str, int]]:
     """Return the questions with their token ids, and how many were dropped for which reason.
 
     A prompt longer than `prompt.max_tokens` is dropped, never cut: what is cut would be the
@@ -142,7 +142,7 @@ def encode_questions(
     Raises:
         UserError: as `encode_prompt`; every prompt is too long.
     """
-    kept: list[EncodedQuestion] = []
+    kept: list[Prompt] = []
     dropped: Counter[str] = Counter()
     shortest = None
     if questions:
@@ -152,7 +152,7 @@ def encode_questions(
         written = [_write(tokenizer, question, prompt) for question in chunk]
         for question, tokens in zip(chunk, _tokenize(tokenizer, written, prompt), strict=True):
             if len(tokens) <= prompt.max_tokens:
-                kept.append(EncodedQuestion(question, tokens))
+                kept.append(Prompt(question, tokens))
             else:
                 dropped[f"prompt longer than {prompt.max_tokens} tokens"] += 1
                 shortest = min(len(tokens), shortest or len(tokens))

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from alphamed_jax.model.mesh import mesh_of, to_host
+from alphamed_jax.model.mesh import mesh_of, host_get
 
 
 @jax.jit
@@ -22,5 +22,5 @@ def not_finite(tree: Any) -> list[str]:
     }
     mesh = mesh_of(tree)
     with jax.set_mesh(mesh):
-        found = to_host(_finite(leaves), mesh)
+        found = host_get(_finite(leaves), mesh)
     return [name for name, finite in found.items() if not finite]

@@ -56,7 +56,7 @@ def slices_of(devices: Sequence[Any]) -> int:
     return len({getattr(device, "slice_index", 0) for device in devices})
 
 
-def arrange(sizes: tuple[int, int, int], devices: Sequence[Any]) -> np.ndarray:
+def device_grid(sizes: tuple[int, int, int], devices: Sequence[Any]) -> np.ndarray:
     """Devices as an array [replica fsdp tensor]; of a TPU, each axis along the torus where it fits.
 
     JAX gives the axes of the torus away from the last axis of the mesh on, so `tensor`, which sends
@@ -112,7 +112,7 @@ def make_mesh(text: str) -> Mesh:
         no multiple of the slices.
     """
     devices = jax.devices()
-    return Mesh(arrange(sizes_for(text, devices), devices), AXES, axis_types=(AxisType.Auto,) * 3)
+    return Mesh(device_grid(sizes_for(text, devices), devices), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def single_device_mesh() -> Mesh:
@@ -122,15 +122,15 @@ def single_device_mesh() -> Mesh:
     )
 
 
-def data_rows(mesh: Any) -> int:
+def data_shards(mesh: Any) -> int:
     """Number of shards of the batch axis."""
     return mesh.shape["replica"] * mesh.shape["fsdp"]
 
 
-def context_data_rows() -> int:
+def context_data_shards() -> int:
     """`data_rows` of the mesh in context while tracing; 1 without one."""
     mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else data_rows(mesh)
+    return 1 if mesh.empty else data_shards(mesh)
 
 
 def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Any) -> P:
@@ -175,13 +175,13 @@ def mesh_of(tree: Any) -> Any:
     return single_device_mesh()
 
 
-def place(array: np.ndarray, axes: tuple[str | None, ...], mesh: Mesh) -> jax.Array:
+def device_put_global(array: np.ndarray, axes: tuple[str | None, ...], mesh: Mesh) -> jax.Array:
     """Put a host array, the same in every process, on the mesh."""
     layout = sharding(axes, array.shape, mesh)
     return jax.make_array_from_callback(array.shape, layout, lambda index: array[index])
 
 
-def to_host(tree: Any, mesh: Mesh) -> Any:
+def host_get(tree: Any, mesh: Mesh) -> Any:
     """Copy a pytree of arrays to NumPy in every process, whichever process holds them."""
     if jax.process_count() == 1:
         return jax.device_get(tree)

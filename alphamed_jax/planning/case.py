@@ -3,7 +3,7 @@
 from alphamed_jax.compiled.arguments import Case, Workload, slots_of
 from alphamed_jax.config import Config
 from alphamed_jax.model.llama import LlamaConfig
-from alphamed_jax.model.mesh import check_heads, data_rows
+from alphamed_jax.model.mesh import check_heads, data_shards
 from alphamed_jax.planning.devices import Devices
 from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.rollout import FIRST_CAPACITY, bucket
@@ -22,7 +22,7 @@ def case_for(
     Raises:
       UserError: the mesh cuts heads, or has more data rows than a micro-batch has sequences.
     """
-    rollout, rows = config.rollout, data_rows(devices.mesh)
+    rollout, rows = config.rollout, data_shards(devices.mesh)
     check_heads(model.num_heads, model.num_kv_heads, devices.mesh)
     check_micro_batch(config.update.micro_batch, devices.mesh)
     prompts = -(-rollout.prompts // rows) * rows

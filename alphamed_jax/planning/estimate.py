@@ -24,7 +24,7 @@ from types import MappingProxyType
 from alphamed_jax.compiled import arguments, closed_form, memory
 from alphamed_jax.compiled.arguments import Case, slots_of
 from alphamed_jax.model import llama
-from alphamed_jax.model.mesh import data_rows
+from alphamed_jax.model.mesh import data_shards
 from alphamed_jax.planning.phase import PhaseCost
 from alphamed_jax.planning.roofline import Amount
 
@@ -92,7 +92,7 @@ def _head_layout(case: Case, known: Mapping[str, int]):
 
 
 def _prefill(case: Case, known: Mapping[str, int]):
-    model, work, rows = case.model, case.work, data_rows(case.mesh)
+    model, work, rows = case.model, case.work, data_shards(case.mesh)
     tokens = work.prompts * work.prompt_width
     pairs = work.prompts * closed_form.causal_pairs(work.prompt_width, [])
     flops = closed_form.forward_flops(model, tokens, 0, pairs) / case.mesh.size
@@ -114,7 +114,7 @@ def _gathered(case: Case, passes: int) -> tuple[float, float]:
 def _decode(case: Case, known: Mapping[str, int]):
     model, work = case.model, case.work
     tensor, slots = case.mesh.shape["tensor"], slots_of(case)
-    here = slots // data_rows(case.mesh)
+    here = slots // data_shards(case.mesh)
     capacity = work.capacity or work.response
     pairs = slots * (work.prompt_width + capacity)
     flops = closed_form.forward_flops(model, slots, slots, pairs) / case.mesh.size
@@ -135,7 +135,7 @@ def _decode(case: Case, known: Mapping[str, int]):
 
 def _passes(case: Case, known: Mapping[str, int], backward: bool):
     """One micro-batch: its work, and bytes of its temporary arrays without gradients."""
-    model, rows = case.model, data_rows(case.mesh)
+    model, rows = case.model, data_shards(case.mesh)
     remat, chunk = case.settings.compute.remat, case.settings.compute.logits_chunk
     batch = arguments.batch_of(case)
     micros, units, _, width = batch.tokens.shape

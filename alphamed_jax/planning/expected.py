@@ -11,7 +11,7 @@ from alphamed_jax.compiled import closed_form
 from alphamed_jax.compiled.arguments import Case, batch_of, slots_of
 from alphamed_jax.compiled.topology import Chip
 from alphamed_jax.config import Config
-from alphamed_jax.model.mesh import data_rows
+from alphamed_jax.model.mesh import data_shards
 from alphamed_jax.planning.phase import PhaseCost
 from alphamed_jax.planning.roofline import Amount, Seconds, seconds
 from alphamed_jax.rl import batch
@@ -71,7 +71,7 @@ def decode_loop(
     The program was compiled for the longest caches; shorter ones save what they are shorter by.
     """
     model, work = case.model, case.work
-    rows, tensor = data_rows(case.mesh), case.mesh.shape["tensor"]
+    rows, tensor = data_shards(case.mesh), case.mesh.shape["tensor"]
     width = case.settings.compute.dtype.itemsize
     place = closed_form.cache_bytes(model, slots_of(case) // rows, 1, tensor, width)
     largest = work.capacity or work.response
@@ -103,7 +103,7 @@ def trained(case: Case, config: Config, effective: float, lengths: Int[np.ndarra
         np.tile(lengths, (prompts, 1)),
         advantages,
         micro_batch=case.work.micro_batch,
-        rows=data_rows(case.mesh),
+        rows=data_shards(case.mesh),
         skip_constant=config.update.skip_constant_groups and config.loss.kl_coef == 0,
         longest=case.work.response,
         prompt_width=case.work.prompt_width,
@@ -127,7 +127,7 @@ def expect(
     questions: int,
 ) -> Expected:
     """The step with responses of a mean length (tokens)."""
-    work, rows = case.work, data_rows(case.mesh)
+    work, rows = case.work, data_shards(case.mesh)
     lengths = spread(mean, work.response, work.group)
     longest = int(lengths.max())
     responses = work.prompts * work.group

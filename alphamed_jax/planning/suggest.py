@@ -14,7 +14,7 @@ from alphamed_jax.compiled.memory import sizes
 from alphamed_jax.compiled.topology import Chip
 from alphamed_jax.config import Config
 from alphamed_jax.errors import UserError
-from alphamed_jax.model.mesh import data_rows
+from alphamed_jax.model.mesh import data_shards
 from alphamed_jax.planning.case import phases_of
 from alphamed_jax.planning.estimate import floor
 from alphamed_jax.planning.fit import Held, failing, held, limit
@@ -111,7 +111,7 @@ def learning_ladder(config: Config, rows: int) -> list[Changes]:
 
 def decoding_ladder(case: Case) -> list[Changes]:
     """Numbers of slots that need less and less memory: down to an eighth of all responses."""
-    rows, all_of_them = data_rows(case.mesh), case.work.prompts * case.work.group
+    rows, all_of_them = data_shards(case.mesh), case.work.prompts * case.work.group
     size, rungs = slots_of(case), []
     while size > max(rows, all_of_them // 8):
         size = max(size // 2 // rows * rows, rows)
@@ -236,7 +236,7 @@ def _attempt(
     ladders = {
         (*LAYOUT, "prefill", "reward"): [],
         DECODING: decoding_ladder(case),
-        LEARNING: learning_ladder(config, data_rows(case.mesh)),
+        LEARNING: learning_ladder(config, data_shards(case.mesh)),
     }
     for group, ladder in ladders.items():
         wrong = trials.wrong(case, now) & set(group)

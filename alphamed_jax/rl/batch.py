@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from alphamed_jax.errors import UserError
-from alphamed_jax.model.mesh import constrain, data_rows, mesh_of, place
+from alphamed_jax.model.mesh import constrain, data_shards, mesh_of, device_put_global
 from alphamed_jax.rl.rollout import Trajectories, bucket
 
 
@@ -75,7 +75,7 @@ def check_micro_batch(micro_batch: int, mesh: Any) -> None:
     Raises:
       UserError: there are fewer.
     """
-    if micro_batch < (rows := data_rows(mesh)):
+    if micro_batch < (rows := data_shards(mesh)):
         sizes = list(mesh.shape.values())
         name = "x".join(map(str, sizes[1:] if sizes[0] == 1 else sizes))
         raise UserError(
@@ -264,9 +264,9 @@ def gather(
     with jax.set_mesh(mesh):
         batch = _gather(
             trajectories,
-            place(advantages.reshape(-1).astype(np.float32), (None,), mesh),
-            place(layout.prompts, (None, None), mesh),
-            place(layout.responses, (None, None, None), mesh),
+            device_put_global(advantages.reshape(-1).astype(np.float32), (None,), mesh),
+            device_put_global(layout.prompts, (None, None), mesh),
+            device_put_global(layout.responses, (None, None, None), mesh),
             prompt_width=layout.prompt_width,
             width=layout.width,
         )
@@ -275,7 +275,7 @@ def gather(
         split = (None, "batch", None)
         source = lane_sources(layout, lengths.reshape(-1))
         lanes = Lanes(
-            place(source, (*split, None), mesh),
-            place(layout.starts, split, mesh),
+            device_put_global(source, (*split, None), mesh),
+            device_put_global(layout.starts, split, mesh),
         )
         return batch._replace(lanes=lanes)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from alphamed_jax.model import llama
 from alphamed_jax.model.llama import LlamaConfig, Params
-from alphamed_jax.model.mesh import constrain, context_data_rows
+from alphamed_jax.model.mesh import constrain, context_data_shards
 from alphamed_jax.model.numerics import exact
 from alphamed_jax.rl.distribution import Sampling, logprobs_and_entropy
 
@@ -61,7 +61,7 @@ def _backward(config, sampling, chunk, residuals, cotangents):
     head, used, hidden, tokens = residuals
     ((name, weight),) = used.items()
     tied, precision = config.tie_embeddings, exact(hidden.dtype)
-    rows = context_data_rows()
+    rows = context_data_shards()
     rows = rows if len(hidden) % rows == 0 else 1
     of_features = "...v,vd->...d" if tied else "...v,dv->...d"
     of_head = "rmv,rmd->rvd" if tied else "rmd,rmv->rdv"

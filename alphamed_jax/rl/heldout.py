@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int
 
-from alphamed_jax.data.prompts import EncodedQuestion
+from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.model.llama import Params
 from alphamed_jax.rl.layout import Layout
 from alphamed_jax.rl.rollout import roll_out
@@ -25,7 +25,7 @@ EVALUATION_STREAM = 0x0E7A1
 class Asked(NamedTuple):
     """What one rollout is asked for; row p·G + g is response g to prompt p."""
 
-    questions: list[EncodedQuestion]
+    questions: list[Prompt]
     """One of each prompt; the first one stands in for those that only fill up."""
     owner: Int[np.ndarray, "B"]
     """Index of the question that a row is a response to; -1: it is not asked for."""
@@ -34,7 +34,7 @@ class Asked(NamedTuple):
 
 
 def batches(
-    questions: Sequence[EncodedQuestion], samples: int, prompts: int, group: int
+    questions: Sequence[Prompt], samples: int, prompts: int, group: int
 ) -> Iterator[Asked]:
     """Ask for `samples` responses to each question and a greedy one, in rollouts of one shape.
 
@@ -63,7 +63,7 @@ def batches(
 def evaluate(
     learner: Learner,
     params: Params,
-    questions: Sequence[EncodedQuestion],
+    questions: Sequence[Prompt],
     tokenizer: Any,
     step: int,
 ) -> dict[str, Any]:

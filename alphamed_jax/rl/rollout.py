@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from alphamed_jax.model.attend import DENSE, Attention
 from alphamed_jax.model.llama import LlamaConfig, Params
-from alphamed_jax.model.mesh import data_rows, mesh_of, place, to_host
+from alphamed_jax.model.mesh import data_shards, mesh_of, device_put_global, host_get
 from alphamed_jax.rl import decode as engine
 from alphamed_jax.rl.decode import Decoding, Pause, Prompts, Rows, prefill
 from alphamed_jax.rl.distribution import Sampling, absent_ids
@@ -257,7 +257,7 @@ def roll_out(
     if not prompts or not all(len(prompt) for prompt in prompts):
         raise ValueError("generate needs at least one prompt, and no prompt may be empty.")
     mesh = mesh_of(params)
-    shares = data_rows(mesh)
+    shares = data_shards(mesh)
     tokens, lengths = pad_prompts(prompts, shares, prompt_width)
     responses = len(tokens) // shares * group_size  # of a data row
     here = slots_here(len(prompts), group_size, slots, shares)
@@ -272,14 +272,14 @@ def roll_out(
     dtype = dtype or params["embed"].dtype
     layout = layout or layout_for(config, params, here, dtype, sharded)
     with jax.set_mesh(mesh):
-        prompt_tokens = place(tokens, ("batch", None), mesh)
-        prompt_lengths = place(lengths, ("batch",), mesh)
+        prompt_tokens = device_put_global(tokens, ("batch", None), mesh)
+        prompt_lengths = device_put_global(lengths, ("batch",), mesh)
         prefilled, last = prefill(config, params, prompt_tokens, prompt_lengths, dtype, attention)
 
         def per_row(x):
             full = np.zeros((shares, responses), bool if x.dtype == bool else np.int32)
             full.flat[: x.size] = x
-            return place(full, ("batch", None), mesh)
+            return device_put_global(full, ("batch", None), mesh)
 
         rows = Rows(
             prompt=per_row(np.tile(np.arange(responses) // group_size, shares)),
@@ -297,7 +297,7 @@ def roll_out(
             slots=here,
             refill=refill,
             length=max_new_tokens,
-            stop_ids=place(np.asarray(stop_ids, np.int32), (None,), mesh),
+            stop_ids=device_put_global(np.asarray(stop_ids, np.int32), (None,), mesh),
             key=key,
             sampling=sampling,
             mesh=mesh,
@@ -354,7 +354,7 @@ def _decode_all(
         assigned = np.where(places >= 0, np.take_along_axis(line, np.maximum(places, 0), 1), -1)
         moved = not shared
         if (assigned >= 0).any():
-            on_mesh = place(assigned.astype(np.int32), ("batch", None), mesh)
+            on_mesh = device_put_global(assigned.astype(np.int32), ("batch", None), mesh)
             state = engine.refill(
                 config, layout, last, rows, state, on_mesh, stop_ids, key, sampling=sampling
             )
@@ -364,12 +364,12 @@ def _decode_all(
         elif working.sum(axis=1).max() <= fewer_slots(working.shape[1]):
             # Those at work first, then others to fill up.
             kept = np.argsort(~working, axis=1, kind="stable")[:, : fewer_slots(working.shape[1])]
-            state = engine.keep(state, place(kept.astype(np.int32), ("batch", None), mesh))
+            state = engine.keep(state, device_put_global(kept.astype(np.int32), ("batch", None), mesh))
             row, shared, moved = np.take_along_axis(row, kept, axis=1), False, True
         else:
             state, moved = engine.grow(state, capacity=sizes.pop(0)), False
         if moved:
-            prompts = engine.fan_out(prefilled, place(row // group, ("batch", None), mesh))
+            prompts = engine.fan_out(prefilled, device_put_global(row // group, ("batch", None), mesh))
         waiting = ends - queued
         enough = min(row.size // REFILL_SHARE, waiting.sum()) if refill else row.size
         pause = Pause(
@@ -381,7 +381,7 @@ def _decode_all(
             config, layout, prompts, state, pause, stop_ids, key, sampling=sampling
         )
         counts = (engine.at_work(state.slots), state.steps, state.busy)
-        working, steps, busy = to_host(counts, mesh)
+        working, steps, busy = host_get(counts, mesh)
         usage = usage.after(int(steps), int(busy), row.size, waiting=bool(waiting.any()))
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from alphamed_jax.model.mesh import data_rows, mesh_of, place
+from alphamed_jax.model.mesh import data_shards, mesh_of, device_put_global
 from alphamed_jax.rl.rollout import Trajectories, pad_prompts
 
 
@@ -46,13 +46,13 @@ def merge(
     """
     mesh, group = mesh_of(kept), len(kept.lengths) // len(kept.prompt_lengths)
     rows = (source[:, None] * group + np.arange(group)).reshape(-1).astype(np.int32)
-    tokens, lengths = pad_prompts(prompts, data_rows(mesh), kept.prompt_tokens.shape[1])
+    tokens, lengths = pad_prompts(prompts, data_shards(mesh), kept.prompt_tokens.shape[1])
     with jax.set_mesh(mesh):
-        picked = pick(tuple(kept[2:]), tuple(new[2:]), place(rows, (None,), mesh))
+        picked = pick(tuple(kept[2:]), tuple(new[2:]), device_put_global(rows, (None,), mesh))
         # Laid out alike, one round and several are followed by the same programs.
         picked = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), picked, kept[2:])
         return Trajectories(
-            place(tokens, ("batch", None), mesh)[: len(prompts)],
-            place(lengths, ("batch",), mesh)[: len(prompts)],
+            device_put_global(tokens, ("batch", None), mesh)[: len(prompts)],
+            device_put_global(lengths, ("batch",), mesh)[: len(prompts)],
             *picked,
         )

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from alphamed_jax.model import llama
 from alphamed_jax.model.attend import DENSE, Attention, with_lanes
 from alphamed_jax.model.llama import LlamaConfig, Params
-from alphamed_jax.model.mesh import context_data_rows
+from alphamed_jax.model.mesh import context_data_shards
 from alphamed_jax.rl.batch import GroupBatch
 from alphamed_jax.rl.chunks import chunk_length, chunked_logprobs
 from alphamed_jax.rl.distribution import Sampling
@@ -98,7 +98,7 @@ def lane_logprobs(
     wide = jnp.broadcast_to(last.astype(jnp.float32), own.shape).astype(own.dtype)
     predictors = jnp.where(place[..., None] == 0, wide, before)
 
-    here = -(-prompts // context_data_rows())
+    here = -(-prompts // context_data_shards())
     chunk = chunk_length(here * lanes, length, compute.logits_chunk)
     head = llama.head_weights(config, params)
     return chunked_logprobs(config, sampling, chunk, head, predictors, tokens)

@@ -11,10 +11,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from alphamed_jax.config import Config
 from alphamed_jax.data.order import batch_indices
-from alphamed_jax.data.prompts import EncodedQuestion
+from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.model.attend import choose_attention
 from alphamed_jax.model.llama import LlamaConfig, Params
-from alphamed_jax.model.mesh import data_rows, mesh_of, place, to_host
+from alphamed_jax.model.mesh import data_shards, mesh_of, device_put_global, host_get
 from alphamed_jax.rl.advantages import group_advantages
 from alphamed_jax.rl.batch import GroupBatch, Plan, gather, plan
 from alphamed_jax.rl.distribution import Sampling, absent_ids
@@ -53,7 +53,7 @@ class Outcome(NamedTuple):
     advantages: Float[np.ndarray, "B"]
     options: Int[np.ndarray, "B"]
     """Number of options of the row's question."""
-    questions: tuple[EncodedQuestion, ...]
+    questions: tuple[Prompt, ...]
     """In the order drawn."""
 
     @property
@@ -121,7 +121,7 @@ def grpo_step(
     learner: Learner,
     state: TrainState,
     reference: Params | None,
-    questions: Sequence[EncodedQuestion],
+    questions: Sequence[Prompt],
     drawn: int,
 ) -> tuple[TrainState, Metrics, Outcome]:
     """Take a step on the next of the training questions, of which `drawn` were drawn before.
@@ -152,7 +152,7 @@ def grpo_step(
 
 
 def sample_rounds(
-    learner: Learner, params: Params, questions: Sequence[EncodedQuestion], drawn: int
+    learner: Learner, params: Params, questions: Sequence[Prompt], drawn: int
 ) -> tuple[Trajectories, Int[np.ndarray, "P"], Outcome]:
     """Sample rounds of fresh questions until `rollout.prompts` groups carry a signal.
 
@@ -192,7 +192,7 @@ def sample_rounds(
 def decoding_weights(learner: Learner, params: Params) -> Layout:
     """The weights as rollouts of this run decode with them, for several of one step."""
     rollout, settings = learner.config.rollout, learner.settings
-    shares = data_rows(mesh_of(params))
+    shares = data_shards(mesh_of(params))
     here = slots_here(rollout.prompts, rollout.group_size, rollout.slots, shares)
     sharded = rollout.weights == "sharded"
     return layout_for(settings.model, params, here, settings.compute.dtype, sharded)
@@ -201,7 +201,7 @@ def decoding_weights(learner: Learner, params: Params) -> Layout:
 def sample(
     learner: Learner,
     params: Params,
-    questions: Sequence[EncodedQuestion],
+    questions: Sequence[Prompt],
     drawn: int,
     layout: Layout | None = None,
 ) -> Trajectories:
@@ -228,7 +228,7 @@ def sample(
 
 
 def judge(
-    learner: Learner, trajectories: Trajectories, questions: Sequence[EncodedQuestion]
+    learner: Learner, trajectories: Trajectories, questions: Sequence[Prompt]
 ) -> Outcome:
     """Reward every response by the answer rule, on the devices, and compare within groups."""
     group_size, mesh = learner.config.rollout.group_size, mesh_of(trajectories)
@@ -237,12 +237,12 @@ def judge(
     bare_only = np.repeat([q.question.options_look_like_labels for q in questions], group_size)
     with jax.set_mesh(mesh):
         tokens, lengths = trajectories.tokens, trajectories.lengths
-        answer, number, bare = (place(x, (None,), mesh) for x in (answers, options, bare_only))
+        answer, number, bare = (device_put_global(x, (None,), mesh) for x in (answers, options, bare_only))
         verdicts = learner.automaton.verdicts(tokens, lengths, bare)
         rewards = learner.automaton.reward(tokens, lengths, answer, number, bare)
         advantages = group_advantages(rewards, group_size, learner.config.loss.advantage)
         found = (tokens, lengths, trajectories.finished, verdicts, rewards, advantages)
-        return Outcome(*to_host(found, mesh), options=options, questions=tuple(questions))
+        return Outcome(*host_get(found, mesh), options=options, questions=tuple(questions))
 
 
 def learn(
@@ -275,7 +275,7 @@ def learn(
                 totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
                 state, report = update(state, batch, layout.count, totals, settings=settings)
                 reports.append(report)
-        reports, skipped = to_host((reports, state.skipped), mesh)
+        reports, skipped = host_get((reports, state.skipped), mesh)
     return state, combine(reports) | {"updates/skipped": int(skipped)}
 
 
@@ -288,13 +288,13 @@ def mini_batch(
     mesh = mesh_of(trajectories)
     lengths = outcome.lengths.reshape(-1, group)[rows]
     advantages = outcome.advantages.reshape(-1, group)[rows]
-    prompt_lengths = to_host(trajectories.prompt_lengths, mesh)[rows]
+    prompt_lengths = host_get(trajectories.prompt_lengths, mesh)[rows]
     layout = plan(
         prompt_lengths,
         lengths,
         advantages,
         micro_batch=config.update.micro_batch,
-        rows=data_rows(mesh),
+        rows=data_shards(mesh),
         skip_constant=config.update.skip_constant_groups and config.loss.kl_coef == 0,
         longest=config.rollout.max_new_tokens,
         prompt_width=trajectories.prompt_tokens.shape[-1],

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from alphamed_jax import __version__
 from alphamed_jax.config import Config
 from alphamed_jax.config_marks import Mark, settings_without
-from alphamed_jax.data.prompts import EncodedQuestion
+from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.model.llama import LlamaConfig
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
@@ -57,7 +57,7 @@ def of_versions() -> Fingerprint:
     return {VERSIONS + name: value for name, value in versions.items()}
 
 
-def of_questions(which: str, questions: Sequence[EncodedQuestion]) -> Fingerprint:
+def of_questions(which: str, questions: Sequence[Prompt]) -> Fingerprint:
     """Questions as the model sees them; lost rows, another order and another key are told apart.
 
     Args:

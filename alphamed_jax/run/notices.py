@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from alphamed_jax.config import Config
-from alphamed_jax.data.prompts import EncodedQuestion, unstopped_turn
+from alphamed_jax.data.prompts import Prompt, unstopped_turn
 
 
 def start_notices(
     config: Config,
     tokenizer: Any,
-    questions: Sequence[EncodedQuestion],
+    questions: Sequence[Prompt],
     stop_ids: Sequence[int],
     context: int,
 ) -> list[str]:

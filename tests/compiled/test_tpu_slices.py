@@ -18,7 +18,7 @@ from alphamed_jax.compiled import topology
 from alphamed_jax.compiled.arguments import Case, Workload, lowerings
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.model.llama import LlamaConfig, count_parameters
-from alphamed_jax.model.mesh import AXES, arrange
+from alphamed_jax.model.mesh import AXES, device_grid
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.score import Compute
 from alphamed_jax.rl.update import Settings
@@ -57,7 +57,7 @@ def test_slices_sum_each_gradient_once_over_the_network_between_them():
     # Given the update of a small model on two slices of eight chips,
     topology.prepare()
     slices = topologies.get_topology_desc("v5e:2x4", "tpu", num_slices=2)
-    mesh = Mesh(arrange((2, 4, 2), slices.devices), AXES, axis_types=(AxisType.Auto,) * 3)
+    mesh = Mesh(device_grid((2, 4, 2), slices.devices), AXES, axis_types=(AxisType.Auto,) * 3)
     settings = Settings(MODEL, SAMPLING, LossConfig(), OptimizerConfig(), COMPUTE, 0, 128)
     case = Case(MODEL, mesh, Workload(16, 4, 128, 128, micro_batch=16), settings)
     # when it is compiled,

@@ -76,7 +76,7 @@ def chips(slices, per_slice=8):
 
 @pytest.mark.parametrize("sizes", [(2, 4, 2), (4, 2, 2), (2, 8, 1)])
 def test_slices_lie_along_the_replica_axis(sizes):
-    arranged = mesh.arrange(sizes, chips(2))
+    arranged = mesh.device_grid(sizes, chips(2))
     assert arranged.shape == sizes
     assert len({device.id for device in arranged.flat}) == 16
     halves = np.split(arranged, 2)
@@ -87,7 +87,7 @@ def test_slices_lie_along_the_replica_axis(sizes):
 def test_an_axis_within_a_slice_may_not_cross_the_network(sizes):
     text = "x".join(map(str, sizes))
     with pytest.raises(UserError, match=rf"--mesh {text}: these are 2 slices.*must be 2") as caught:
-        mesh.arrange(sizes, chips(2))
+        mesh.device_grid(sizes, chips(2))
     assert f"as 2x{16 // 2 // sizes[2]}x{sizes[2]}" in str(caught.value)
 
 
@@ -141,7 +141,7 @@ def test_weights_are_not_split_over_replicas():
 def test_rows_are_split_over_replicas_and_fsdp():
     made = mesh_like("2x2x2")
     assert mesh.spec(("batch", None), (8, 5), made) == P(("replica", "fsdp"), None)
-    assert mesh.data_rows(made) == 4
+    assert mesh.data_shards(made) == 4
 
 
 def test_key_value_heads_fewer_than_the_tensor_axis_stay_whole():
@@ -187,7 +187,7 @@ def test_a_tensor_axis_that_cuts_a_head_is_refused_with_those_that_do_not(
 
 def test_the_mesh_of_arrays_is_found():
     made = mesh_like("4x2")
-    split = mesh.place(np.ones((8, 4), np.float32), ("batch", None), made)
+    split = mesh.device_put_global(np.ones((8, 4), np.float32), ("batch", None), made)
     assert mesh.mesh_of({"a": split}) == made
     assert mesh.mesh_of({"a": jnp.ones(3)}).size == 1
     assert mesh.mesh_of({}).size == 1
@@ -196,9 +196,9 @@ def test_the_mesh_of_arrays_is_found():
 def test_placed_arrays_come_back_to_the_host():
     made = mesh_like("4x2")
     array = np.arange(32.0, dtype=np.float32).reshape(8, 4)
-    split = mesh.place(array, ("batch", None), made)
+    split = mesh.device_put_global(array, ("batch", None), made)
     assert split.addressable_shards[0].data.shape == (2, 4)
-    np.testing.assert_array_equal(mesh.to_host({"a": split}, made)["a"], array)
+    np.testing.assert_array_equal(mesh.host_get({"a": split}, made)["a"], array)
 
 
 def test_a_constraint_without_a_mesh_does_nothing():

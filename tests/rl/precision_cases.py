@@ -9,7 +9,7 @@ import numpy as np
 from helpers import TINY, make_settings, tiny_params
 
 from alphamed_jax.model.hf_layout import by_key
-from alphamed_jax.model.mesh import data_rows, mesh_of
+from alphamed_jax.model.mesh import data_shards, mesh_of
 from alphamed_jax.rl.batch import gather, plan
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.rollout import Trajectories
@@ -72,7 +72,7 @@ def gradient(name, dtype, params=None, micro_batch=32, **compute):
         lengths,
         advantages,
         micro_batch=micro_batch,
-        rows=data_rows(mesh),
+        rows=data_shards(mesh),
         skip_constant=True,
     )
     settings = make_settings(MODELS[name], **compute)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_rollouts import GROUP, LENGTH, PROMPTS, padded_stops
 
-from alphamed_jax.model.mesh import data_rows, mesh_of
+from alphamed_jax.model.mesh import data_shards, mesh_of
 from alphamed_jax.rl.batch import gather, plan
 from alphamed_jax.rl.distribution import Sampling, absent_ids, draw, logprobs_and_entropy
 from alphamed_jax.rl.loss import Totals
@@ -122,7 +122,7 @@ def test_the_trainer_agrees_and_leaves_rows_without_a_token_alone(mesh):
         lengths,
         advantages,
         micro_batch=8,
-        rows=data_rows(mesh_of(params)),
+        rows=data_shards(mesh_of(params)),
         skip_constant=True,
     )
     settings = make_settings(MODEL, sampling=Sampling(absent=absent_ids(KNOWN)), logits_chunk=32)

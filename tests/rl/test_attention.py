@@ -12,7 +12,7 @@ from tiny_rollouts import GROUP, PROMPTS, sampled, split_weights, weights
 from alphamed_jax.config import Config, OptimizerConfig, UpdateConfig
 from alphamed_jax.errors import UserError
 from alphamed_jax.model.attend import Attention
-from alphamed_jax.model.mesh import data_rows, mesh_of
+from alphamed_jax.model.mesh import data_shards, mesh_of
 from alphamed_jax.rl import step
 from alphamed_jax.rl.batch import gather, plan
 from alphamed_jax.rl.decode import prefill
@@ -37,7 +37,7 @@ def packed_batch(trajectories):
         lengths,
         ADVANTAGES,
         micro_batch=8,
-        rows=data_rows(mesh_of(trajectories)),
+        rows=data_shards(mesh_of(trajectories)),
         skip_constant=True,
     )
     totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))

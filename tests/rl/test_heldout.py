@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny_run import tiny_config, write_model
 
 from alphamed_jax.config import EvalConfig, RolloutConfig
-from alphamed_jax.data.prompts import EncodedQuestion
+from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
 from alphamed_jax.data.tokenizer import load_tokenizer
 from alphamed_jax.model import hf
@@ -29,7 +29,7 @@ OPTIONS = ("one", "two", "three", "four")
 def questions(count, seed=0):
     rng = np.random.default_rng(seed)
     return [
-        EncodedQuestion(
+        Prompt(
             Question(f"q{i}", "?", OPTIONS, "ABCD"[i % 4], "ab"[i % 2]),
             rng.integers(0, 256, size=rng.integers(3, WIDTH + 1)).tolist(),
         )

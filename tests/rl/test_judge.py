@@ -9,9 +9,9 @@ from sample_tokenizers import byte_level
 from tokenizers import AddedToken
 
 from alphamed_jax.config import Config, EvalConfig, LogConfig, RolloutConfig
-from alphamed_jax.data.prompts import EncodedQuestion
+from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
-from alphamed_jax.model.mesh import place
+from alphamed_jax.model.mesh import device_put_global
 from alphamed_jax.rl import heldout, step
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.rollout import Trajectories
@@ -21,7 +21,7 @@ GROUP = 2
 GENERA = ("C. difficile", "E. coli", "S. aureus", "B. cereus")
 NAMES = ("Clostridium", "Escherichia", "S. aureus", "Bacillus")
 QUESTIONS = [
-    EncodedQuestion(Question(str(number), "Which one?", options, "C", "test"), [1, 2])
+    Prompt(Question(str(number), "Which one?", options, "C", "test"), [1, 2])
     for number, options in enumerate((GENERA, NAMES))
 ]
 
@@ -56,12 +56,12 @@ def written(tokenizer, texts, mesh):
     lengths = np.array([len(ids) for ids in rows], np.int32)
     prompts = len(QUESTIONS)
     return Trajectories(
-        place(np.ones((prompts, 2), np.int32), ("batch", None), mesh),
-        place(np.full(prompts, 2, np.int32), ("batch",), mesh),
-        place(tokens, ("batch", None), mesh),
-        place(lengths, ("batch",), mesh),
-        place(np.zeros(tokens.shape, np.float32), ("batch", None), mesh),
-        place(np.ones(len(rows), bool), ("batch",), mesh),
+        device_put_global(np.ones((prompts, 2), np.int32), ("batch", None), mesh),
+        device_put_global(np.full(prompts, 2, np.int32), ("batch",), mesh),
+        device_put_global(tokens, ("batch", None), mesh),
+        device_put_global(lengths, ("batch",), mesh),
+        device_put_global(np.zeros(tokens.shape, np.float32), ("batch", None), mesh),
+        device_put_global(np.ones(len(rows), bool), ("batch",), mesh),
     )
 
 

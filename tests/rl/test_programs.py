@@ -9,7 +9,7 @@ from jax.sharding import AxisType
 from tiny_run import tiny_config, write_model
 
 from alphamed_jax.config import OptimizerConfig, RolloutConfig, UpdateConfig
-from alphamed_jax.data.prompts import EncodedQuestion
+from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
 from alphamed_jax.data.tokenizer import load_tokenizer
 from alphamed_jax.model import hf
@@ -63,7 +63,7 @@ def random_steps(learner):
     for number in range(1, STEPS + 1):
         longest = int(rng.integers(4, LONGEST + 1))
         questions = [
-            EncodedQuestion(
+            Prompt(
                 Question(f"q{i}", "?", ("a", "b"), "AB"[rng.integers(2)], "random"),
                 rng.integers(0, 256, size=length).tolist(),
             )

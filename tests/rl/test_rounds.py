@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from alphamed_jax.config import Config, RolloutConfig
 from alphamed_jax.data.order import batch_indices
-from alphamed_jax.data.prompts import EncodedQuestion
+from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
-from alphamed_jax.model.mesh import place
+from alphamed_jax.model.mesh import device_put_global
 from alphamed_jax.rl import rounds, step
 from alphamed_jax.rl.rollout import Trajectories
 from alphamed_jax.rl.rounds import choose, merge
@@ -58,19 +58,19 @@ def numbered(questions, mesh):
     prompts = np.array([[*q.tokens, *[0] * (width - len(q.tokens))] for q in questions], np.int32)
     lengths = np.array([len(q.tokens) for q in questions], np.int32)
     return Trajectories(
-        place(prompts, ("batch", None), mesh),
-        place(lengths, ("batch",), mesh),
-        place(tokens, ("batch", None), mesh),
-        place(rows % LENGTH, ("batch",), mesh),
-        place(-tokens.astype(np.float32), ("batch", None), mesh),
-        place(rows % 3 == 0, ("batch",), mesh),
+        device_put_global(prompts, ("batch", None), mesh),
+        device_put_global(lengths, ("batch",), mesh),
+        device_put_global(tokens, ("batch", None), mesh),
+        device_put_global(rows % LENGTH, ("batch",), mesh),
+        device_put_global(-tokens.astype(np.float32), ("batch", None), mesh),
+        device_put_global(rows % 3 == 0, ("batch",), mesh),
     )
 
 
 def asked(number):
     """A question whose prompt starts with its number, of a length of its own."""
     question = Question(str(number), "?", ("a", "b"), "A", "made up", {})
-    return EncodedQuestion(question, [number] + [1] * (number % 7 * 5))
+    return Prompt(question, [number] + [1] * (number % 7 * 5))
 
 
 @pytest.mark.parametrize("mesh", ["1x1", "4x2"])

@@ -26,7 +26,7 @@ from tiny_rollouts import (
 from alphamed_jax.compiled import costs, hlo
 from alphamed_jax.compiled.arguments import Case, Workload, lowerings
 from alphamed_jax.config import LossConfig, OptimizerConfig
-from alphamed_jax.model.mesh import data_rows, mesh_of
+from alphamed_jax.model.mesh import data_shards, mesh_of
 from alphamed_jax.rl.batch import gather, plan
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.loss import Totals
@@ -83,7 +83,7 @@ def prepared(
         lengths,
         advantages,
         micro_batch=micro_batch,
-        rows=data_rows(mesh_of(trajectories)),
+        rows=data_shards(mesh_of(trajectories)),
         skip_constant=skip,
         pack=pack,
         share_prompts=share,

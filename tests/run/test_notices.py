@@ -5,7 +5,7 @@ import dataclasses
 from sample_tokenizers import byte_level
 
 from alphamed_jax.config import Config
-from alphamed_jax.data.prompts import EncodedQuestion
+from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
 from alphamed_jax.run.notices import beyond_context, start_notices
 
@@ -13,7 +13,7 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-ASKED = EncodedQuestion(Question("q", "Which?", ("this", "that"), "A", "test"), [1] * 100)
+ASKED = Prompt(Question("q", "Which?", ("this", "that"), "A", "test"), [1] * 100)
 
 
 def test_prompts_whose_responses_may_outgrow_the_positions_are_counted():
