@@ -119,7 +119,7 @@ def summary(config: BenchConfig, times: list[Timed]) -> dict[str, Any]:
     generated = median(int(b.limits.sum()) for b in batches)
     group = config.work.generations
     whole = median(
-        int(b.limits.sum() + group * sum(len(q.tokens) for q in b.questions)) for b in batches
+        int(b.limits.sum() + group * sum(len(q.token_ids) for q in b.questions)) for b in batches
     )
     device = jax.devices()[0]
     return {
@@ -155,7 +155,7 @@ def shares(config: BenchConfig, times: list[Timed], rates: Rates) -> dict[str, A
     least: dict[str, list[float]] = {"rollout": [], "rest": []}
     for i, timed in enumerate(times[config.warmup :]):
         batch = make_batch(config, config.warmup + i)
-        prompts = np.array([len(q.tokens) for q in batch.questions])
+        prompts = np.array([len(q.token_ids) for q in batch.questions])
         lengths = batch.limits.reshape(-1, config.work.generations)
         rewards = batch.rewards.reshape(-1, config.work.generations)
         trained = rewards.max(axis=1) != rewards.min(axis=1)

@@ -116,7 +116,7 @@ def prepare(config: Config) -> Run:
         ),
         stop_ids=stop_ids(weights, tokenizer, model.vocab_size),
         key=random_key(config.seed),
-        prompt_width=bucket(max(len(question.tokens) for question in (*train, *heldout))),
+        prompt_width=bucket(max(len(question.token_ids) for question in (*train, *heldout))),
     )
     dropped = dict(Counter(questions.dropped) + Counter(too_long) + Counter(unasked))
     counts = questions.rows, dropped, questions.revisions
@@ -366,7 +366,7 @@ def show_start(console: Console, run: Run, resumed_from: int | None) -> None:
         console.print(f"warning: {notice}", style="yellow", markup=False)
     first = batch_indices(config.seed, len(run.train), 0, 1)[0]
     text = render_prompt(run.tokenizer, run.train[first].question, config.prompt)
-    show_first_prompt(console, text, run.train[first].tokens)
+    show_first_prompt(console, text, run.train[first].token_ids)
     if run.learner.automaton.inside_thought:
         console.print("prompts end with an open <think>: answers count from </think> on.")
 

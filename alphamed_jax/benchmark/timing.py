@@ -43,7 +43,7 @@ def rolled_out(
     found = roll_out(
         settings.model,
         params,
-        [question.tokens for question in batch.questions],
+        [question.token_ids for question in batch.questions],
         group_size=rollout.group_size,
         max_new_tokens=rollout.max_new_tokens,
         sampling=settings.sampling,

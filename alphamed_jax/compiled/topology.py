@@ -95,7 +95,7 @@ def prepare() -> None:
 def mesh_for(topology: str, mesh: str) -> Mesh:
     """The mesh `--mesh` over the devices of a named topology, as v5e:8x8; for compiling only.
 
-    Devices stand as in training, by `mesh.arrange`.
+    Devices stand as in training, by `mesh.device_grid`.
 
     Raises:
       UserError: libtpu is missing, it does not know the topology, or the sizes do not fit.

@@ -129,12 +129,12 @@ def _twins_of_held_out(
                 # A split made by its authors may repeat a text with other options on both sides.
                 contents |= {twin_content(item.question) for item in taken}
             else:
-                texts |= {twin_key(item.question.question) for item in taken}
+                texts |= {twin_key(item.question.stem) for item in taken}
         barred |= {
             id(item)
             for item in part
             if item.origin in origins
-            or twin_key(item.question.question) in texts
+            or twin_key(item.question.stem) in texts
             or (contents and twin_content(item.question) in contents)
         }
     return barred

@@ -50,7 +50,7 @@ def batch_indices(seed: int, size: int, cursor: int, count: int) -> list[int]:
 
 def plain_text(question: Question) -> str:
     """Return the question's text, in which duplicates agree: neither case nor spacing counts."""
-    return " ".join(question.question.casefold().split())
+    return " ".join(question.stem.casefold().split())
 
 
 def twin_key(text: str) -> str:
@@ -90,7 +90,7 @@ def hold_out(
         raise UserError(f"cannot hold out {count} of {len(questions)} questions; {advice}")
     groups: dict[str, list[Question]] = {}
     for question in choose(questions, len(questions), seed):
-        groups.setdefault(twin_key(question.question), []).append(question)
+        groups.setdefault(twin_key(question.stem), []).append(question)
     heldout: list[Question] = []
     texts: set[str] = set()
     for text, group in groups.items():
@@ -102,7 +102,7 @@ def hold_out(
             f"cannot hold out {count} of {len(questions)} questions: each text belongs to more "
             f"than {count} of them, and a text may not be on both sides; {advice}"
         )
-    train = tuple(question for question in questions if twin_key(question.question) not in texts)
+    train = tuple(question for question in questions if twin_key(question.stem) not in texts)
     return train, tuple(heldout)
 
 

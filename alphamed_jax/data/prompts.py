@@ -27,7 +27,7 @@ class Prompt:
     """A question with its prompt as token ids, ready to be sampled from."""
 
     question: Question
-    tokens: list[int]
+    token_ids: list[int]
 
 
 def check_prompt(prompt: PromptConfig) -> None:
@@ -189,7 +189,7 @@ def _message(question: Question, prompt: PromptConfig) -> list[Piece]:
     return _fill(
         prompt.question_format,
         {
-            "question": [(question.question, True)],
+            "question": [(question.stem, True)],
             "options": options,
             "instruction": [(prompt.instruction, False)],
         },
@@ -218,7 +218,7 @@ def _is_chat(tokenizer: Any, prompt: PromptConfig) -> bool:
 
 
 def _conversation(question: Question, prompt: PromptConfig) -> chat.Conversation:
-    parts = {"the question": question.question}
+    parts = {"the question": question.stem}
     for letter, option in zip(LETTERS, question.options, strict=False):
         parts[f"option {letter}"] = option
     if "{instruction}" in prompt.question_format:

@@ -34,7 +34,7 @@ def pubmedqa(row: Row, source: str) -> Question:
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
         raise UserError("'context' has no list of texts under 'contexts', as PubMedQA has")
     question = pubmedqa_no_context(row, source)
-    return replace(question, question="\n".join([*parts, "", question.question]).strip())
+    return replace(question, stem="\n".join([*parts, "", question.stem]).strip())
 
 
 def pubmedqa_no_context(row: Row, source: str) -> Question:

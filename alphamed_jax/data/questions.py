@@ -32,7 +32,7 @@ class Question:
     """
 
     id: str
-    question: str
+    stem: str
     options: tuple[str, ...]
     answer: str
     """Letter of the right option."""
@@ -41,7 +41,7 @@ class Question:
     """Whatever else the row held (subject, number of hops, ...); never shown to the model."""
 
     def __post_init__(self) -> None:
-        for name, text in (("id", self.id), ("question", self.question)):
+        for name, text in (("id", self.id), ("question", self.stem)):
             _check_text(name, text)
         if not 2 <= len(self.options) <= len(LETTERS):
             raise UserError(
@@ -56,6 +56,11 @@ class Question:
                 f"answer {self.answer!r} is outside the options, expected a letter "
                 f"{letters[0]} to {letters[-1]}"
             )
+
+    @property
+    def question(self) -> str:
+        """The stem under the name that it has in files."""
+        return self.stem
 
     @property
     def answer_index(self) -> int:
@@ -119,7 +124,7 @@ def own_question(row: Row, source: str) -> Question:
     meta = {k: v for k, v in row.items() if k not in ("id", "question", "options", "answer")}
     complete = Question(
         id=content_id(question, options, answer) if name is None else str(name),
-        question=question,
+        stem=question,
         options=options,
         answer=answer,
         source=source,

@@ -93,7 +93,7 @@ def hub_question(
     found = None if name is None else row.get(name)
     complete = Question(
         id=content_id(question, options, answer) if found is None else str(found),
-        question=question,
+        stem=question,
         options=options,
         answer=answer,
         source=source,

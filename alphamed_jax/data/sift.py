@@ -124,17 +124,17 @@ class Texts:
         for question in questions:
             self._keys.add(twin_content(question))
             if _telling(question):
-                self._keys.add(twin_key(question.question))
+                self._keys.add(twin_key(question.stem))
 
     def hold(self, question: Question) -> bool:
         """Whether a question is one of them but for punctuation, case and the options' order."""
-        telling = _telling(question) and twin_key(question.question) in self._keys
+        telling = _telling(question) and twin_key(question.stem) in self._keys
         return telling or twin_content(question) in self._keys
 
 
 def twin_content(question: Question) -> tuple[str, frozenset[str]]:
     """Return what near-twins with the same options share, whatever the options' order."""
-    return twin_key(question.question), frozenset(map(same_text, question.options))
+    return twin_key(question.stem), frozenset(map(same_text, question.options))
 
 
 def shared_ids(questions: Sequence[Question]) -> str | None:
@@ -149,12 +149,12 @@ def shared_ids(questions: Sequence[Question]) -> str | None:
 
 
 def _content(question: Question) -> tuple[str, tuple[str, ...], str]:
-    return question.question, question.options, question.answer
+    return question.stem, question.options, question.answer
 
 
 def _asked(question: Question) -> str:
     """The text without what never tells two questions apart; `<`, `+` or `-` within it may."""
-    plain = same_text(question.question).casefold()
+    plain = same_text(question.stem).casefold()
     return " ".join(re.sub("[?!:;\"'()\u2018\u2019\u201c\u201d\\[\\]]", "", plain).split()).rstrip(
         "., "
     )
@@ -165,4 +165,4 @@ def _right(item: Found) -> str:
 
 
 def _telling(question: Question) -> bool:
-    return len(question.question.split()) >= TELLING_WORDS
+    return len(question.stem.split()) >= TELLING_WORDS

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from alphamed_jax.model.mesh import mesh_of, host_get
+from alphamed_jax.model.mesh import host_get, mesh_of
 
 
 @jax.jit

@@ -112,7 +112,9 @@ def make_mesh(text: str) -> Mesh:
         no multiple of the slices.
     """
     devices = jax.devices()
-    return Mesh(device_grid(sizes_for(text, devices), devices), AXES, axis_types=(AxisType.Auto,) * 3)
+    return Mesh(
+        device_grid(sizes_for(text, devices), devices), AXES, axis_types=(AxisType.Auto,) * 3
+    )
 
 
 def single_device_mesh() -> Mesh:
@@ -128,7 +130,7 @@ def data_shards(mesh: Any) -> int:
 
 
 def context_data_shards() -> int:
-    """`data_rows` of the mesh in context while tracing; 1 without one."""
+    """`data_shards` of the mesh in context while tracing; 1 without one."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else data_shards(mesh)
 

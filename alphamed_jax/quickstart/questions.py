@@ -96,7 +96,7 @@ def make_question(
     shown = rng.sample(findings, len(findings))
     return Question(
         id="new",
-        question=f"Findings: {', '.join(shown)}. {kind.ask}",
+        stem=f"Findings: {', '.join(shown)}. {kind.ask}",
         options=tuple(options),
         answer=letter,
         source=SOURCE,
@@ -134,7 +134,7 @@ def to_jsonl(questions: Iterable[Question]) -> str:
         json.dumps(
             {
                 "id": q.id,
-                "question": q.question,
+                "question": q.stem,
                 "options": list(q.options),
                 "answer": q.answer,
                 "meta": q.meta,

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from alphamed_jax.errors import UserError
-from alphamed_jax.model.mesh import constrain, data_shards, mesh_of, device_put_global
+from alphamed_jax.model.mesh import constrain, data_shards, device_put_global, mesh_of
 from alphamed_jax.rl.rollout import Trajectories, bucket
 
 

@@ -136,9 +136,9 @@ def _take_caches(x: Shaped[Array, "B K S H"], index: Int[Array, "R s"]) -> Array
     return constrain(jax.lax.collapse(taken, 0, 2), "batch", "kv_heads", None, None)
 
 
-def _split(x: Shaped[Array, "B ..."], data_rows: int) -> Shaped[Array, "R m ..."]:
+def _split(x: Shaped[Array, "B ..."], data_shards: int) -> Shaped[Array, "R m ..."]:
     """The leading axis cut into the data rows' shares."""
-    return x.reshape(data_rows, x.shape[0] // data_rows, *x.shape[1:])
+    return x.reshape(data_shards, x.shape[0] // data_shards, *x.shape[1:])
 
 
 @jax.jit
@@ -164,14 +164,14 @@ def start(
     capacity: int,
 ) -> Decoding:
     """A state in which all slots are free; `like` gives the dtype of the caches."""
-    data_rows, responses = rows.sequence.shape
-    shape = (data_rows * slots, config.num_kv_heads, capacity, config.head_dim)
+    data_shards, responses = rows.sequence.shape
+    shape = (data_shards * slots, config.num_kv_heads, capacity, config.head_dim)
 
     def zeros(shape, dtype, *axes):
         return constrain(jnp.zeros(shape, dtype), "batch", *axes, *(None,) * (len(shape) - 1))
 
     def per_slot(dtype=jnp.int32):
-        return zeros((data_rows, slots), dtype)
+        return zeros((data_shards, slots), dtype)
 
     def idle():
         return Slots(
@@ -190,7 +190,7 @@ def start(
             constrain(blank, "batch", "kv_heads", None, None) for _ in range(config.num_layers)
         )
 
-    kept = (data_rows, responses, length)
+    kept = (data_shards, responses, length)
     return Decoding(
         slots=idle(),
         cursor=jnp.int32(0),

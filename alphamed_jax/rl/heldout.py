@@ -33,9 +33,7 @@ class Asked(NamedTuple):
     greedy: Bool[np.ndarray, "B"]
 
 
-def batches(
-    questions: Sequence[Prompt], samples: int, prompts: int, group: int
-) -> Iterator[Asked]:
+def batches(questions: Sequence[Prompt], samples: int, prompts: int, group: int) -> Iterator[Asked]:
     """Ask for `samples` responses to each question and a greedy one, in rollouts of one shape.
 
     A question takes as many prompts of a rollout as its responses need. Sample j of question q has
@@ -109,7 +107,7 @@ def answered(learner: Learner, params: Params, asked: Asked, layout: Layout | No
     trajectories, _ = roll_out(
         settings.model,
         params,
-        [question.tokens for question in asked.questions],
+        [question.token_ids for question in asked.questions],
         group_size=rollout.group_size,
         max_new_tokens=rollout.max_new_tokens,
         sampling=settings.sampling,

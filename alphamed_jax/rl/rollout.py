@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from alphamed_jax.model.attend import DENSE, Attention
 from alphamed_jax.model.llama import LlamaConfig, Params
-from alphamed_jax.model.mesh import data_shards, mesh_of, device_put_global, host_get
+from alphamed_jax.model.mesh import data_shards, device_put_global, host_get, mesh_of
 from alphamed_jax.rl import decode as engine
 from alphamed_jax.rl.decode import Decoding, Pause, Prompts, Rows, prefill
 from alphamed_jax.rl.distribution import Sampling, absent_ids
@@ -364,12 +364,16 @@ def _decode_all(
         elif working.sum(axis=1).max() <= fewer_slots(working.shape[1]):
             # Those at work first, then others to fill up.
             kept = np.argsort(~working, axis=1, kind="stable")[:, : fewer_slots(working.shape[1])]
-            state = engine.keep(state, device_put_global(kept.astype(np.int32), ("batch", None), mesh))
+            state = engine.keep(
+                state, device_put_global(kept.astype(np.int32), ("batch", None), mesh)
+            )
             row, shared, moved = np.take_along_axis(row, kept, axis=1), False, True
         else:
             state, moved = engine.grow(state, capacity=sizes.pop(0)), False
         if moved:
-            prompts = engine.fan_out(prefilled, device_put_global(row // group, ("batch", None), mesh))
+            prompts = engine.fan_out(
+                prefilled, device_put_global(row // group, ("batch", None), mesh)
+            )
         waiting = ends - queued
         enough = min(row.size // REFILL_SHARE, waiting.sum()) if refill else row.size
         pause = Pause(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from alphamed_jax.model.mesh import data_shards, mesh_of, device_put_global
+from alphamed_jax.model.mesh import data_shards, device_put_global, mesh_of
 from alphamed_jax.rl.rollout import Trajectories, pad_prompts
 
 

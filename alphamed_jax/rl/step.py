@@ -14,7 +14,7 @@ from alphamed_jax.data.order import batch_indices
 from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.model.attend import choose_attention
 from alphamed_jax.model.llama import LlamaConfig, Params
-from alphamed_jax.model.mesh import data_shards, mesh_of, device_put_global, host_get
+from alphamed_jax.model.mesh import data_shards, device_put_global, host_get, mesh_of
 from alphamed_jax.rl.advantages import group_advantages
 from alphamed_jax.rl.batch import GroupBatch, Plan, gather, plan
 from alphamed_jax.rl.distribution import Sampling, absent_ids
@@ -184,7 +184,7 @@ def sample_rounds(
         before, chosen = chosen, choose(outcome.signal, prompts)
         at_hand = np.concatenate([before, np.arange(done, done + prompts)])
         source = np.searchsorted(at_hand, chosen)
-        tokens = [outcome.questions[p].tokens for p in chosen]
+        tokens = [outcome.questions[p].token_ids for p in chosen]
         trajectories = merge(trajectories, new, source, tokens)
     return trajectories, chosen, outcome
 
@@ -210,7 +210,7 @@ def sample(
     trajectories, _ = roll_out(
         learner.settings.model,
         params,
-        [question.tokens for question in questions],
+        [question.token_ids for question in questions],
         group_size=rollout.group_size,
         max_new_tokens=rollout.max_new_tokens,
         sampling=learner.settings.sampling,
@@ -227,9 +227,7 @@ def sample(
     return trajectories
 
 
-def judge(
-    learner: Learner, trajectories: Trajectories, questions: Sequence[Prompt]
-) -> Outcome:
+def judge(learner: Learner, trajectories: Trajectories, questions: Sequence[Prompt]) -> Outcome:
     """Reward every response by the answer rule, on the devices, and compare within groups."""
     group_size, mesh = learner.config.rollout.group_size, mesh_of(trajectories)
     told = [(q.question.answer_index, len(q.question.options)) for q in questions]
@@ -237,7 +235,9 @@ def judge(
     bare_only = np.repeat([q.question.options_look_like_labels for q in questions], group_size)
     with jax.set_mesh(mesh):
         tokens, lengths = trajectories.tokens, trajectories.lengths
-        answer, number, bare = (device_put_global(x, (None,), mesh) for x in (answers, options, bare_only))
+        answer, number, bare = (
+            device_put_global(x, (None,), mesh) for x in (answers, options, bare_only)
+        )
         verdicts = learner.automaton.verdicts(tokens, lengths, bare)
         rewards = learner.automaton.reward(tokens, lengths, answer, number, bare)
         advantages = group_advantages(rewards, group_size, learner.config.loss.advantage)

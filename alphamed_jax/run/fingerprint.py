@@ -63,7 +63,7 @@ def of_questions(which: str, questions: Sequence[Prompt]) -> Fingerprint:
     Args:
       which: "training" or "held-out".
     """
-    prompts = [digest(np.asarray(q.tokens, "<i4").tobytes()) for q in questions]
+    prompts = [digest(np.asarray(q.token_ids, "<i4").tobytes()) for q in questions]
     keys = [f"{q.question.answer} of {len(q.question.options)}" for q in questions]
     names = [q.question.id for q in questions]
     return {

@@ -24,7 +24,7 @@ def start_notices(
     found = [
         unstopped_turn(tokenizer, questions[0].question, config.prompt, stop_ids),
         beyond_context(
-            [len(question.tokens) for question in questions],
+            [len(question.token_ids) for question in questions],
             config.rollout.max_new_tokens,
             context,
         ),

@@ -78,7 +78,7 @@ def test_a_template_that_asks_the_question_and_opens_the_turn_is_used(template, 
     tokens = encode_prompt(tokenizer, ASKED, prompt)
     assert tokenizer.decode(tokens) == text
     [encoded], _ = encode_questions(tokenizer, [ASKED], prompt)
-    assert encoded.tokens == tokens
+    assert encoded.token_ids == tokens
 
 
 def refusal(template, system="", question=ASKED):
@@ -120,7 +120,7 @@ def test_a_template_without_a_system_turn_refuses_a_system_message(template):
 
 
 def test_the_words_of_a_question_do_not_stand_for_a_system_message():
-    question = dataclasses.replace(ASKED, question="Be brief. Which drug?")
+    question = dataclasses.replace(ASKED, stem="Be brief. Which drug?")
     template = "[user]{{ messages[-1].content }}</s>" + OPEN
     assert "leaves out prompt.system" in refusal(template, "Be brief.", question)
 

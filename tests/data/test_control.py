@@ -46,7 +46,7 @@ def count(tokenizer, ids, token):
 def test_it_is_text_in_question_and_options(tokenizer, template, token, where):
     tokenizer.chat_template = template
     text = where.format(token, token)
-    asked = dataclasses.replace(ASKED, question=text, options=(text + "1", token))
+    asked = dataclasses.replace(ASKED, stem=text, options=(text + "1", token))
     ids = encode_prompt(tokenizer, asked, PromptConfig())
     plain = encode_prompt(tokenizer, ASKED, PromptConfig())
     # Only what the template or the tokenizer itself writes is control, as in any other question.
@@ -57,12 +57,12 @@ def test_it_is_text_in_question_and_options(tokenizer, template, token, where):
     rendered = render_prompt(tokenizer, asked, PromptConfig())
     assert tokenizer.decode(ids).replace(" ", "") == rendered.replace(" ", "")
     both, _ = encode_questions(tokenizer, [ASKED, asked, ASKED], PromptConfig())
-    assert [one.tokens for one in both] == [plain, ids, plain]
+    assert [one.token_ids for one in both] == [plain, ids, plain]
 
 
 def test_what_stands_beside_it_keeps_its_tokens(tokenizer):
     tokenizer.chat_template = None
-    asked = dataclasses.replace(ASKED, question="Which <|eot_id|> drug?")
+    asked = dataclasses.replace(ASKED, stem="Which <|eot_id|> drug?")
     ids = encode_prompt(tokenizer, asked, PromptConfig())
     whole = tokenizer(prompt_text(asked, PromptConfig()))["input_ids"]
     at = whole.index(tokenizer.convert_tokens_to_ids("<|eot_id|>"))
@@ -83,26 +83,26 @@ def test_in_a_chat_it_is_text_in_system_message_and_instruction_too(tokenizer, t
 def test_the_layout_of_a_plain_prompt_may_hold_control_tokens(tokenizer):
     tokenizer.chat_template = None
     prompt = PromptConfig(question_format="[INST]{question}\n{options}<|eot_id|>")
-    asked = dataclasses.replace(ASKED, question="[INST] or <|eot_id|>?")
+    asked = dataclasses.replace(ASKED, stem="[INST] or <|eot_id|>?")
     ids = encode_prompt(tokenizer, asked, prompt)
     assert count(tokenizer, ids, "[INST]") == count(tokenizer, ids, "<|eot_id|>") == 1
 
 
 def test_a_question_that_begins_with_the_begin_of_sequence_gets_one_all_the_same(tokenizer):
     tokenizer.chat_template = None
-    asked = dataclasses.replace(ASKED, question="<s> is what?")
+    asked = dataclasses.replace(ASKED, stem="<s> is what?")
     usual = encode_prompt(tokenizer, ASKED, PromptConfig())
     for questions in ([asked, ASKED], [ASKED, asked]):
         encoded, _ = encode_questions(tokenizer, questions, PromptConfig())
-        by_question = {one.question.question: one.tokens for one in encoded}
-        assert by_question[ASKED.question] == usual
-        ids = by_question[asked.question]
+        by_question = {one.question.stem: one.token_ids for one in encoded}
+        assert by_question[ASKED.stem] == usual
+        ids = by_question[asked.stem]
         assert count(tokenizer, ids, "<s>") == count(tokenizer, usual, "<s>")
 
 
 def test_words_that_were_added_to_the_vocabulary_stay_words(tokenizer):
     tokenizer.chat_template = None
     tokenizer.add_tokens(["metoprolol"])
-    asked = dataclasses.replace(ASKED, question="Is metoprolol <|eot_id|>?")
+    asked = dataclasses.replace(ASKED, stem="Is metoprolol <|eot_id|>?")
     ids = encode_prompt(tokenizer, asked, PromptConfig())
     assert count(tokenizer, ids, "metoprolol") == 1

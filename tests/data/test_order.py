@@ -93,7 +93,7 @@ def test_another_seed_holds_out_other_questions():
 @given(count=st.integers(1, 29), texts=st.integers(3, 30), seed=st.integers(0, 100))
 def test_questions_with_one_text_are_never_on_both_sides(count: int, texts: int, seed: int):
     questions = [
-        dataclasses.replace(q, question=q.question.upper() + "  " if i % 2 else q.question)
+        dataclasses.replace(q, stem=q.stem.upper() + "  " if i % 2 else q.stem)
         for i, q in enumerate(make(30, texts))
     ]
     try:

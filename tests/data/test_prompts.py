@@ -311,13 +311,13 @@ def test_a_template_that_refuses_a_system_message_is_a_clear_error():
 
 def test_long_prompts_are_dropped_counted_and_never_cut():
     tokenizer = tokenizer_with()
-    long = dataclasses.replace(ASKED, id="long", question="x" * 500)
+    long = dataclasses.replace(ASKED, id="long", stem="x" * 500)
     exact = len(encode_prompt(tokenizer, ASKED, PromptConfig()))
 
     kept, dropped = encode_questions(tokenizer, [long, ASKED, long], PromptConfig(max_tokens=exact))
 
     assert [encoded.question for encoded in kept] == [ASKED]
-    assert kept[0].tokens == encode_prompt(tokenizer, ASKED, PromptConfig())
+    assert kept[0].token_ids == encode_prompt(tokenizer, ASKED, PromptConfig())
     assert dropped == {f"prompt longer than {exact} tokens": 2}
 
 
@@ -333,13 +333,13 @@ def test_no_questions_give_no_prompts():
 @pytest.mark.parametrize("template", [None, TEMPLATE])
 def test_many_questions_are_encoded_as_one_would_be(template: str | None):
     tokenizer = tokenizer_with(template)
-    questions = [dataclasses.replace(ASKED, id=str(i), question=f"Q{i}?") for i in range(1500)]
+    questions = [dataclasses.replace(ASKED, id=str(i), stem=f"Q{i}?") for i in range(1500)]
 
     kept, dropped = encode_questions(tokenizer, questions, PromptConfig())
 
     assert [encoded.question for encoded in kept] == questions
     assert all(
-        encoded.tokens == encode_prompt(tokenizer, encoded.question, PromptConfig())
+        encoded.token_ids == encode_prompt(tokenizer, encoded.question, PromptConfig())
         for encoded in kept[::100]
     )
     assert dropped == {}
@@ -362,7 +362,7 @@ def test_every_real_prompt_holds_its_question_and_all_its_options(
         options = "\n".join(
             f"{letter}. {text}" for letter, text in zip("ABCD", question.options, strict=False)
         )
-        expected = f"{question.question}\n\n{options}\n\n{INSTRUCTION}"
+        expected = f"{question.stem}\n\n{options}\n\n{INSTRUCTION}"
         assert prompt_text(question, PromptConfig()) == expected
         tokens = encode_prompt(tokenizer, question, PromptConfig())
         assert tokenizer.decode(tokens).endswith(f"[user]{expected}</s>[assistant]")

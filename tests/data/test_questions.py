@@ -80,7 +80,7 @@ def test_shuffling_moves_the_answer_letter_with_its_option(options, answer, seed
 
     assert sorted(after.options) == sorted(before.options)
     assert after.options[after.answer_index] == before.options[before.answer_index]
-    assert (after.id, after.question, after.source) == (before.id, before.question, before.source)
+    assert (after.id, after.stem, after.source) == (before.id, before.stem, before.source)
 
 
 def test_shuffling_depends_on_seed_and_question_and_reaches_every_order():
@@ -112,7 +112,7 @@ def test_a_row_without_id_is_named_by_its_content():
     unnamed = own_question(row(), "mine")
 
     assert named.id == "17"
-    assert unnamed.id == content_id(unnamed.question, unnamed.options, "B")
+    assert unnamed.id == content_id(unnamed.stem, unnamed.options, "B")
     assert unnamed.id != own_question(row(answer="A"), "mine").id
 
 
@@ -126,7 +126,7 @@ def test_other_keys_are_kept_as_meta():
 def test_options_are_stripped_but_not_otherwise_changed():
     read = own_question(row(question="  What is {x}?\n", options=[" \\boxed{} ", "b\nc"]), "mine")
 
-    assert read.question == "What is {x}?"
+    assert read.stem == "What is {x}?"
     assert read.options == ("\\boxed{}", "b\nc")
 
 

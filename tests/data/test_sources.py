@@ -68,7 +68,7 @@ def test_medmcqa_counts_the_right_option_from_zero(tmp_path: Path):
     [question] = load(f"medmcqa={write(tmp_path, MEDMCQA)}").train
 
     assert question.id == "m-1"
-    assert question.question == "Which vitamin is given for scurvy?"
+    assert question.stem == "Which vitamin is given for scurvy?"
     assert question.options == ("Vitamin A", "Vitamin B12", "Vitamin C", "Vitamin D")
     assert (question.answer, question.source) == ("C", "medmcqa")
     assert question.meta == {"subject_name": "Medicine", "choice_type": "single"}
@@ -105,7 +105,7 @@ def test_medmcqa_counts_rows_with_an_empty_option(tmp_path: Path):
 def test_pubmedqa_puts_the_abstract_before_the_question(tmp_path: Path):
     [question] = load(f"pubmedqa={write(tmp_path, PUBMEDQA)}").train
 
-    assert question.question == (
+    assert question.stem == (
         "Forty adults walked daily.\nPressure fell by 5 mmHg.\n\nDoes walking lower blood pressure?"
     )
     assert question.options == ("yes", "no", "maybe")
@@ -115,14 +115,14 @@ def test_pubmedqa_puts_the_abstract_before_the_question(tmp_path: Path):
 def test_pubmedqa_without_abstract_is_a_variant_with_its_own_name(tmp_path: Path):
     [question] = load(f"pubmedqa-no-context={write(tmp_path, PUBMEDQA)}").train
 
-    assert question.question == "Does walking lower blood pressure?"
+    assert question.stem == "Does walking lower blood pressure?"
     assert question.source == "pubmedqa-no-context"
 
 
 def test_pubmedqa_never_shows_the_conclusion(tmp_path: Path):
     [question] = load(f"pubmedqa={write(tmp_path, PUBMEDQA)}").train
 
-    assert PUBMEDQA["long_answer"] not in question.question
+    assert PUBMEDQA["long_answer"] not in question.stem
 
 
 @pytest.mark.parametrize(

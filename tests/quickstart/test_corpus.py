@@ -55,7 +55,7 @@ def test_pretraining_sees_no_held_out_vignette():
     def vignette(text):
         return frozenset(text.removeprefix("Findings: ").partition(". ")[0].split(", "))
 
-    heldout = {vignette(question.question) for question in HELDOUT}
+    heldout = {vignette(question.stem) for question in HELDOUT}
     rng = random.Random(1)
     seen = {vignette(corpus.qa(rng, PROMPT, in_steps=True).prompt) for _ in range(2000)}
     seen |= {vignette(corpus.drill(rng, PROMPT).prompt) for _ in range(2000)}

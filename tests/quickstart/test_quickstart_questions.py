@@ -16,7 +16,7 @@ both = pytest.mark.parametrize("questions", [TRAIN, HELDOUT], ids=["train", "hel
 
 
 def findings(question):
-    listed = question.question.removeprefix("Findings: ").partition(". ")[0]
+    listed = question.stem.removeprefix("Findings: ").partition(". ")[0]
     return frozenset(listed.split(", "))
 
 

@@ -89,7 +89,7 @@ def test_accuracy_is_that_of_the_samples_drawn_question_by_question(learner):
         plain = generate(
             learner.settings.model,
             params,
-            [q.tokens for q in asked],
+            [q.token_ids for q in asked],
             group_size=group,
             max_new_tokens=12,
             temperature=temperature,
@@ -113,7 +113,7 @@ def test_an_evaluation_before_training_costs_at_most_two_programs(learner):
     learner, params, tokenizer = learner
     asked, trained = questions(7, seed=1), questions(4, seed=2)
     # The first step's batch needs fewer places than the held-out prompts do.
-    trained = [dataclasses.replace(q, tokens=q.tokens[:9]) for q in trained]
+    trained = [dataclasses.replace(q, token_ids=q.token_ids[:9]) for q in trained]
 
     def first_step():
         copy = jax.tree.map(lambda x: x.copy(), params)

@@ -51,12 +51,14 @@ def test_choosing_round_by_round_is_choosing_from_all(signal, count):
 
 def numbered(questions, mesh):
     """Trajectories in which everything tells the question it belongs to."""
-    rows = np.repeat([q.tokens[0] for q in questions], GROUP).astype(np.int32)
+    rows = np.repeat([q.token_ids[0] for q in questions], GROUP).astype(np.int32)
     rows = rows * 10 + np.arange(len(rows)) % GROUP
     tokens = np.repeat(rows[:, None], LENGTH, axis=1)
-    width = max(len(q.tokens) for q in questions)
-    prompts = np.array([[*q.tokens, *[0] * (width - len(q.tokens))] for q in questions], np.int32)
-    lengths = np.array([len(q.tokens) for q in questions], np.int32)
+    width = max(len(q.token_ids) for q in questions)
+    prompts = np.array(
+        [[*q.token_ids, *[0] * (width - len(q.token_ids))] for q in questions], np.int32
+    )
+    lengths = np.array([len(q.token_ids) for q in questions], np.int32)
     return Trajectories(
         device_put_global(prompts, ("batch", None), mesh),
         device_put_global(lengths, ("batch",), mesh),
@@ -81,7 +83,7 @@ def test_a_merged_batch_holds_whole_groups_of_both_with_their_prompts(mesh):
     both = [(old + new)[i] for i in source]
     kept, found = (numbered(x, mesh_like(mesh)) for x in (old, new))
     # when some of each are kept,
-    merged = merge(kept, found, source, [q.tokens for q in both])
+    merged = merge(kept, found, source, [q.token_ids for q in both])
     # then the batch is the one that these questions alone would have made, laid out as before.
     expected = numbered(both, mesh_like(mesh))
     for name in ("tokens", "lengths", "logprobs", "finished", "prompt_lengths"):
@@ -104,7 +106,7 @@ def run_rounds(monkeypatch, carry, max_rounds, drawn=0, mesh="4x2"):
         )
     )
     order = batch_indices(config.seed, len(questions), drawn, len(carry))
-    lively = {questions[i].tokens[0] for i, signal in zip(order, carry, strict=True) if signal}
+    lively = {questions[i].token_ids[0] for i, signal in zip(order, carry, strict=True) if signal}
     began = []
 
     def sample(learner, params, fresh, first, layout):
@@ -112,7 +114,7 @@ def run_rounds(monkeypatch, carry, max_rounds, drawn=0, mesh="4x2"):
         return numbered(fresh, mesh_like(mesh))
 
     def judge(learner, trajectories, fresh):
-        signal = np.repeat([q.tokens[0] in lively for q in fresh], GROUP)
+        signal = np.repeat([q.token_ids[0] in lively for q in fresh], GROUP)
         rows = len(fresh) * GROUP
         advantages = np.where(signal, np.tile([1.0, -1.0], len(fresh)), 0.0)
         fixed = (np.zeros(rows), np.zeros(rows, np.int32))
@@ -133,14 +135,14 @@ def run_rounds(monkeypatch, carry, max_rounds, drawn=0, mesh="4x2"):
     learner = step.Learner(config, settings, None, (), jax.random.key(0))
     params = {"embed": jnp.zeros(1)}
     trajectories, chosen, outcome = step.sample_rounds(learner, params, questions, drawn)
-    drawn_now = [questions[i].tokens[0] for i in order[: len(outcome.questions)]]
-    assert [q.tokens[0] for q in outcome.questions] == drawn_now
+    drawn_now = [questions[i].token_ids[0] for i in order[: len(outcome.questions)]]
+    assert [q.token_ids[0] for q in outcome.questions] == drawn_now
     # What the update gets is, group by group, what the chosen questions sampled.
     part = outcome.part(chosen)
     np.testing.assert_array_equal(trajectories.tokens, part.tokens)
     np.testing.assert_array_equal(trajectories.lengths, part.lengths)
     np.testing.assert_array_equal(
-        trajectories.prompt_tokens[:, 0], [q.tokens[0] for q in part.questions]
+        trajectories.prompt_tokens[:, 0], [q.token_ids[0] for q in part.questions]
     )
     assert len(part.questions) == prompts
     return began, chosen.tolist(), outcome

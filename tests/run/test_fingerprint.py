@@ -50,7 +50,7 @@ LOST = ["number of training questions (5, now 4)", "prompts of the training ques
             ["answers to the training questions"],
         ),
         (
-            lambda qs: [dataclasses.replace(qs[0], question="Number 0!"), *qs[1:]],
+            lambda qs: [dataclasses.replace(qs[0], stem="Number 0!"), *qs[1:]],
             ["prompts of the training questions"],
         ),
         (
