@@ -35,9 +35,9 @@ from alphamed_jax.planning.here import memory_line
 from alphamed_jax.randomness import random_key
 from alphamed_jax.report import write_report
 from alphamed_jax.rl.batch import check_micro_batch
+from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.heldout import evaluate
 from alphamed_jax.rl.reward import AnswerAutomaton
-from alphamed_jax.rl.rollout import bucket
 from alphamed_jax.rl.step import Learner, grpo_step, make_settings
 from alphamed_jax.rl.update import TrainState, abstract_state, init_state
 from alphamed_jax.run import agreement, distributed, fingerprint, record, storage

@@ -9,7 +9,8 @@ from helpers import TINY, on_mesh, tiny_params
 
 from alphamed_jax.model import llama
 from alphamed_jax.rl.distribution import Sampling
-from alphamed_jax.rl.rollout import Trajectories, generate
+from alphamed_jax.rl.rollout import generate
+from alphamed_jax.rl.trajectories import Trajectories
 
 PROMPTS = ([1, 2, 3], [4, 5, 6, 7, 8, 9], [10] * 20, [11, 0, 12])
 GROUP = 4

@@ -19,8 +19,8 @@ from alphamed_jax.model.llama import LlamaConfig
 from alphamed_jax.model.mesh import sharding
 from alphamed_jax.model.shapes import LLAMA_3B, LLAMA_8B, LLAMA_70B
 from alphamed_jax.randomness import random_key
+from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.reward import AnswerAutomaton
-from alphamed_jax.rl.rollout import bucket
 from alphamed_jax.rl.step import Learner, make_settings
 from alphamed_jax.rl.update import TrainState, init_state
 

@@ -13,8 +13,9 @@ from alphamed_jax.model.mesh import data_shards, mesh_of
 from alphamed_jax.rl.advantages import group_advantages
 from alphamed_jax.rl.batch import gather, plan
 from alphamed_jax.rl.loss import Totals
-from alphamed_jax.rl.rollout import Occupancy, Trajectories, roll_out
+from alphamed_jax.rl.rollout import Occupancy, roll_out
 from alphamed_jax.rl.step import Learner, Outcome, judge, learn
+from alphamed_jax.rl.trajectories import Trajectories
 from alphamed_jax.rl.update import TrainState, update
 from alphamed_jax.run.compilation import ProgramCounter
 

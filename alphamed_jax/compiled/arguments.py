@@ -13,9 +13,9 @@ from alphamed_jax.model.llama import LlamaConfig
 from alphamed_jax.model.mesh import AnyMesh, data_shards, sharding
 from alphamed_jax.randomness import random_key
 from alphamed_jax.rl import batch, decode, layout, update
+from alphamed_jax.rl.buckets import capacities
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.reward import AnswerAutomaton
-from alphamed_jax.rl.rollout import capacities
 from alphamed_jax.rl.update import Settings
 
 

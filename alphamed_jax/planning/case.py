@@ -6,7 +6,7 @@ from alphamed_jax.model.llama import LlamaConfig
 from alphamed_jax.model.mesh import check_heads, data_shards
 from alphamed_jax.planning.devices import Devices
 from alphamed_jax.rl.batch import check_micro_batch
-from alphamed_jax.rl.rollout import FIRST_CAPACITY, bucket
+from alphamed_jax.rl.buckets import FIRST_CAPACITY, bucket
 from alphamed_jax.rl.step import make_settings
 
 

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from alphamed_jax.errors import UserError
 from alphamed_jax.model.mesh import constrain, data_shards, device_put_global, mesh_of
-from alphamed_jax.rl.rollout import Trajectories, bucket
+from alphamed_jax.rl.buckets import bucket
+from alphamed_jax.rl.trajectories import Trajectories
 
 
 class Lanes(NamedTuple):

@@ -18,12 +18,12 @@ from alphamed_jax.model.attend import DENSE, Attention
 from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import data_shards, device_put_global, host_get, mesh_of
 from alphamed_jax.rl import decode as engine
+from alphamed_jax.rl.buckets import capacities, pad_prompts
 from alphamed_jax.rl.decode import Decoding, Pause, Prompts, Rows, prefill
 from alphamed_jax.rl.distribution import Sampling, absent_ids
 from alphamed_jax.rl.layout import Layout, decode_layout
+from alphamed_jax.rl.trajectories import Trajectories
 
-# Caches start this long and double: short responses are read from short caches.
-FIRST_CAPACITY = 256
 # Slots are refilled once an eighth of them is free: a refill costs about as much as a step, and
 # with it about a sixteenth of them stands idle.
 REFILL_SHARE = 8
@@ -32,21 +32,6 @@ REFILL_SHARE = 8
 SHRINK, FEWEST_SLOTS = 4, 8
 # Rows per device up to which a CPU decodes faster from output-major weights (`llama.project_rows`).
 OUTPUT_MAJOR_ROWS = 64
-
-
-class Trajectories(NamedTuple):
-    """Prompts and what was sampled after them. Nothing is inferred from ids: lengths rule."""
-
-    prompt_tokens: Int[Array, "P Tp"]
-    prompt_lengths: Int[Array, "P"]
-    tokens: Int[Array, "B T"]
-    """Response ids, the stop id included, then zeros."""
-    lengths: Int[Array, "B"]
-    """Response length, counting the stop id."""
-    logprobs: Float[Array, "B T"]
-    """Log-probability of each token under the distribution it was drawn from, in nats."""
-    finished: Bool[Array, "B"]
-    """Whether a stop id ended the response; False: it was truncated."""
 
 
 class Occupancy(NamedTuple):
@@ -88,42 +73,6 @@ class Usage(NamedTuple):
             self.busy / max(self.slot_steps, 1),
             self.waiting_busy / queue if queue else None,
         )
-
-
-def bucket(length: int, smallest: int = 16) -> int:
-    """Round up to 2^k or 3·2^k: few shapes to compile, at most a third of padding."""
-    size = smallest
-    while size < length:
-        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
-    return size
-
-
-def pad_prompts(
-    prompts: Sequence[Sequence[int]], multiple: int, width: int = 0
-) -> tuple[Int[np.ndarray, "P Tp"], Int[np.ndarray, "P"]]:
-    """Right-pad prompts to a bucketed width and their number to a multiple of `multiple`.
-
-    Rows added to fill up hold one token, so that no row is empty.
-
-    Args:
-      width: not narrower than this.
-    """
-    rows = -(-len(prompts) // multiple) * multiple
-    tokens = np.zeros((rows, max(bucket(max(map(len, prompts))), width)), np.int32)
-    lengths = np.ones(rows, np.int32)
-    for row, prompt in enumerate(prompts):
-        tokens[row, : len(prompt)] = prompt
-        lengths[row] = len(prompt)
-    return tokens, lengths
-
-
-def capacities(length: int) -> list[int]:
-    """Cache lengths for responses of up to `length` tokens: doubling, the last one `length`."""
-    sizes, size = [], FIRST_CAPACITY
-    while 2 * size <= length:
-        sizes.append(size)
-        size *= 2
-    return [*sizes, length]
 
 
 def slots_here(prompts: int, group_size: int, slots: int | None, shares: int) -> int:

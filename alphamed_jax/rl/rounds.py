@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from alphamed_jax.model.mesh import data_shards, device_put_global, mesh_of
-from alphamed_jax.rl.rollout import Trajectories, pad_prompts
+from alphamed_jax.rl.buckets import pad_prompts
+from alphamed_jax.rl.trajectories import Trajectories
 
 
 def choose(signal: Bool[np.ndarray, "Q"], count: int) -> Int[np.ndarray, "P"]:

@@ -21,9 +21,10 @@ from alphamed_jax.rl.distribution import Sampling, absent_ids
 from alphamed_jax.rl.layout import Layout
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.reward import AnswerAutomaton
-from alphamed_jax.rl.rollout import Trajectories, layout_for, roll_out, slots_here
+from alphamed_jax.rl.rollout import layout_for, roll_out, slots_here
 from alphamed_jax.rl.rounds import choose, merge
 from alphamed_jax.rl.score import Compute
+from alphamed_jax.rl.trajectories import Trajectories
 from alphamed_jax.rl.update import Settings, TrainState, score, update
 
 Metrics = dict[str, float | int | None]

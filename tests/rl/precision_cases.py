@@ -12,7 +12,7 @@ from alphamed_jax.model.hf_layout import by_key
 from alphamed_jax.model.mesh import data_shards, mesh_of
 from alphamed_jax.rl.batch import gather, plan
 from alphamed_jax.rl.loss import Totals
-from alphamed_jax.rl.rollout import Trajectories
+from alphamed_jax.rl.trajectories import Trajectories
 from alphamed_jax.rl.update import batch_gradient
 
 MODELS = {

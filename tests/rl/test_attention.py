@@ -15,9 +15,9 @@ from alphamed_jax.model.attend import Attention
 from alphamed_jax.model.mesh import data_shards, mesh_of
 from alphamed_jax.rl import step
 from alphamed_jax.rl.batch import gather, plan
+from alphamed_jax.rl.buckets import pad_prompts
 from alphamed_jax.rl.decode import prefill
 from alphamed_jax.rl.loss import Totals
-from alphamed_jax.rl.rollout import pad_prompts
 from alphamed_jax.rl.update import init_state, update
 
 ADVANTAGES = np.random.default_rng(0).normal(size=(len(PROMPTS), GROUP)).astype(np.float32)

@@ -17,7 +17,8 @@ from alphamed_jax.rl.batch import (
     lane_width,
     plan,
 )
-from alphamed_jax.rl.rollout import Trajectories, bucket
+from alphamed_jax.rl.buckets import bucket
+from alphamed_jax.rl.trajectories import Trajectories
 
 GROUP = 4
 PROMPT_LENGTHS = np.array([3, 30, 5, 17, 2])

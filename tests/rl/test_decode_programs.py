@@ -13,10 +13,10 @@ from alphamed_jax.compiled import collectives, costs
 from alphamed_jax.model import llama
 from alphamed_jax.model.mesh import sharding
 from alphamed_jax.rl import decode as engine
+from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.decode import decode, prefill
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.layout import decode_layout, head_layout, layer_layout
-from alphamed_jax.rl.rollout import bucket
 
 
 def test_programs_compiled_over_many_steps_are_as_many_as_buckets():

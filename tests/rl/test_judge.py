@@ -14,7 +14,7 @@ from alphamed_jax.data.questions import Question
 from alphamed_jax.model.mesh import device_put_global
 from alphamed_jax.rl import heldout, step
 from alphamed_jax.rl.reward import AnswerAutomaton
-from alphamed_jax.rl.rollout import Trajectories
+from alphamed_jax.rl.trajectories import Trajectories
 from alphamed_jax.run.samples import describe_samples
 
 GROUP = 2

@@ -17,8 +17,9 @@ from alphamed_jax.model.mesh import AXES
 from alphamed_jax.rl import batch
 from alphamed_jax.rl import step as step_module
 from alphamed_jax.rl.batch import lane_counts
+from alphamed_jax.rl.buckets import bucket, capacities
 from alphamed_jax.rl.reward import AnswerAutomaton
-from alphamed_jax.rl.rollout import bucket, capacities, fewer_slots
+from alphamed_jax.rl.rollout import fewer_slots
 from alphamed_jax.rl.step import Learner, grpo_step, make_settings
 from alphamed_jax.rl.update import init_state
 from alphamed_jax.run.compilation import ProgramCounter

@@ -24,8 +24,9 @@ from tiny_rollouts import (
 )
 
 from alphamed_jax.rl import decode as engine
+from alphamed_jax.rl.buckets import bucket, pad_prompts
 from alphamed_jax.rl.distribution import Sampling
-from alphamed_jax.rl.rollout import bucket, layout_for, pad_prompts
+from alphamed_jax.rl.rollout import layout_for
 
 # Which noise a row gets
 

@@ -14,8 +14,8 @@ from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
 from alphamed_jax.model.mesh import device_put_global
 from alphamed_jax.rl import rounds, step
-from alphamed_jax.rl.rollout import Trajectories
 from alphamed_jax.rl.rounds import choose, merge
+from alphamed_jax.rl.trajectories import Trajectories
 
 GROUP, LENGTH = 2, 5
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from alphamed_jax.rl.batch import plan
-from alphamed_jax.rl.rollout import bucket
+from alphamed_jax.rl.buckets import bucket
 
 STEPS, GROUP = 300, 8
 

@@ -25,8 +25,8 @@ from tiny_rollouts import (
     weights,
 )
 
+from alphamed_jax.rl import buckets, rollout
 from alphamed_jax.rl import decode as engine
-from alphamed_jax.rl import rollout
 from alphamed_jax.rl.distribution import Sampling
 
 LIMITS = np.random.default_rng(2).integers(1, LENGTH + 1, size=ROWS)
@@ -152,12 +152,12 @@ def test_caches_that_grow_and_slots_that_are_given_up_change_no_response(monkeyp
             return whole(*args, **kwargs)
 
         monkeypatch.setattr(engine, name, counted)
-    monkeypatch.setattr(rollout, "FIRST_CAPACITY", 4)
+    monkeypatch.setattr(buckets, "FIRST_CAPACITY", 4)
     monkeypatch.setattr(rollout, "FEWEST_SLOTS", 1)
     for slots in (None, 5):
         got, _ = in_slots.__wrapped__(slots)
         assert_same_samples(got, in_slots()[0])
-    assert rollout.capacities(LENGTH) == [4, 8, LENGTH]
+    assert buckets.capacities(LENGTH) == [4, 8, LENGTH]
     assert len(grown) == 4
     assert len(kept) >= 3
 
@@ -209,9 +209,9 @@ def test_each_response_gets_one_slot_in_order(data):
 @settings(deadline=None)
 @given(st.integers(1, 100_000))
 def test_caches_double_up_to_the_longest_response(length):
-    sizes = rollout.capacities(length)
+    sizes = buckets.capacities(length)
     assert sizes[-1] == length
-    assert sizes[0] == rollout.FIRST_CAPACITY or len(sizes) == 1
+    assert sizes[0] == buckets.FIRST_CAPACITY or len(sizes) == 1
     assert all(2 * small <= large for small, large in itertools.pairwise(sizes))
 
 
