@@ -3,11 +3,11 @@
 import os
 import sys
 
-from alphamed_jax import terminal
+from alphamed_jax.runtime import streams
 
 if sys.argv[:1] == ["-m"]:  # one of our commands is being started
-    terminal.speak_utf8()
-    terminal.interrupt_quietly()
+    streams.speak_utf8()
+    streams.interrupt_quietly()
 
 # transformers is used for tokenizers alone: it need not say that PyTorch is missing.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

@@ -36,7 +36,7 @@ from alphamed_jax.model.mesh import check_heads, make_mesh, parse_mesh
 from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.score import Compute
-from alphamed_jax.run import distributed, platforms
+from alphamed_jax.runtime import distributed, platforms
 
 
 def say(text: str) -> None:

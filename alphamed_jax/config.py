@@ -14,7 +14,7 @@ from typing import Literal
 
 import yaml
 
-from alphamed_jax import run_folder
+from alphamed_jax import embedded, run_folder
 from alphamed_jax.config_io import (
     flag_names,
     is_unset,
@@ -25,8 +25,6 @@ from alphamed_jax.config_io import (
 )
 from alphamed_jax.config_marks import Free, MayChange, OfProcess
 from alphamed_jax.errors import UserError, nearest
-
-QUICKSTART = Path(__file__).parent / "quickstart" / "config.yaml"
 
 
 def _at_least(least: int, **values: float | int) -> None:
@@ -405,7 +403,7 @@ def parse_config(argv: Sequence[str], program: str, description: str) -> Config:
     if given.config and not is_unset(given.config):
         base = run_folder.at_home(load_config(user_path(given.config, "config")))
     elif given.model in (None, "quickstart"):
-        base = load_config(QUICKSTART)
+        base = load_config(embedded.CONFIG)
         base = dataclasses.replace(base, config=None)
     else:
         base = Config()

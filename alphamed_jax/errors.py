@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 
-from alphamed_jax import terminal
+from alphamed_jax.runtime import streams
 
 
 class UserError(Exception):
@@ -70,19 +70,19 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
     @functools.wraps(main)
     def wrapped() -> None:
         try:
-            terminal.prepare()
+            streams.prepare()
             main()
         except UserError as error:
-            terminal.say(f"error: {error}")
+            streams.say(f"error: {error}")
             sys.exit(2)
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # once more, and it ends at once
-            terminal.say("interrupted.")
+            streams.say("interrupted.")
             sys.exit(130)
         except Exception as error:
             if (reason := of_the_machine(error)) is None:
                 raise
-            terminal.say(f"error: {reason}")
+            streams.say(f"error: {reason}")
             sys.exit(1)
 
     return wrapped

@@ -23,7 +23,7 @@ from alphamed_jax.planning import flags, result, scaling
 from alphamed_jax.planning.devices import devices_for
 from alphamed_jax.planning.measure import say
 from alphamed_jax.planning.shape import model_shape
-from alphamed_jax.run import platforms
+from alphamed_jax.runtime import platforms
 
 
 @command

@@ -12,9 +12,9 @@ import tyro
 
 from alphamed_jax.config_io import user_path
 from alphamed_jax.errors import command
-from alphamed_jax.run.metrics import write_atomically
-from alphamed_jax.run.page.files import read_run
-from alphamed_jax.run.page.render import render
+from alphamed_jax.output.metrics import write_atomically
+from alphamed_jax.reporting.files import read_run
+from alphamed_jax.reporting.render import render
 
 
 def write_report(folder: Path) -> Path:

@@ -31,6 +31,13 @@ from alphamed_jax.model.finite import not_finite
 from alphamed_jax.model.hf_identity import weights_digest
 from alphamed_jax.model.llama import Params, count_parameters
 from alphamed_jax.model.mesh import check_heads, make_mesh, parse_mesh
+from alphamed_jax.output import fingerprint, record, storage
+from alphamed_jax.output.checkpoint import Checkpoints, DamagedCheckpoint
+from alphamed_jax.output.fingerprint import Fingerprint
+from alphamed_jax.output.lock import only_one
+from alphamed_jax.output.metrics import MetricsLog
+from alphamed_jax.output.revisions import settle_revisions, with_commits
+from alphamed_jax.output.samples import describe_samples
 from alphamed_jax.planning.here import memory_line
 from alphamed_jax.randomness import random_key
 from alphamed_jax.report import write_report
@@ -40,10 +47,11 @@ from alphamed_jax.rl.heldout import evaluate
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.step import Learner, grpo_step, make_settings
 from alphamed_jax.rl.update import TrainState, abstract_state, init_state
-from alphamed_jax.run import agreement, distributed, fingerprint, record, storage
-from alphamed_jax.run.checkpoint import Checkpoints, DamagedCheckpoint
-from alphamed_jax.run.compilation import FirstStep, ProgramCounter, use_cache
-from alphamed_jax.run.display import (
+from alphamed_jax.runtime import agreement, distributed
+from alphamed_jax.runtime.compilation import FirstStep, ProgramCounter, use_cache
+from alphamed_jax.runtime.liveness import Liveness
+from alphamed_jax.runtime.quiet import keep_libraries_quiet
+from alphamed_jax.terminal.display import (
     batch_arithmetic,
     evaluation_line,
     first_step_line,
@@ -57,14 +65,7 @@ from alphamed_jax.run.display import (
     typical_seconds,
     warnings_for,
 )
-from alphamed_jax.run.fingerprint import Fingerprint
-from alphamed_jax.run.lock import only_one
-from alphamed_jax.run.metrics import MetricsLog
-from alphamed_jax.run.notices import start_notices
-from alphamed_jax.run.peers import Peers
-from alphamed_jax.run.quiet import keep_libraries_quiet
-from alphamed_jax.run.revisions import settle_revisions, with_commits
-from alphamed_jax.run.samples import describe_samples
+from alphamed_jax.terminal.notices import start_notices
 
 
 class Run(NamedTuple):
@@ -193,11 +194,11 @@ def resumed(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> 
     return Progress(step, saved["questions_drawn"], state)
 
 
-def train(config: Config, console: Console, peers: Peers | None = None) -> None:
+def train(config: Config, console: Console, liveness: Liveness | None = None) -> None:
     """Train, evaluate before and after, export; resume where an earlier run stopped.
 
     Args:
-      peers: the other processes, which are told up to where the run is saved; None: there are none.
+      liveness: tells the other processes up to where the run is saved; None: there are none.
     """
     began = time.perf_counter()
     with ProgramCounter() as programs, contextlib.ExitStack() as held:
@@ -228,7 +229,8 @@ def train(config: Config, console: Console, peers: Peers | None = None) -> None:
             record.write_config(config.folder, config)
             show_start(console, run, resumed_from=start.step or None)
             restore_logs(run, saved, start.step, console)
-            step, _, state = learn(run, saved, stop, console, programs, start, peers or Peers())
+            live = liveness or Liveness()
+            step, _, state = learn(run, saved, stop, console, programs, start, live)
         if step < config.steps:
             console.print(f"stopped after step {step}; the same command resumes.")
             return
@@ -256,7 +258,7 @@ def learn(
     console: Console,
     programs: ProgramCounter,
     start: Progress,
-    peers: Peers,
+    liveness: Liveness,
 ) -> Progress:
     """Step until all steps are done or a stop is asked for; what is returned is saved."""
     config = run.config
@@ -269,7 +271,7 @@ def learn(
         if step == 0 and not stop.asked():
             assess(run, state.params, step, log, console)
         while step < config.steps and not stop.asked():
-            peers.saved = saved.complete()
+            liveness.saved = saved.complete()
             step += 1
             state, metrics, outcome = grpo_step(run.learner, state, reference, run.train, drawn)
             drawn += len(outcome.questions)
@@ -378,13 +380,13 @@ def main() -> None:
     config = parse_config(sys.argv[1:], "python -m alphamed_jax.train", str(__doc__))
     devices = None if config.mesh == "auto" else int(np.prod(parse_mesh(config.mesh)))
     flags = (config.coordinator, config.num_processes, config.process_id)
-    with distributed.start(devices, *flags) as peers:
+    with distributed.start(devices, *flags) as liveness:
         console = make_console()
         console.quiet = not distributed.is_main()
         agreement.same_everywhere("settings", fingerprint.of_settings(config))
         if problem := use_cache(config.compilation_cache):
             console.print(f"warning: {problem}", style="yellow", markup=False)
-        train(config, console, peers)
+        train(config, console, liveness)
 
 
 if __name__ == "__main__":

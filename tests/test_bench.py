@@ -10,7 +10,7 @@ from alphamed_jax import bench
 from alphamed_jax.benchmark.setup import SHAPES, BenchConfig, make_batch
 from alphamed_jax.errors import UserError
 from alphamed_jax.model.llama import count_parameters
-from alphamed_jax.run.peers import Peers
+from alphamed_jax.runtime.liveness import Liveness
 
 TINY = {"shape": "small", "vocab": 320, "layers": 1, "hidden": 32, "heads": 4, "intermediate": 64}
 PEER_KEYS = (
@@ -33,7 +33,7 @@ def run(monkeypatch, capsys, **settings):
     """What the command prints last, read as JSON."""
     arguments = [str(x) for x in flags(**TINY | settings)]
     monkeypatch.setattr(sys, "argv", ["bench", *arguments])
-    monkeypatch.setattr(bench.distributed, "start", lambda devices: Peers())
+    monkeypatch.setattr(bench.distributed, "start", lambda devices: Liveness())
     monkeypatch.setattr(bench, "make_mesh", lambda text: bench_mesh())
     bench.main()
     return json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -84,7 +84,7 @@ def test_realistic_work_prints_each_saving_on_and_off(monkeypatch, capsys):
 
 def test_exact_batches_are_exact_and_realistic_ones_long_tailed_with_few_mixed_groups():
     exact = make_batch(BenchConfig(**TINY), 0)
-    assert {len(q.tokens) for q in exact.questions} == {64}
+    assert {len(q.token_ids) for q in exact.questions} == {64}
     assert set(exact.limits) == {64}
     config = BenchConfig(
         **TINY, workload="realistic", prompts=200, generations=8, prompt_len=96, completion_len=384
@@ -93,7 +93,7 @@ def test_exact_batches_are_exact_and_realistic_ones_long_tailed_with_few_mixed_g
     again, other = make_batch(config, 3), make_batch(config, 4)
     np.testing.assert_array_equal(batch.limits, again.limits)
     assert (batch.limits != other.limits).any()
-    assert {48 <= len(q.tokens) <= 96 for q in batch.questions} == {True}
+    assert {48 <= len(q.token_ids) <= 96 for q in batch.questions} == {True}
     rewards = batch.rewards.reshape(200, 8)
     assert (rewards.min(1) != rewards.max(1)).sum() == 60
     # The median is a sixth of the longest, some are cut, groups are alike.

@@ -46,7 +46,7 @@ def small_quickstart(tmp_path_factory, monkeypatch):
     """A stand-in for the embedded configuration, so that its tuning does not matter here."""
     folder = tmp_path_factory.mktemp("embedded")
     path = write(folder, "steps: 7\nrollout:\n  prompts: 16\n", "config.yaml")
-    monkeypatch.setattr(config_module, "QUICKSTART", path)
+    monkeypatch.setattr(config_module.embedded, "CONFIG", path)
 
 
 # -- the file ------------------------------------------------------------------------------------

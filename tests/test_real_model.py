@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from alphamed_jax.model import hf, llama
-from alphamed_jax.run.metrics import METRIC_KEYS
+from alphamed_jax.output.metrics import METRIC_KEYS
 
 
 @pytest.mark.slow

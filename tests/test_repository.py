@@ -14,7 +14,7 @@ import pytest
 from conftest import REPOSITORY
 from packaging.requirements import Requirement
 
-from alphamed_jax import __version__, quickstart
+from alphamed_jax import __version__, embedded
 from alphamed_jax.config import load_config, parse_config
 
 COMMANDS = [
@@ -85,26 +85,26 @@ def test_data_files_of_the_package_are_under_version_control(tracked):
     names = {str(path) for path in tracked}
     package = REPOSITORY / "alphamed_jax"
     needed = [
-        quickstart.CONFIG,
-        quickstart.TRAIN,
-        quickstart.HELDOUT,
-        *(path for path in quickstart.MODEL.iterdir() if path.is_file()),
-        package / "run" / "page" / "style.css",
+        embedded.CONFIG,
+        embedded.TRAIN,
+        embedded.HELDOUT,
+        *(path for path in embedded.MODEL.iterdir() if path.is_file()),
+        package / "reporting" / "style.css",
     ]
     for path in needed:
         assert path.is_file()
         assert str(path.relative_to(REPOSITORY)) in names, path
-    assert (quickstart.MODEL / "model.safetensors").stat().st_size < 8e6
+    assert (embedded.MODEL / "model.safetensors").stat().st_size < 8e6
 
 
 def test_the_quickstart_configuration_is_one_file_under_two_names():
     path = REPOSITORY / "configs" / "quickstart.yaml"
-    assert path.resolve() == quickstart.CONFIG.resolve()
+    assert path.resolve() == embedded.CONFIG.resolve()
     given = parse_config(["--config", str(path)], "program", "")
-    embedded = parse_config([], "program", "")
+    default = parse_config([], "program", "")
     assert (given.name, given.folder) == ("quickstart", Path("runs/quickstart"))
-    assert given.folder == embedded.folder
-    assert load_config(path).rollout == embedded.rollout
+    assert given.folder == default.folder
+    assert load_config(path).rollout == default.rollout
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=str)

@@ -13,8 +13,8 @@ from tiny_run import rows_of, tiny_config, write_model, write_questions
 from alphamed_jax import train as trainer
 from alphamed_jax.config import EvalConfig
 from alphamed_jax.errors import UserError
-from alphamed_jax.run.checkpoint import Checkpoints
-from alphamed_jax.run.lock import only_one
+from alphamed_jax.output.checkpoint import Checkpoints
+from alphamed_jax.output.lock import only_one
 
 
 @pytest.fixture(scope="module")

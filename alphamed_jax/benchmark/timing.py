@@ -17,7 +17,7 @@ from alphamed_jax.rl.rollout import Occupancy, roll_out
 from alphamed_jax.rl.step import Learner, Outcome, judge, learn
 from alphamed_jax.rl.trajectories import Trajectories
 from alphamed_jax.rl.update import TrainState, update
-from alphamed_jax.run.compilation import ProgramCounter
+from alphamed_jax.runtime.compilation import ProgramCounter
 
 
 class Timed(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alphamed_jax import quickstart
+from alphamed_jax import embedded
 from alphamed_jax.data import hub
 from alphamed_jax.data.answer_key import AmbiguousLabel
 from alphamed_jax.data.combine import CONTRADICTION, DUPLICATE, OFFICIAL_TEST, Loaded, Read, combine
@@ -56,9 +56,7 @@ class Source:
 SOURCES: dict[str, Source] = {
     source.name: source
     for source in (
-        Source(
-            "quickstart", own_question, {"train": quickstart.TRAIN, "heldout": quickstart.HELDOUT}
-        ),
+        Source("quickstart", own_question, {"train": embedded.TRAIN, "heldout": embedded.HELDOUT}),
         # Test answers are hidden, so everyone reports on `validation`: it is our test split, and
         # not for looking at while training.
         Source(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from alphamed_jax import embedded
 from alphamed_jax.errors import UserError
 from alphamed_jax.model.llama import LlamaConfig, RopeScaling
 
@@ -53,9 +54,7 @@ def local(folder_or_hub_id: str | Path) -> Path | None:
     """
     name = str(folder_or_hub_id)
     if name == "quickstart":
-        from alphamed_jax.quickstart import MODEL
-
-        return MODEL
+        return embedded.MODEL
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder

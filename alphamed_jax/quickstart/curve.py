@@ -13,7 +13,7 @@ from pathlib import Path
 import tyro
 
 from alphamed_jax.errors import UserError, command
-from alphamed_jax.run.metrics import read_rows, write_atomically
+from alphamed_jax.output.metrics import read_rows, write_atomically
 
 PANELS = (
     ("reward/mean", "accuracy of the sampled responses", 1.0),

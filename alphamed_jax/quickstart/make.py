@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from alphamed_jax import quickstart
+from alphamed_jax import embedded
 from alphamed_jax.config import PromptConfig, load_config
 from alphamed_jax.config_io import user_path
 from alphamed_jax.errors import UserError, command
@@ -20,7 +20,7 @@ from alphamed_jax.model import hf, llama
 from alphamed_jax.quickstart import corpus, questions, tokenizer
 from alphamed_jax.quickstart.measure import Measure
 from alphamed_jax.quickstart.pretrain import PretrainConfig, model_config, pretrain
-from alphamed_jax.run import platforms
+from alphamed_jax.runtime import platforms
 
 VOCABULARY = 2176
 """A multiple of 64, so that any mesh divides it, and room for nearly every term as one token."""
@@ -78,7 +78,7 @@ def make(arguments: Arguments) -> None:
     output.mkdir(parents=True, exist_ok=True)
     questions.write(output)
     heldout = questions.build()[1]
-    prompt = load_config(quickstart.CONFIG).prompt
+    prompt = load_config(embedded.CONFIG).prompt
     tokens = make_tokenizer(prompt)
     config = model_config(VOCABULARY)
     settings = replace(PretrainConfig(), steps=arguments.steps)

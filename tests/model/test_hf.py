@@ -9,6 +9,7 @@ import pytest
 from folders import CONFIG, QWEN2, random_tensors, shapes, write_folder
 from helpers import mesh_like
 
+from alphamed_jax import embedded
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import hf
 from alphamed_jax.model.finite import not_finite
@@ -199,8 +200,7 @@ def test_a_file_is_not_a_folder(tmp_path):
 
 
 def test_the_quickstart_model_is_in_the_package():
-    quickstart = pytest.importorskip("alphamed_jax.quickstart")
-    assert hf.locate("quickstart") == quickstart.MODEL
+    assert hf.locate("quickstart") == embedded.MODEL
 
 
 # --- bad weights ---------------------------------------------------------------------------------

@@ -4,14 +4,14 @@ import random
 
 import pytest
 
-from alphamed_jax import quickstart
+from alphamed_jax import embedded
 from alphamed_jax.config import load_config
 from alphamed_jax.quickstart import corpus
 from alphamed_jax.quickstart.pretrain import PretrainConfig, examples_of_step
 from alphamed_jax.quickstart.questions import build
 from alphamed_jax.rl.reward import extract_answer
 
-PROMPT = load_config(quickstart.CONFIG).prompt
+PROMPT = load_config(embedded.CONFIG).prompt
 HELDOUT = build()[1]
 
 

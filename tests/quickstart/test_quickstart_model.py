@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from alphamed_jax import quickstart
+from alphamed_jax import embedded
 from alphamed_jax.config import load_config
 from alphamed_jax.data.prompts import encode_prompt, prompt_text
 from alphamed_jax.errors import UserError
@@ -16,22 +16,22 @@ from alphamed_jax.quickstart.measure import Measure
 from alphamed_jax.quickstart.pretrain import INDUCTION, PretrainConfig, init, model_config, pretrain
 from alphamed_jax.quickstart.questions import build
 
-CONFIG = load_config(quickstart.CONFIG)
+CONFIG = load_config(embedded.CONFIG)
 TRAIN, HELDOUT = build()
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return AutoTokenizer.from_pretrained(quickstart.MODEL, local_files_only=True)
+    return AutoTokenizer.from_pretrained(embedded.MODEL, local_files_only=True)
 
 
 @pytest.fixture(scope="module")
 def model():
-    return hf.load(quickstart.MODEL)
+    return hf.load(embedded.MODEL)
 
 
 def test_the_shipped_folder_stays_under_eight_megabytes():
-    folder = quickstart.CONFIG.parent
+    folder = embedded.CONFIG.parent
     files = [p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     assert sum(p.stat().st_size for p in files) < 8_000_000
 
@@ -174,7 +174,7 @@ def test_make_writes_questions_and_a_loadable_model(tmp_path):
     make.make(make.Arguments(output=str(tmp_path), steps=1))
     config, _ = hf.load(tmp_path / "model")
     assert config == model_config(make.VOCABULARY)
-    assert (tmp_path / "questions_train.jsonl").read_bytes() == quickstart.TRAIN.read_bytes()
+    assert (tmp_path / "questions_train.jsonl").read_bytes() == embedded.TRAIN.read_bytes()
     loaded = AutoTokenizer.from_pretrained(tmp_path / "model", local_files_only=True)
     assert len(loaded) == make.VOCABULARY
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from alphamed_jax import quickstart
+from alphamed_jax import embedded
 from alphamed_jax.quickstart.knowledge import CONDITIONS
 from alphamed_jax.quickstart.questions import KINDS, build, candidates, fact, to_jsonl
 
@@ -78,7 +78,7 @@ def test_sizes():
 
 @pytest.mark.parametrize(
     ("path", "questions"),
-    [(quickstart.TRAIN, TRAIN), (quickstart.HELDOUT, HELDOUT)],
+    [(embedded.TRAIN, TRAIN), (embedded.HELDOUT, HELDOUT)],
     ids=["train", "heldout"],
 )
 def test_shipped_files_are_what_the_code_builds(path, questions):

@@ -20,7 +20,7 @@ from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.rollout import generate
 from alphamed_jax.rl.step import Learner, grpo_step, make_settings
 from alphamed_jax.rl.update import init_state
-from alphamed_jax.run.compilation import ProgramCounter
+from alphamed_jax.runtime.compilation import ProgramCounter
 
 WIDTH = 24
 OPTIONS = ("one", "two", "three", "four")

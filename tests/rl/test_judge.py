@@ -12,10 +12,10 @@ from alphamed_jax.config import Config, EvalConfig, LogConfig, RolloutConfig
 from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
 from alphamed_jax.model.mesh import device_put_global
+from alphamed_jax.output.samples import describe_samples
 from alphamed_jax.rl import heldout, step
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.trajectories import Trajectories
-from alphamed_jax.run.samples import describe_samples
 
 GROUP = 2
 GENERA = ("C. difficile", "E. coli", "S. aureus", "B. cereus")

@@ -22,7 +22,7 @@ from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.rollout import fewer_slots
 from alphamed_jax.rl.step import Learner, grpo_step, make_settings
 from alphamed_jax.rl.update import init_state
-from alphamed_jax.run.compilation import ProgramCounter
+from alphamed_jax.runtime.compilation import ProgramCounter
 
 PROMPTS, GROUP, LONGEST, DATA_ROWS = 16, 4, 24, 2
 STEPS = 20

@@ -1,0 +1,1 @@
+"""The output folder of a run: its files, its checkpoints, and what makes them one run."""

@@ -1,0 +1,233 @@
+"""What a run says of itself: its configuration, its cursor, and the record of how it ended."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import yaml
+
+from alphamed_jax.config import Config, load_config, to_yaml
+from alphamed_jax.config_io import read_section
+from alphamed_jax.config_marks import Mark, settings_without
+from alphamed_jax.errors import UserError
+from alphamed_jax.output import lock
+from alphamed_jax.output.fingerprint import (
+    VERSIONS,
+    Fingerprint,
+    differing,
+    must_stay,
+    noted,
+    of_versions,
+)
+from alphamed_jax.output.metrics import write_atomically
+from alphamed_jax.runtime.compilation import FirstStep
+from alphamed_jax.runtime.distributed import is_main
+
+
+def _fixed(config: Config) -> dict[str, Any]:
+    """The part of a configuration that one output folder is bound to, flattened."""
+    values = settings_without(config, Mark.ON_RESUME)
+    # With a constant learning rate a longer run begins as the shorter one.
+    if config.optimizer.schedule == "constant":
+        del values["steps"]
+    return values
+
+
+def check_same(holder: str, before: Config, config: Config, where: str) -> None:
+    """Refuse to go on with a run under another configuration.
+
+    Args:
+      holder: what holds the run that was made with `before`.
+      where: the flag that names another place.
+
+    Raises:
+      UserError: something differs that does not bear the mark that it may.
+    """
+    then, now = _fixed(before), _fixed(config)
+    for name in ("model_revision", "data_revisions"):
+        if not then[name]:  # nothing of the hub, or a hub that was silent: the content is compared
+            del now[name]
+    for name in now:
+        if then.get(name) != now[name]:
+            back = f"--model-revision {then[name]} goes on, " if name == "model_revision" else ""
+            raise UserError(
+                f"{holder} holds a run with {name} {then.get(name)!r}, but now it is "
+                f"{now[name]!r}; {back}choose another {where}, or delete the folder to start over."
+            )
+
+
+def check_resumable(
+    checkpoints: str, saved: dict[str, Any], config: Config, identity: Fingerprint | None = None
+) -> list[str]:
+    """Refuse the checkpoints of another run; return what is worth saying of those of this one.
+
+    Args:
+      checkpoints: where they lie; a copy of them may lie elsewhere.
+      saved: what `cursor` returned then.
+      identity: what the run is now; None: only the configurations are compared.
+
+    Raises:
+      UserError: they are of another configuration, or of other data, another model, ...
+    """
+    before = read_section(saved["config"], Config, checkpoints, without=("config",))
+    before = dataclasses.replace(before, checkpoints=config.checkpoints)
+    check_same(checkpoints, before, config, "--checkpoints" if config.checkpoints else "--output")
+    if "fingerprint" not in saved:
+        return [
+            "the checkpoint is of a version that kept no fingerprint: that data, model and "
+            "tokenizer are those that it was made with could not be checked."
+        ]
+    if identity is None:
+        return []
+    check_identity(checkpoints, saved["fingerprint"], identity)
+    other = differing(noted(saved["fingerprint"]), noted(identity), now="now ")
+    said = f"{', '.join(other)} changed since the checkpoint, and with them maybe the last digits."
+    return [said] if other else []
+
+
+def check_identity(holder: str, before: Fingerprint, identity: Fingerprint) -> None:
+    """Refuse to go on with a run whose data, model, tokenizer or platform are not what they were.
+
+    Raises:
+      UserError: names what differs; settings are left to `check_same`.
+    """
+    if parts := differing(must_stay(before), must_stay(identity), now="now "):
+        raise UserError(
+            f"{holder} holds a run that differs in {', '.join(parts)}; give back what it was made "
+            "with, or choose another --output to start over."
+        )
+
+
+def check_folder(folder: Path, config: Config) -> None:
+    """Check that a run of `config` may live in `folder`; nothing is written.
+
+    Raises:
+      UserError: the folder holds a run of another configuration, or something else.
+    """
+    path = folder / "config.yaml"
+    if path.is_file():
+        check_same(str(folder), load_config(path), config, "--output")
+    elif folder.exists() and (
+        not folder.is_dir() or any(entry.name != lock.NAME for entry in folder.iterdir())
+    ):
+        raise UserError(f"{folder} exists and is not the folder of a run; choose another --output.")
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """Write the resolved configuration, making the folder where it is not there."""
+    if is_main():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be made ({error.strerror}).") from None
+        write_atomically(folder / "config.yaml", to_yaml(config))
+
+
+def kept_config(folder: Path) -> Config | None:
+    """The configuration of the run in `folder`, commits of the hub included; None: no run yet."""
+    path = folder / "config.yaml"
+    return load_config(path) if path.is_file() else None
+
+
+def cursor(
+    config: Config,
+    step: int,
+    drawn: int,
+    logs: dict[str, str],
+    identity: Fingerprint | None = None,
+) -> dict[str, Any]:
+    """What a checkpoint keeps beside the train state; everything random derives from it.
+
+    Args:
+      drawn: the questions of all steps: how many one draws is known only afterwards.
+      logs: see `read_logs`.
+      identity: what `check_resumable` compares on resume.
+    """
+    return {
+        "step": step,
+        "seed": config.seed,
+        "questions_drawn": drawn,
+        "config": yaml.safe_load(to_yaml(config)),
+        "logs": logs,
+        **({} if identity is None else {"fingerprint": identity}),
+    }
+
+
+def read_logs(folder: Path) -> dict[str, str]:
+    """The files of a run that no machine could make again, content by name within `folder`."""
+    paths = [*folder.glob("*.jsonl"), *folder.glob("eval/step_*.json")]
+    return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in sorted(paths)}
+
+
+def restore_logs(folder: Path, logs: dict[str, str]) -> list[str]:
+    """Write the files that `folder` lacks or holds a part of, as on a new machine; return them.
+
+    A file that goes on where that of the checkpoint ends is left: `MetricsLog` shortens it.
+    """
+    taken = []
+    for name, content in logs.items():
+        path = folder / name
+        if not path.exists() or not path.read_text("utf-8", "replace").startswith(content):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
+            taken.append(name)
+    return taken
+
+
+def is_finished(folder: Path, config: Config) -> bool:
+    """Whether the last start of this run came to its end, export and report included."""
+    exported = not config.export or (folder / "export").is_dir()
+    try:
+        steps = json.loads((folder / "run.json").read_text("utf-8"))["steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # not there, or torn: the end of the run is done again, and writes it anew
+    return steps == config.steps and exported
+
+
+def check_finished(folder: Path, identity: Fingerprint) -> None:
+    """Refuse to call a run finished whose data, model or tokenizer are others now.
+
+    Raises:
+      UserError: as `check_identity`.
+    """
+    kept = json.loads((folder / "run.json").read_text("utf-8")).get("fingerprint", {})
+    check_identity(str(folder), kept, identity)
+
+
+def write_run(
+    folder: Path,
+    config: Config,
+    mesh: Any,
+    *,
+    parameters: int,
+    questions: dict[str, Any],
+    seconds: float,
+    first: FirstStep | None,
+    identity: Fingerprint,
+) -> None:
+    """Write run.json: versions, devices, sizes, seconds of this start and its command.
+
+    Args:
+      first: what this start took until its first step; None where it took no step.
+    """
+    record = {
+        "name": config.name,
+        "model": config.model,
+        "steps": config.steps,
+        "seed": config.seed,
+        "parameters": parameters,
+        "mesh": dict(mesh.shape),
+        "platform": mesh.devices.flat[0].platform,
+        "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
+        "processes": jax.process_count(),
+        "wall_seconds": round(seconds, 1),
+        **(first._asdict() if first else dict.fromkeys(FirstStep._fields)),
+        "command": " ".join(["python -m alphamed_jax.train", *sys.argv[1:]]),
+        "questions": questions,
+        "versions": {n.removeprefix(VERSIONS): v for n, v in of_versions().items()},
+        "fingerprint": identity,
+    }
+    write_atomically(folder / "run.json", json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,192 @@
+"""The page of a run: what it was, how it went, what it said, how to repeat it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alphamed_jax.reporting.charts import number
+from alphamed_jax.reporting.curves import curves_section
+from alphamed_jax.reporting.evaluations import evaluations_section
+from alphamed_jax.reporting.files import RunFiles
+from alphamed_jax.reporting.html import long_text, text
+from alphamed_jax.terminal.display import duration, first_step_line, warnings_for
+
+STYLE = Path(__file__).parent / "style.css"
+SAMPLES_A_STEP = 3
+"""Responses shown of each of the first, middle and last step that has samples."""
+
+
+def render(run: RunFiles) -> str:
+    """The whole page."""
+    body = "\n".join(
+        part
+        for part in (
+            _header(run),
+            _warnings(run.rows),
+            evaluations_section(run.evaluations),
+            curves_section(run.rows),
+            _samples(run.samples),
+            _sources(run),
+        )
+        if part
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{text(run.name)} · alphamed_jax</title>
+<style>
+{STYLE.read_text("utf-8")}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def _header(run: RunFiles) -> str:
+    rows, config, record = run.rows, run.config, run.record
+    seconds = sum(row.get("time/step") or 0 for row in rows)
+    tiles = [
+        ("steps", f"{rows[-1]['step'] if rows else 0}" + _of(config.get("steps"))),
+        ("reward", _from_to([row.get("reward/mean") for row in rows])),
+        ("response tokens", _from_to([row.get("response_length/mean") for row in rows])),
+        ("effective groups", _from_to([row.get("groups/effective") for row in rows])),
+        ("tokens sampled", number(sum(row.get("tokens/generated") or 0 for row in rows))),
+        ("tokens trained on", number(sum(row.get("tokens/trained") or 0 for row in rows))),
+        ("time in steps", duration(seconds)),
+    ]
+    for way in ("greedy", "sampled"):
+        accuracies = [(one.get(way) or {}).get("accuracy") for one in run.evaluations]
+        if any(value is not None for value in accuracies):
+            tiles.insert(1, (f"held-out accuracy, {way}", _from_to(accuracies)))
+    facts = {
+        "Configuration": record.get("name"),
+        "Model": record.get("model", config.get("model")),
+        "Parameters": _grouped(record.get("parameters")),
+        "Data": config.get("data"),
+        "Questions": record.get("questions"),
+        "Devices": record.get("devices"),
+        "Mesh": record.get("mesh", config.get("mesh")),
+        "Seed": config.get("seed"),
+        "Versions": record.get("versions"),
+        "Until the first step": _until_first_step(record),
+        "Last start took": _wall_time(record.get("wall_seconds")),
+        "Command": record.get("command"),
+    }
+    tile_html = "".join(
+        f'<div class="tile"><span>{text(name)}</span><b>{text(value)}</b></div>'
+        for name, value in tiles
+    )
+    fact_html = "".join(
+        f"<div><dt>{name}</dt><dd>{text(_flat(value))}</dd></div>"
+        for name, value in facts.items()
+        if value not in (None, "", {}, [])
+    )
+    return (
+        f'<header><p class="eyebrow">alphamed_jax training report</p><h1>{text(run.name)}</h1>'
+        f'<div class="tiles">{tile_html}</div><dl class="facts">{fact_html}</dl></header>'
+    )
+
+
+def _warnings(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Each cause once, with the number of steps it concerned and the newest message."""
+    causes: dict[str, list[tuple[int, str]]] = {}
+    for row in rows:
+        for message in warnings_for({k: v for k, v in row.items() if k != "step"}):
+            causes.setdefault(message.split(": ", 1)[-1], []).append((row["step"], message))
+    items = "".join(
+        f"<li><b>{len(found)} of {len(rows)} steps, last step {found[-1][0]}.</b> "
+        f"{text(found[-1][1])}.</li>"
+        for found in causes.values()
+    )
+    return f'<section class="warnings"><h2>Warnings</h2><ul>{items}</ul></section>' if items else ""
+
+
+def _samples(samples: Sequence[Mapping[str, Any]]) -> str:
+    """Responses of the first, the middle and the last step that has some."""
+    steps = sorted({row["step"] for row in samples})
+    if not steps:
+        return ""
+    chosen = sorted({steps[0], steps[len(steps) // 2], steps[-1]})
+    parts = []
+    for step in chosen:
+        rows = [row for row in samples if row["step"] == step][:SAMPLES_A_STEP]
+        parts.append(f"<h3>Step {step}</h3>" + "".join(_sample(row) for row in rows))
+    return f'<section class="samples"><h2>Responses</h2>{"".join(parts)}</section>'
+
+
+def _sample(row: Mapping[str, Any]) -> str:
+    extracted, answer = row.get("extracted"), row.get("answer")
+    right = extracted is not None and extracted == answer
+    found = extracted if extracted is not None else f"none ({row.get('reason', 'unknown reason')})"
+    facts = (
+        f"<span>extracted <b>{text(found)}</b></span><span>right answer <b>{text(answer)}</b>"
+        f"</span><span>reward <b>{number(row.get('reward'))}</b></span>"
+        f"<span>advantage <b>{number(row.get('advantage'))}</b></span>"
+        f"<span>{text(row.get('question_id'))}</span>"
+    )
+    return (
+        f'<article class="{"right" if right else "wrong"}"><p class="verdict">{facts}</p>'
+        f"<details><summary>Prompt</summary><pre>{long_text(row.get('prompt'))}</pre></details>"
+        f"<pre>{long_text(row.get('response'))}</pre></article>"
+    )
+
+
+def _sources(run: RunFiles) -> str:
+    parts = []
+    if run.config_text:
+        parts.append(
+            "<details><summary>Resolved configuration (config.yaml)</summary>"
+            f"<pre>{text(run.config_text)}</pre></details>"
+        )
+    if run.record:
+        record = yaml.safe_dump(run.record, sort_keys=False, allow_unicode=True, width=100)
+        parts.append(
+            f"<details><summary>Run record (run.json)</summary><pre>{text(record)}</pre></details>"
+        )
+    return f"<section><h2>How to repeat it</h2>{''.join(parts)}</section>" if parts else ""
+
+
+def _from_to(values: Sequence[float | int | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    return number(known[0]) if len(known) == 1 else f"{number(known[0])} → {number(known[-1])}"
+
+
+def _of(total: Any) -> str:
+    return "" if total is None else f" of {total}"
+
+
+def _grouped(value: Any) -> Any:
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+def _wall_time(seconds: Any) -> str | None:
+    return duration(seconds) if isinstance(seconds, int | float) else None
+
+
+def _until_first_step(record: Mapping[str, Any]) -> str | None:
+    if record.get("first_step_seconds") is None:
+        return None
+    return first_step_line(record).removeprefix("first step after ")
+
+
+def _flat(value: Any) -> str:
+    """Nested plain data in one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(
+            f"{key} ({_flat(item)})" if isinstance(item, Mapping) else f"{key} {_flat(item)}"
+            for key, item in value.items()
+        )
+    if isinstance(value, list | tuple):
+        return ", ".join(_flat(item) for item in value)
+    return str(value)

@@ -1,1 +1,0 @@
-"""What surrounds training: the output folder, the terminal, checkpoints and processes."""

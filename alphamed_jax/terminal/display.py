@@ -1,0 +1,388 @@
+"""What a run shows on the terminal, from plain data; it reads as well in a log file.
+
+Text of prompts and responses is never taken as markup, and its control characters are shown, not
+obeyed: a policy in training may sample anything.
+"""
+
+import io
+import math
+import re
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from alphamed_jax.output.metrics import Sample, wilson_interval
+
+# Reasons for which a row is left out that is in order.
+LEFT_OUT = ("official test", "also held out", "held-out questions not asked for")
+
+COLUMNS = 80
+"""Columns that the table of responses needs."""
+FILE_WIDTH = 140
+"""Columns where the output is not a terminal."""
+
+# C0 and C1 control characters but tab and line feed, surrogates, and the marks that reorder text.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+
+
+def make_console() -> Console:
+    """A console that never fails on a character the output cannot encode.
+
+    It takes text as it is: brackets in a path or a name are no markup.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    width = None if sys.stdout.isatty() else FILE_WIDTH
+    return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def facts_panel(title: str, facts: Mapping[str, str]) -> Panel:
+    """A titled box of names and values, as at the start and the end of a run."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in facts.items():
+        grid.add_row(Text(name), Text(visible(value)))
+    return Panel(grid, title=Text(visible(title)), title_align="left", expand=False)
+
+
+def start_panel(
+    *,
+    model: str,
+    parameters: int,
+    devices: str,
+    mesh: Mapping[str, int],
+    batch: str,
+    questions: Sequence[str],
+    output: str,
+    resumed_from: int | None = None,
+) -> Panel:
+    """What is about to run, in the order in which one doubts it.
+
+    Args:
+        model: folder or hub id of the weights.
+        parameters: number of weights of the network.
+        devices: as `8 x TPU v5 lite in 2 processes`.
+        mesh: size of each mesh axis.
+        batch: see `batch_arithmetic`.
+        questions: see `question_lines`.
+        output: folder of the run.
+        resumed_from: step of the restored checkpoint, None for a new run.
+    """
+    start = "new run" if resumed_from is None else f"resumed after step {resumed_from}"
+    return facts_panel(
+        "alphamed_jax",
+        {
+            "model": f"{model}, {parameters:,} parameters",
+            "devices": devices,
+            "mesh": " x ".join(f"{axis} {size}" for axis, size in mesh.items()),
+            "one step": batch,
+            "questions": "\n".join(questions),
+            "output": f"{output} ({start})",
+        },
+    )
+
+
+def batch_arithmetic(
+    prompts: int,
+    group_size: int,
+    *,
+    micro_batch: int,
+    mini_batches: int = 1,
+    epochs: int = 1,
+    max_rounds: int = 1,
+) -> str:
+    """What one step consists of, from prompts to optimiser updates, as one line of arithmetic."""
+    sequences = prompts * group_size
+    parts = [f"{prompts} prompts x {group_size} rollouts = {sequences} sequences"]
+    if max_rounds > 1:
+        parts[0] = f"up to {max_rounds} rounds of {parts[0]} -> {prompts} groups"
+    per_update = math.ceil(sequences / mini_batches)
+    if mini_batches > 1:
+        parts.append(f"{mini_batches} mini-batches of {per_update}")
+    micro = math.ceil(per_update / micro_batch)
+    each = " each" if mini_batches > 1 else ""
+    parts.append(f"{_count(micro, 'micro-batch', 'es')} of {min(micro_batch, per_update)}{each}")
+    if epochs > 1:
+        parts.append(f"{epochs} epochs")
+    parts.append(_count(mini_batches * epochs, "update"))
+    return " -> ".join(parts)
+
+
+def question_lines(
+    used: int, held_out: int, dropped: Mapping[str, int], rows: int | None = None
+) -> list[str]:
+    """Questions used and dropped, each reason on its own line; reasons without a case are left out.
+
+    Args:
+        used: training questions.
+        held_out: evaluation questions.
+        dropped: number of rows dropped for each reason; with the two above, all rows.
+        rows: rows that were read.
+    """
+    lines = [f"{used:,} for training, {held_out:,} held out, {sum(dropped.values()):,} dropped"]
+    if rows is not None:
+        lines[0] = f"{rows:,} rows: {lines[0]}"
+    return lines + [
+        f"  {count:,} {'left out' if why in LEFT_OUT else 'dropped'}: {why}"
+        for why, count in dropped.items()
+        if count
+    ]
+
+
+def show_first_prompt(console: Console, text: str, token_ids: Sequence[int]) -> None:
+    """Print the first prompt exactly as the model sees it: its own line breaks, no wrapping."""
+    console.rule(Text(f"first prompt, {len(token_ids)} tokens", style="bold"), align="left")
+    console.print(Text(visible(text)), soft_wrap=True)
+    head, tail = ([str(i) for i in ids] for ids in (token_ids[:8], token_ids[8:][-8:]))
+    gap = ["..."] if len(token_ids) > 16 else []
+    console.rule(Text("token ids " + " ".join(head + gap + tail), style="dim"), align="left")
+
+
+def progress_line(
+    step: int, total: int, metrics: Mapping[str, float | int | None], seconds_per_step: float
+) -> str:
+    """One line for one step; the reward of a binary rule is the accuracy, so it is shown once.
+
+    Args:
+        step: the step just taken, of `total`.
+        metrics: row of `METRIC_KEYS`; None shows as a dash.
+        seconds_per_step: see `typical_seconds`; gives the time left.
+    """
+
+    def show(key: str, form: str = ".2f") -> str:
+        return _number(metrics.get(key), form)
+
+    rounds = metrics.get("rollout/rounds") or 1
+    parts = [
+        f"step {step:>{len(str(total))}}/{total}",
+        f"reward/accuracy {show('reward/mean', '.3f')}",
+        f"effective {show('groups/effective')}" + (f" in {rounds} rounds" if rounds > 1 else ""),
+        f"length {show('response_length/mean', '.1f')}",
+        f"no answer {show('reward/no_answer')}",
+        f"truncated {show('response_length/truncated')}",
+        f"{_thousands(metrics.get('throughput/generated_per_second'))} tok/s",
+        f"{duration(seconds_per_step * max(0, total - step))} left",
+    ]
+    return "  ".join(parts)
+
+
+def first_step_line(record: Mapping[str, Any]) -> str:
+    """What it took until the first step was done, from the keys of `FirstStep`."""
+    compiled, cached = record["programs_compiled"], record["programs_cached"]
+    return (
+        f"first step after {record['first_step_seconds']:.1f} s: "
+        f"{_count(compiled, 'program')} compiled in {record['compile_seconds']:.1f} s, "
+        f"{cached:,} from the cache"
+    )
+
+
+def shortfall(signals: int, groups: int, *, wanted: int, rounds: int) -> str | None:
+    """Say that sampling was given up before the batch was full of groups with a signal.
+
+    Args:
+        signals: groups with a signal, of all `groups` sampled in `rounds` rounds.
+        wanted: groups of a batch.
+
+    Returns:
+        None where there are enough, or where a step has a single round anyway.
+    """
+    if rounds == 1 or signals >= wanted:
+        return None
+    return (
+        f"{signals} of {groups} groups carry a signal after {rounds} rounds, and the batch holds "
+        f"{wanted}: the step goes on with these, as rollout.max_rounds is {rounds}"
+    )
+
+
+def typical_seconds(seconds: Sequence[float], window: int = 20) -> float:
+    """Median seconds of the last steps: a step that compiled or saved does not distort it.
+
+    Raises:
+        ValueError: no step was taken yet.
+    """
+    if not seconds:
+        raise ValueError("no step was taken yet")
+    return statistics.median(seconds[-window:])
+
+
+def evaluation_line(result: Mapping[str, Any]) -> str:
+    """One line for one evaluation, with 95% intervals over the distinct questions."""
+    questions = result["questions"]
+    parts = [f"evaluation after step {result['step']}, {_count(questions, 'question')}"]
+    for way in ("sampled", "greedy"):
+        if measured := result.get(way):
+            accuracy = measured["accuracy"]
+            interval = ""
+            if accuracy is not None and questions:
+                low, high = wilson_interval(accuracy, questions)
+                interval = f" [{low:.3f}, {high:.3f}]"
+            parts.append(
+                f"{way} accuracy {_number(accuracy, '.3f')}{interval}, "
+                f"no answer {_number(measured.get('no_answer'), '.2f')}, "
+                f"length {_number(measured.get('length_mean'), '.1f')}"
+            )
+    return " | ".join(parts)
+
+
+class _Responses(Table):
+    """A table whose cells stand one below the other where its columns have no room."""
+
+    below: Sequence[RenderableType] = ()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width >= COLUMNS:
+            yield from super().__rich_console__(console, options)
+        else:
+            yield Group(*self.below)
+
+
+def sample_table(samples: Sequence[Sample], *, step: int | None = None) -> Table:
+    """Some responses beside what was read out of them; long text loses its middle.
+
+    On a terminal of less than 80 columns they stand one below the other.
+    """
+    title = "responses" if step is None else f"responses of step {step}"
+    table = _Responses(title=title, title_justify="left", show_lines=True)
+    table.add_column("end of prompt", ratio=3, overflow="fold")
+    table.add_column("response", ratio=5, overflow="fold")
+    table.add_column("extracted", no_wrap=True)
+    for name in ("gold", "reward", "advantage"):
+        table.add_column(name, no_wrap=True, justify="right")
+    below: list[RenderableType] = [Text(title, style="italic")]
+    for sample in samples:
+        right = sample.extracted is not None and sample.extracted == sample.answer
+        cells = [
+            Text(shorten_start(visible(sample.prompt.strip()), 160)),
+            Text(shorten_middle(visible(sample.response.strip()), 400)),
+            Text(sample.extracted or f"- ({sample.reason})", style="green" if right else "red"),
+            Text(sample.answer),
+            Text(f"{sample.reward:g}"),
+            Text(f"{sample.advantage:+.2f}"),
+        ]
+        table.add_row(*cells)
+        for column, cell in zip(table.columns, cells, strict=True):
+            below.append(Text.assemble((f"{column.header}: ", "bold"), cell, overflow="fold"))
+        below.append(Text())
+    table.below = below
+    return table
+
+
+def warnings_for(metrics: Mapping[str, float | int | None]) -> list[str]:
+    """Name what is wrong with a step, with its cause and what to do; empty if nothing is.
+
+    Args:
+        metrics: row of `METRIC_KEYS`, as measured or as read back (NaN has become None).
+    """
+
+    def value(key: str) -> float:
+        found = metrics.get(key)
+        return 0.0 if found is None or math.isnan(found) else float(found)
+
+    found: list[str] = []
+    no_answer, truncated = value("reward/no_answer"), value("response_length/truncated")
+    effective = value("groups/effective")
+    if no_answer >= 0.5 and truncated >= 0.5:
+        found.append(
+            f"reward/no_answer is {no_answer:.2f} and response_length/truncated {truncated:.2f}: "
+            "responses are cut before they box an answer; raise rollout.max_new_tokens"
+        )
+    elif no_answer >= 0.5:
+        found.append(
+            f"reward/no_answer is {no_answer:.2f}: responses end without one boxed letter; see "
+            "`reason` in samples.jsonl, then make prompt.instruction plainer or start from an "
+            "instruction-tuned model"
+        )
+    elif truncated >= 0.25:
+        found.append(
+            f"response_length/truncated is {truncated:.2f}: these responses are cut short and "
+            "mostly score 0; raise rollout.max_new_tokens"
+        )
+    if effective == 0 and metrics.get("groups/effective") is not None:
+        found.append(
+            f"no group has a signal (all right {value('groups/all_right'):.2f}, all wrong "
+            f"{value('groups/all_wrong'):.2f}): the reward gives this step no gradient; choose "
+            "questions that the model answers sometimes, or raise rollout.group_size"
+        )
+    norm = metrics.get("grad_norm")
+    # Read back from JSON a missing norm and one that was not finite look alike; without a signal
+    # there may have been no update to measure.
+    if (norm is None and effective > 0) or (norm is not None and not math.isfinite(norm)):
+        found.append(
+            "grad_norm is not finite: the update was skipped and the weights are unchanged; if it "
+            "happens again, lower optimizer.learning_rate"
+        )
+    if (gap := value("sampler_gap/mean")) > 0.1:
+        found.append(
+            f"sampler_gap/mean is {gap:.2f}: sampler and trainer disagree on log-probabilities, so "
+            "the gradient is not that of the policy that was sampled; try "
+            "update.compute_dtype float32, and report it if the gap stays"
+        )
+    return found
+
+
+def visible(text: str) -> str:
+    """Replace characters that a terminal or page would obey or hide by their escapes."""
+    return _INVISIBLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def shorten_middle(text: str, limit: int) -> str:
+    """Leave out the middle of a long text: reasoning starts at one end, the answer is at the other.
+
+    Raises:
+        ValueError: limit leaves no room for both ends.
+    """
+    mark = " [...] "
+    if limit < len(mark) + 2:
+        raise ValueError(f"limit {limit} is too short for text on both sides of{mark}")
+    if len(text) <= limit:
+        return text
+    tail = (limit - len(mark)) // 2
+    return text[: limit - len(mark) - tail] + mark + text[-tail:]
+
+
+def shorten_start(text: str, limit: int) -> str:
+    """Keep the end of a long text.
+
+    Raises:
+        ValueError: limit leaves no room for text.
+    """
+    mark = "[...] "
+    if limit <= len(mark):
+        raise ValueError(f"limit {limit} is too short for text after {mark}")
+    return text if len(text) <= limit else mark + text[len(mark) - limit :]
+
+
+def duration(seconds: float | int) -> str:
+    """Seconds in the two largest units, as `1h 04m`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    minutes = round(seconds / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60}h {minutes % 60:02d}m"
+    return f"{minutes // (24 * 60)}d {minutes // 60 % 24:02d}h"
+
+
+def _count(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number:,} {noun}{plural if number != 1 else ''}"
+
+
+def _number(value: float | int | None, form: str) -> str:
+    return "-" if value is None or not math.isfinite(value) else format(value, form)
+
+
+def _thousands(value: float | int | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value / 1000:.1f}k" if value >= 1000 else f"{value:.0f}"
