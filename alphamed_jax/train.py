@@ -29,8 +29,8 @@ from alphamed_jax.errors import UserError, command
 from alphamed_jax.model import hf
 from alphamed_jax.model.finite import not_finite
 from alphamed_jax.model.hf_identity import weights_digest
-from alphamed_jax.model.llama import Params, count_parameters
 from alphamed_jax.model.mesh import check_heads, make_mesh, parse_mesh
+from alphamed_jax.model.network import Params, count_parameters
 from alphamed_jax.output import fingerprint, record, storage
 from alphamed_jax.output.checkpoint import Checkpoints, DamagedCheckpoint
 from alphamed_jax.output.fingerprint import Fingerprint

@@ -9,10 +9,10 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from alphamed_jax.config import LossConfig, OptimizerConfig
-from alphamed_jax.model import llama
+from alphamed_jax.model import network
 from alphamed_jax.model.mesh import AXES, parse_mesh, sharding
 from alphamed_jax.rl.distribution import Sampling
-from alphamed_jax.rl.score import Compute
+from alphamed_jax.rl.logprobs import Compute
 from alphamed_jax.rl.update import Settings
 
 needs_libtpu = pytest.mark.skipif(
@@ -20,7 +20,7 @@ needs_libtpu = pytest.mark.skipif(
     reason="compiling for TPUs needs libtpu: pip install -e '.[plan]'",
 )
 
-TINY = llama.LlamaConfig(
+TINY = network.ModelConfig(
     vocab_size=320,
     hidden_size=64,
     intermediate_size=128,
@@ -34,7 +34,7 @@ TINY = llama.LlamaConfig(
 
 def tiny_params(config=TINY, seed=0, sharpness=4.0):
     """Random weights, scaled so that the next-token distribution is far from uniform."""
-    params = llama.init(config, jax.random.key(seed))
+    params = network.init(config, jax.random.key(seed))
     return jax.tree.map(lambda x: x * sharpness if x.ndim > 1 else x, params)
 
 
@@ -48,7 +48,7 @@ def mesh_like(text):
 def on_mesh(params, text, config=TINY):
     """The same weights, split over a mesh."""
     mesh = mesh_like(text)
-    layout = llama.map_weights(lambda s, a: sharding(a, s, mesh), llama.weights(config))
+    layout = network.map_weights(lambda s, a: sharding(a, s, mesh), network.weights(config))
     return jax.tree.map(jax.device_put, params, layout)
 
 

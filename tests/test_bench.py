@@ -9,7 +9,7 @@ import pytest
 from alphamed_jax import bench
 from alphamed_jax.benchmark.setup import SHAPES, BenchConfig, make_batch
 from alphamed_jax.errors import UserError
-from alphamed_jax.model.llama import count_parameters
+from alphamed_jax.model.network import count_parameters
 from alphamed_jax.runtime.liveness import Liveness
 
 TINY = {"shape": "small", "vocab": 320, "layers": 1, "hidden": 32, "heads": 4, "intermediate": 64}

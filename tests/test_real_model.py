@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alphamed_jax.model import hf, llama
+from alphamed_jax.model import hf, network
 from alphamed_jax.output.metrics import METRIC_KEYS
 
 
@@ -67,5 +67,5 @@ def test_smollm2_trains_on_medmcqa_and_pubmedqa_and_loads_in_transformers(shared
     with torch.no_grad():
         expected = reference(torch.tensor(ids)).logits.numpy()
     config, params = hf.load(output / "export", dtype=jnp.float32)
-    found = llama.logits(config, params, jnp.asarray(ids, jnp.int32))
+    found = network.logits(config, params, jnp.asarray(ids, jnp.int32))
     np.testing.assert_allclose(np.asarray(found), expected, atol=1e-3)

@@ -275,13 +275,13 @@ def test_weights_stay_sharded_in_every_rollout_where_the_setting_says_so(
     inputs, tmp_path, monkeypatch, max_rounds
 ):
     # Given a run with evaluation whose decoding weights shall stay sharded,
-    made, lay_out = [], rollout.decode_layout
+    made, lay_out = [], rollout.make_decode_weights
 
     def noted(*arguments, **settings):
         made.append(settings["sharded"])
         return lay_out(*arguments, **settings)
 
-    monkeypatch.setattr(rollout, "decode_layout", noted)
+    monkeypatch.setattr(rollout, "make_decode_weights", noted)
     sampling = RolloutConfig(
         prompts=4, group_size=4, max_new_tokens=12, max_rounds=max_rounds, weights="sharded"
     )

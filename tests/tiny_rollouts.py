@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from helpers import TINY, on_mesh, tiny_params
 
-from alphamed_jax.model import llama
+from alphamed_jax.model import network
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.rollout import generate
 from alphamed_jax.rl.trajectories import Trajectories
@@ -73,7 +73,7 @@ def whole_rows(trajectories: Trajectories):
 def response_logits(params, rows, starts):
     """Logits [B T V] that predict the responses, by the plain forward pass over whole rows."""
     at = starts[:, None] + jnp.arange(LENGTH)
-    return jnp.take_along_axis(llama.logits(TINY, params, rows), at[..., None], axis=1)
+    return jnp.take_along_axis(network.logits(TINY, params, rows), at[..., None], axis=1)
 
 
 def assert_same_samples(got, expected, rows=slice(None)):

@@ -14,9 +14,9 @@ from alphamed_jax.config import Config, OptimizerConfig, RolloutConfig, UpdateCo
 from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
 from alphamed_jax.errors import UserError
-from alphamed_jax.model import llama
-from alphamed_jax.model.llama import LlamaConfig
+from alphamed_jax.model import network
 from alphamed_jax.model.mesh import sharding
+from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.model.shapes import LLAMA_3B, LLAMA_8B, LLAMA_70B
 from alphamed_jax.randomness import random_key
 from alphamed_jax.rl.buckets import bucket
@@ -30,8 +30,8 @@ MEDIAN_SHARE, GROUP_SPREAD, OWN_SPREAD = 1 / 6, 0.5, 0.6245
 
 
 SHAPES = {
-    "smollm2-135m": LlamaConfig(49152, 576, 1536, 30, 9, 3, 64, tie_embeddings=True),
-    "small": LlamaConfig(2048, 128, 384, 4, 4, 2, 32, tie_embeddings=True),
+    "smollm2-135m": ModelConfig(49152, 576, 1536, 30, 9, 3, 64, tie_embeddings=True),
+    "small": ModelConfig(2048, 128, 384, 4, 4, 2, 32, tie_embeddings=True),
     "llama-3.2-3b": LLAMA_3B,
     "llama-3.1-8b": LLAMA_8B,
     "llama-3.1-70b": LLAMA_70B,
@@ -122,7 +122,7 @@ class BenchConfig:
             )
 
     @property
-    def model(self) -> LlamaConfig:
+    def model(self) -> ModelConfig:
         """The network.
 
         Raises:
@@ -190,10 +190,10 @@ class Batch(NamedTuple):
 def make_learner(config: BenchConfig, mesh: Mesh) -> tuple[Learner, TrainState]:
     """Random weights and what goes with them. No token ends a response."""
     model, train = config.model, config.train
-    shapes = jax.eval_shape(lambda: llama.init(model, random_key(0)))
-    layout = llama.map_weights(lambda s, a: sharding(a, s, mesh), llama.weights(model))
+    shapes = jax.eval_shape(lambda: network.init(model, random_key(0)))
+    layout = network.map_weights(lambda s, a: sharding(a, s, mesh), network.weights(model))
     assert jax.tree.structure(shapes) == jax.tree.structure(layout)
-    params = jax.jit(lambda key: llama.init(model, key), out_shardings=layout)(
+    params = jax.jit(lambda key: network.init(model, key), out_shardings=layout)(
         random_key(config.seed)
     )
     settings = make_settings(train, model, mesh.devices.flat[0].platform)

@@ -5,17 +5,17 @@ from jaxtyping import Bool, Int
 
 from alphamed_jax.compiled import closed_form
 from alphamed_jax.compiled.closed_form import causal_pairs, forward_flops
-from alphamed_jax.model.llama import LlamaConfig, count_parameters
+from alphamed_jax.model.network import ModelConfig, count_parameters
 
 
-def prefill_flops(config: LlamaConfig, prompt_lengths: Int[np.ndarray, "P"]) -> int:
+def prefill_flops(config: ModelConfig, prompt_lengths: Int[np.ndarray, "P"]) -> int:
     """Each prompt once, and no logits."""
     pairs = sum(causal_pairs(n, []) for n in prompt_lengths.tolist())
     return forward_flops(config, int(prompt_lengths.sum()), 0, pairs)
 
 
 def decode_flops(
-    config: LlamaConfig, prompt_lengths: Int[np.ndarray, "P"], lengths: Int[np.ndarray, "P G"]
+    config: ModelConfig, prompt_lengths: Int[np.ndarray, "P"], lengths: Int[np.ndarray, "P G"]
 ) -> int:
     """Every token but a response's last goes through the layers, and each has its logits."""
     fed = lengths - 1
@@ -24,7 +24,7 @@ def decode_flops(
 
 
 def decode_bytes(
-    config: LlamaConfig,
+    config: ModelConfig,
     prompt_lengths: Int[np.ndarray, "P"],
     lengths: Int[np.ndarray, "P G"],
     steps: int,
@@ -39,7 +39,7 @@ def decode_bytes(
 
 
 def update_flops(
-    config: LlamaConfig,
+    config: ModelConfig,
     prompt_lengths: Int[np.ndarray, "P"],
     lengths: Int[np.ndarray, "P G"],
     trained: Bool[np.ndarray, "P"],
@@ -54,6 +54,6 @@ def update_flops(
     )
 
 
-def optimizer_bytes(config: LlamaConfig) -> int:
+def optimizer_bytes(config: ModelConfig) -> int:
     """Read weights, gradient and two moments, write weights and moments; float32."""
     return 7 * 4 * count_parameters(config)

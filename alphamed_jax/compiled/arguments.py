@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alphamed_jax.model import hf, llama
-from alphamed_jax.model.llama import LlamaConfig
+from alphamed_jax.model import hf, network
 from alphamed_jax.model.mesh import AnyMesh, data_shards, sharding
+from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.randomness import random_key
-from alphamed_jax.rl import batch, decode, layout, update
+from alphamed_jax.rl import batch, decode, update
 from alphamed_jax.rl.buckets import capacities
+from alphamed_jax.rl.decode_weights import DecodeWeights, head_layout, layer_layout
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.update import Settings
@@ -51,7 +52,7 @@ class Workload(NamedTuple):
 class Case(NamedTuple):
     """A model on a mesh, with the sizes of a step."""
 
-    model: LlamaConfig
+    model: ModelConfig
     mesh: AnyMesh
     work: Workload
     settings: Settings
@@ -77,19 +78,19 @@ def ends(case: Case) -> Any:
     return {name: w for name, w in params(case).items() if name != "layers"}
 
 
-def decode_weights(case: Case) -> layout.Layout:
-    """What `decode_layout` gives."""
+def decode_weights(case: Case) -> DecodeWeights:
+    """What `make_decode_weights` gives."""
     model, dtype = case.model, case.settings.compute.dtype
 
     def whole(shape, axes):
-        return _array(case, shape, dtype, *llama.axes_in_use(axes, case.work.sharded))
+        return _array(case, shape, dtype, *network.axes_in_use(axes, case.work.sharded))
 
-    tree = llama.weights(model)
-    layer = llama.map_weights(whole, llama.layer_weights(model))
+    tree = network.weights(model)
+    layer = network.map_weights(whole, network.layer_weights(model))
     tree["layers"] = ()
-    weights = llama.map_weights(whole, {k: v for k, v in tree.items() if k != "layers"})
+    weights = network.map_weights(whole, {k: v for k, v in tree.items() if k != "layers"})
     weights["norm"] = _array(case, (model.hidden_size,), jnp.float32)
-    return layout.Layout(
+    return DecodeWeights(
         weights | {"layers": [layer] * model.num_layers}, sharded=case.work.sharded
     )
 
@@ -272,12 +273,10 @@ def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
         return update.update.lower(state, batch_of(case), _scalar(), totals, settings=settings)
 
     return {
-        "layer_layout": lambda: layout.layer_layout.lower(
+        "layer_layout": lambda: layer_layout.lower(
             model, params(case)["layers"], _scalar(), dtype, False, work.sharded
         ),
-        "head_layout": lambda: layout.head_layout.lower(
-            model, ends(case), dtype, False, work.sharded
-        ),
+        "head_layout": lambda: head_layout.lower(model, ends(case), dtype, False, work.sharded),
         "prefill": prefill,
         "refill": refill,
         "decode": steps,

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 
-from alphamed_jax.model import llama
-from alphamed_jax.model.llama import LlamaConfig
+from alphamed_jax.model import network
+from alphamed_jax.model.network import ModelConfig
 
 
-def shards(config: LlamaConfig, axis: str | None, tensor: int) -> int:
+def shards(config: ModelConfig, axis: str | None, tensor: int) -> int:
     """Ways in which a tensor axis of this size splits a logical axis."""
     lengths = {
         "heads": config.num_heads,
@@ -18,7 +18,7 @@ def shards(config: LlamaConfig, axis: str | None, tensor: int) -> int:
     return tensor if axis in lengths and lengths[axis] % tensor == 0 else 1
 
 
-def decode_weight_bytes(config: LlamaConfig, tensor: int, width: int = 2) -> int:
+def decode_weight_bytes(config: ModelConfig, tensor: int, width: int = 2) -> int:
     """Bytes of weights that a device reads in a decode step: all but the embedding table.
 
     A tied table is the head and so read; of one of its own only the rows of the tokens are.
@@ -26,19 +26,19 @@ def decode_weight_bytes(config: LlamaConfig, tensor: int, width: int = 2) -> int
     Args:
       width: bytes of a number in the decode layout.
     """
-    tree = llama.weights(config)
+    tree = network.weights(config)
     if not config.tie_embeddings:
         del tree["embed"]
 
     def share(shape, axes):
         return width * math.prod(shape) // math.prod(shards(config, a, tensor) for a in axes)
 
-    layers = llama.map_weights(share, tree.pop("layers"))
-    rest = llama.map_weights(share, tree)
+    layers = network.map_weights(share, tree.pop("layers"))
+    rest = network.map_weights(share, tree)
     return sum(layers.values()) + sum(rest.values())
 
 
-def cache_bytes(config: LlamaConfig, rows: int, length: int, tensor: int, width: int = 2) -> int:
+def cache_bytes(config: ModelConfig, rows: int, length: int, tensor: int, width: int = 2) -> int:
     """Bytes of keys and values of `rows` sequences of `length` tokens on a device."""
     heads = config.num_kv_heads // shards(config, "kv_heads", tensor)
     return 2 * config.num_layers * rows * length * heads * config.head_dim * width
@@ -50,7 +50,7 @@ def causal_pairs(prompt: int, responses: Sequence[int]) -> int:
     return prompt * (prompt + 1) // 2 + own
 
 
-def forward_flops(config: LlamaConfig, tokens: int, head_tokens: int, pairs: int) -> int:
+def forward_flops(config: ModelConfig, tokens: int, head_tokens: int, pairs: int) -> int:
     """FLOPs of the matrix products of a forward pass, on all devices together.
 
     Two for each weight of a layer and token, and of the head where logits are needed; four for
@@ -58,7 +58,7 @@ def forward_flops(config: LlamaConfig, tokens: int, head_tokens: int, pairs: int
     """
     sizes = (
         math.prod(shape)
-        for name, (shape, _) in llama.layer_weights(config).items()
+        for name, (shape, _) in network.layer_weights(config).items()
         if not name.endswith(("norm", "bias"))
     )
     head = 2 * config.hidden_size * config.vocab_size * head_tokens
@@ -66,7 +66,7 @@ def forward_flops(config: LlamaConfig, tokens: int, head_tokens: int, pairs: int
     return 2 * config.num_layers * sum(sizes) * tokens + head + attention
 
 
-def update_flops(config: LlamaConfig, prompts: int, prompt: int, responses: Sequence[int]) -> int:
+def update_flops(config: ModelConfig, prompts: int, prompt: int, responses: Sequence[int]) -> int:
     """FLOPs of forward and backward pass without recomputation: three times the forward's.
 
     Args:

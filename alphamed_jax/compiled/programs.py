@@ -18,12 +18,12 @@ from alphamed_jax.compiled import closed_form, collectives, costs, hlo, memory, 
 from alphamed_jax.compiled.arguments import Case, Workload, batch_of, lowerings, slots_of
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.errors import UserError
-from alphamed_jax.model import llama
+from alphamed_jax.model import network
 from alphamed_jax.model.attend import Attention
-from alphamed_jax.model.llama import LlamaConfig
 from alphamed_jax.model.mesh import check_heads, data_shards
+from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.rl.distribution import Sampling
-from alphamed_jax.rl.score import Compute
+from alphamed_jax.rl.logprobs import Compute
 from alphamed_jax.rl.update import Settings
 
 PHASES = ("layer_layout", "head_layout", "prefill", "fan_out", "refill", "decode", "grow")
@@ -145,7 +145,7 @@ def closed_form_of(case: Case) -> dict[str, int]:
             work.prompts * closed_form.causal_pairs(work.prompt_width, []),
         )
         // mesh.size,
-        "parameters": llama.count_parameters(model),
+        "parameters": network.count_parameters(model),
         "micro_batches": micros,
     }
 
@@ -180,7 +180,7 @@ def bars(floor: dict[str, int], phases: dict[str, Phase]) -> dict[str, dict[str,
 def case_of(
     topology_name: str,
     mesh: str,
-    model: LlamaConfig,
+    model: ModelConfig,
     work: Workload,
     compute: Compute,
     sampling: Sampling,
@@ -205,7 +205,7 @@ def case_of(
 def compile_only(
     topology_name: str,
     mesh: str,
-    model: LlamaConfig,
+    model: ModelConfig,
     work: Workload | None = None,
     *,
     phases: Sequence[str] = PHASES,

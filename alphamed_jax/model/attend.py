@@ -12,7 +12,7 @@ from jaxtyping import Array, Int
 
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import attention, cudnn, splash
-from alphamed_jax.model.llama import Attend
+from alphamed_jax.model.network import Attend
 
 Kind = Literal["dense", "splash", "cudnn"]
 PLATFORMS = {"splash": ("tpu",), "cudnn": ("gpu", "cuda")}

@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from safetensors import SafetensorError, safe_open
 
 from alphamed_jax.errors import UserError
-from alphamed_jax.model import llama
+from alphamed_jax.model import network
 from alphamed_jax.model.hf_export import save
 from alphamed_jax.model.hf_folder import (
     CONFIG,
@@ -32,8 +32,8 @@ from alphamed_jax.model.hf_folder import (
     some,
 )
 from alphamed_jax.model.hf_layout import Tensor, by_key, tensors
-from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import AnyMesh, check_heads, sharding, single_device_mesh
+from alphamed_jax.model.network import ModelConfig, Params
 
 __all__ = ["abstract", "inspect", "load", "locate", "read_config", "save"]
 
@@ -42,19 +42,19 @@ _BLOCK = 4096  # rows that are compared at once
 STORED_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
-def abstract(config: LlamaConfig, mesh: AnyMesh, dtype: Any) -> Params:
+def abstract(config: ModelConfig, mesh: AnyMesh, dtype: Any) -> Params:
     """Shapes, dtype and shardings of the parameters, without any array."""
-    return llama.map_weights(
+    return network.map_weights(
         lambda shape, axes: jax.ShapeDtypeStruct(
             shape, jnp.dtype(dtype), sharding=sharding(axes, shape, mesh)
         ),
-        llama.weights(config),
+        network.weights(config),
     )
 
 
 def load(
     folder_or_hub_id: str | Path, mesh: Mesh | None = None, dtype: Any = None
-) -> tuple[LlamaConfig, Params]:
+) -> tuple[ModelConfig, Params]:
     """Read a model into mesh shards; each process reads only what its own devices hold.
 
     Args:
@@ -64,7 +64,7 @@ def load(
 
     Returns:
       The configuration, its `dtype` being that of the stored weights, and the parameters as
-      described in `llama`.
+      described in `network`.
 
     Raises:
       UserError: folder, config.json or weights missing or unfit, heads that the mesh would cut, or
@@ -83,7 +83,7 @@ def load(
             for key, leaf in by_key(abstract(config, mesh, config.dtype)).items()
         }
         broken: list[str] = []
-        arrays = _zeros({key: leaves[key] for key in llama.layer_weights(config)})
+        arrays = _zeros({key: leaves[key] for key in network.layer_weights(config)})
         for tensor in wanted:
             piece = _read(stored[tensor.name].get_slice(tensor.name), tensor, mesh)
             place = _placer(leaves[tensor.key], tensor.order)
@@ -97,11 +97,11 @@ def load(
             f"{folder}: weights that are NaN or infinite as {leaves['embed'].dtype}: "
             f"{some(broken)}. Download the folder again, or take an earlier export."
         )
-    layers = {key: arrays.pop(key) for key in llama.layer_weights(config)}
+    layers = {key: arrays.pop(key) for key in network.layer_weights(config)}
     return config, {**arrays, "layers": layers}
 
 
-def inspect(folder: Path) -> LlamaConfig:
+def inspect(folder: Path) -> ModelConfig:
     """The configuration of a model, after checking the weights' names, shapes and dtypes.
 
     Reads the headers only, so that a run can refuse bad weights before it writes anything.
@@ -153,7 +153,7 @@ def _open(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _check(
-    folder: Path, config: LlamaConfig, wanted: list[Tensor], stored: dict[str, Any]
+    folder: Path, config: ModelConfig, wanted: list[Tensor], stored: dict[str, Any]
 ) -> dict[str, str]:
     """Compare names, shapes and dtypes with the configuration; return the dtype of each leaf."""
     faults: list[str] = []

@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 from safetensors.numpy import save_file
 
 from alphamed_jax.errors import UserError
-from alphamed_jax.model import llama
+from alphamed_jax.model import network
 from alphamed_jax.model.hf_folder import (
     CONFIG,
     COPIED_FILES,
@@ -37,12 +37,12 @@ from alphamed_jax.model.hf_folder import (
     to_json,
 )
 from alphamed_jax.model.hf_layout import Tensor, by_key, tensors
-from alphamed_jax.model.llama import LlamaConfig, Params
+from alphamed_jax.model.network import ModelConfig, Params
 
 
 def save(
     folder: str | Path,
-    config: LlamaConfig,
+    config: ModelConfig,
     params: Params,
     tokenizer_source: str | Path | None = None,
     dtype: Any = None,
@@ -56,7 +56,7 @@ def save(
     Args:
       folder: where to write.
       config: of the network.
-      params: as described in `llama`.
+      params: as described in `network`.
       tokenizer_source: folder or hub id whose tokenizer, chat template, generation_config.json
         and licence are copied, and whose config.json is copied if it describes this network.
       dtype: of the written tensors; none is `config.dtype`.
@@ -68,7 +68,7 @@ def save(
     """
     folder = Path(folder)
     found = jax.tree.map(lambda leaf: tuple(leaf.shape), params)
-    expected = llama.map_weights(lambda shape, _: shape, llama.weights(config))
+    expected = network.map_weights(lambda shape, _: shape, network.weights(config))
     if found != expected:
         raise ValueError(f"parameters do not fit the configuration: {found}, expected {expected}")
     source = None if tokenizer_source is None else locate(tokenizer_source)
@@ -156,7 +156,7 @@ def _write_json(path: Path, content: Json) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_texts(folder: Path, config: LlamaConfig, source: Path | None, dtype: str) -> None:
+def _write_texts(folder: Path, config: ModelConfig, source: Path | None, dtype: str) -> None:
     """Write everything but the weights, of which `dtype` is the precision."""
     given: Json = {}
     if source is not None:
@@ -177,7 +177,7 @@ def _write_texts(folder: Path, config: LlamaConfig, source: Path | None, dtype: 
         _write_json(folder / GENERATION, ids)
 
 
-def _describes(source: Path | None, config: LlamaConfig) -> bool:
+def _describes(source: Path | None, config: ModelConfig) -> bool:
     """Whether the source's config.json is that of this network, whatever the precision."""
     if source is None or not (source / CONFIG).is_file():
         return False

@@ -9,7 +9,7 @@ from typing import Any
 
 from alphamed_jax import embedded
 from alphamed_jax.errors import UserError
-from alphamed_jax.model.llama import LlamaConfig, RopeScaling
+from alphamed_jax.model.network import ModelConfig, RopeScaling
 
 Json = dict[str, Any]
 
@@ -136,7 +136,7 @@ def read_json(path: Path) -> Json:
     return content
 
 
-def read_config(folder: Path) -> LlamaConfig:
+def read_config(folder: Path) -> ModelConfig:
     """Read config.json in the spelling of transformers 4.x or 5.x.
 
     Raises:
@@ -168,7 +168,7 @@ def read_config(folder: Path) -> LlamaConfig:
     if head_dim % 2:
         raise UserError(f"{path}: head_dim ({head_dim}) must be even for rotary embeddings.")
     theta, scaling = _rope(content, path)
-    return LlamaConfig(
+    return ModelConfig(
         vocab_size=_count(content, "vocab_size", path),
         hidden_size=hidden,
         intermediate_size=_count(content, "intermediate_size", path),
@@ -188,7 +188,7 @@ def read_config(folder: Path) -> LlamaConfig:
     )
 
 
-def to_json(config: LlamaConfig, dtype: str, token_ids: Json) -> Json:
+def to_json(config: ModelConfig, dtype: str, token_ids: Json) -> Json:
     """The config.json of a network, in the spelling that transformers 4.x and 5.x both read.
 
     `token_ids` holds bos, eos and pad ids; the network itself does not know them.

@@ -7,8 +7,8 @@ per kind as [L, in, out] with heads apart.
 from dataclasses import dataclass
 from typing import Any
 
-from alphamed_jax.model import llama
-from alphamed_jax.model.llama import LlamaConfig, Params
+from alphamed_jax.model import network
+from alphamed_jax.model.network import ModelConfig, Params
 
 # Our name -> (Hugging Face name, order of our axes in the stored tensor).
 LAYER_NAMES: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -84,9 +84,9 @@ class Tensor:
         return tuple(ranges)
 
 
-def tensors(config: LlamaConfig) -> list[Tensor]:
+def tensors(config: ModelConfig) -> list[Tensor]:
     """Every tensor of the network, in the order in which they are written."""
-    tree = llama.weights(config)
+    tree = network.weights(config)
     top = {
         key: Tensor(name, key, None, *tree[key], order=order)
         for key, (name, order) in TOP_NAMES.items()
@@ -95,7 +95,7 @@ def tensors(config: LlamaConfig) -> list[Tensor]:
     of_layers = [
         Tensor(f"model.layers.{layer}.{name}", key, layer, shape, axes, order)
         for layer in range(config.num_layers)
-        for key, (shape, axes) in llama.layer_weights(config).items()
+        for key, (shape, axes) in network.layer_weights(config).items()
         for name, order in [LAYER_NAMES[key]]
     ]
     return [top.pop("embed"), *of_layers, *top.values()]

@@ -3,7 +3,7 @@
 Source: the config.json of each repository on the Hugging Face hub.
 """
 
-from alphamed_jax.model.llama import LlamaConfig, RopeScaling
+from alphamed_jax.model.network import ModelConfig, RopeScaling
 
 
 def _llama3(
@@ -15,8 +15,8 @@ def _llama3(
     head_dim: int = 128,
     factor: float = 8.0,
     tie: bool = False,
-) -> LlamaConfig:
-    return LlamaConfig(
+) -> ModelConfig:
+    return ModelConfig(
         vocab_size=128256,
         hidden_size=hidden,
         intermediate_size=intermediate,

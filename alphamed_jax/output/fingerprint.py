@@ -22,7 +22,7 @@ from alphamed_jax import __version__
 from alphamed_jax.config import Config
 from alphamed_jax.config_marks import Mark, settings_without
 from alphamed_jax.data.prompts import Prompt
-from alphamed_jax.model.llama import LlamaConfig
+from alphamed_jax.model.network import ModelConfig
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
 
@@ -103,7 +103,7 @@ def of_tokenizer(tokenizer: Any, stop_ids: Sequence[int]) -> Fingerprint:
     }
 
 
-def of_model(model: LlamaConfig, weights: str, revision: str | None) -> Fingerprint:
+def of_model(model: ModelConfig, weights: str, revision: str | None) -> Fingerprint:
     """The network that training starts from.
 
     Args:

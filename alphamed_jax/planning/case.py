@@ -2,8 +2,8 @@
 
 from alphamed_jax.compiled.arguments import Case, Workload, slots_of
 from alphamed_jax.config import Config
-from alphamed_jax.model.llama import LlamaConfig
 from alphamed_jax.model.mesh import check_heads, data_shards
+from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.planning.devices import Devices
 from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.buckets import FIRST_CAPACITY, bucket
@@ -11,7 +11,7 @@ from alphamed_jax.rl.step import make_settings
 
 
 def case_for(
-    config: Config, model: LlamaConfig, devices: Devices, prompt_tokens: int | None = None
+    config: Config, model: ModelConfig, devices: Devices, prompt_tokens: int | None = None
 ) -> Case:
     """The largest programs that a step of this configuration may run.
 

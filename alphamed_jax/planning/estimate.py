@@ -23,7 +23,7 @@ from types import MappingProxyType
 
 from alphamed_jax.compiled import arguments, closed_form, memory
 from alphamed_jax.compiled.arguments import Case, slots_of
-from alphamed_jax.model import llama
+from alphamed_jax.model import network
 from alphamed_jax.model.mesh import data_shards
 from alphamed_jax.planning.phase import PhaseCost
 from alphamed_jax.planning.roofline import Amount
@@ -107,7 +107,7 @@ def _gathered(case: Case, passes: int) -> tuple[float, float]:
     """Bytes of gathered weights that so many passes read, and bytes sent to gather them."""
     tensor, fsdp = case.mesh.shape["tensor"], case.mesh.shape["fsdp"]
     width = case.settings.compute.dtype.itemsize
-    size = passes * width * llama.count_parameters(case.model) / tensor
+    size = passes * width * network.count_parameters(case.model) / tensor
     return size, size * (fsdp - 1) / fsdp
 
 
@@ -151,7 +151,7 @@ def _passes(case: Case, known: Mapping[str, int], backward: bool):
     kept = 0
     if backward:
         fsdp = case.mesh.shape["fsdp"]
-        weights = llama.count_parameters(model) / case.mesh.shape["tensor"]
+        weights = network.count_parameters(model) / case.mesh.shape["tensor"]
         sent += case.settings.compute.dtype.itemsize * weights * (fsdp - 1) / fsdp
         one = here * model.hidden_size * case.settings.compute.dtype.itemsize
         kept = (
@@ -162,7 +162,7 @@ def _passes(case: Case, known: Mapping[str, int], backward: bool):
                 "none": _activations(case, here),
             }[remat]
         )
-    layers = llama.layer_weights(model).values()
+    layers = network.layer_weights(model).values()
     layer = sum(math.prod(shape) for shape, _ in layers) / case.mesh.shape["tensor"]
     made = kept + 2 * _activations(case, here) + 2 * _logits(case, min(chunk, here))
     made += int(2 * layer * case.settings.compute.dtype.itemsize)

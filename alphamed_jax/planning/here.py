@@ -5,8 +5,8 @@ from typing import Any
 
 from alphamed_jax.compiled.topology import GIB, Chip
 from alphamed_jax.config import Config
-from alphamed_jax.model.llama import LlamaConfig
 from alphamed_jax.model.mesh import AnyMesh
+from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.planning.case import case_for, phases_of
 from alphamed_jax.planning.devices import Devices
 from alphamed_jax.planning.estimate import estimate
@@ -29,7 +29,7 @@ def smallest_pool(devices: Sequence[Any]) -> int | None:
 
 
 def memory_line(
-    config: Config, model: LlamaConfig, mesh: AnyMesh, devices: Sequence[Any]
+    config: Config, model: ModelConfig, mesh: AnyMesh, devices: Sequence[Any]
 ) -> tuple[str, bool] | None:
     """Estimated need of the phase that needs most, and what JAX may use of the smallest GPU.
 

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from alphamed_jax.config import Config
 from alphamed_jax.errors import UserError
-from alphamed_jax.model.llama import LlamaConfig
+from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.planning import tables
 from alphamed_jax.planning.case import case_for, phases_of
 from alphamed_jax.planning.devices import Devices, devices_for
@@ -71,7 +71,7 @@ def topology_for(name: str, chips: int) -> str:
     return f"{generation}:{shapes[CHIPS.index(chips)] if shapes else chips}"
 
 
-def scale(flags: PlanFlags, config: Config, model: LlamaConfig, base: Devices) -> list[Size]:
+def scale(flags: PlanFlags, config: Config, model: ModelConfig, base: Devices) -> list[Size]:
     """Compile or estimate the step for each number of chips; times for the longest mean length."""
     found = []
     for chips in CHIPS:

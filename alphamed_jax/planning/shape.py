@@ -4,11 +4,11 @@ from pathlib import Path
 
 from alphamed_jax.errors import UserError, nearest
 from alphamed_jax.model.hf_folder import CONFIG, locate, read_config
-from alphamed_jax.model.llama import LlamaConfig
+from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.model.shapes import KNOWN
 
 
-def model_shape(name: str) -> LlamaConfig:
+def model_shape(name: str) -> ModelConfig:
     """A model's shape: a folder's config.json, a known hub id, or config.json from the hub.
 
     Raises:

@@ -16,7 +16,7 @@ from alphamed_jax import embedded
 from alphamed_jax.config import PromptConfig, load_config
 from alphamed_jax.config_io import user_path
 from alphamed_jax.errors import UserError, command
-from alphamed_jax.model import hf, llama
+from alphamed_jax.model import hf, network
 from alphamed_jax.quickstart import corpus, questions, tokenizer
 from alphamed_jax.quickstart.measure import Measure
 from alphamed_jax.quickstart.pretrain import PretrainConfig, model_config, pretrain
@@ -49,7 +49,7 @@ def make_tokenizer(prompt: PromptConfig):
     return tokenizer.train([*texts, *corpus.vocabulary()], VOCABULARY)
 
 
-def save_model(folder: Path, config: llama.LlamaConfig, params: llama.Params, tokens) -> None:
+def save_model(folder: Path, config: network.ModelConfig, params: network.Params, tokens) -> None:
     """Write an ordinary Hugging Face folder: weights, config, tokenizer, generation config."""
     with tempfile.TemporaryDirectory() as name:
         source = Path(name)
@@ -82,11 +82,11 @@ def make(arguments: Arguments) -> None:
     tokens = make_tokenizer(prompt)
     config = model_config(VOCABULARY)
     settings = replace(PretrainConfig(), steps=arguments.steps)
-    print(f"questions in {output}; pretraining {llama.count_parameters(config):,} parameters")
+    print(f"questions in {output}; pretraining {network.count_parameters(config):,} parameters")
     measure = Measure(tokens, config, prompt, heldout, settings.length)
     last = {}
 
-    def report(step: int, loss: float, left: float, params: llama.Params) -> None:
+    def report(step: int, loss: float, left: float, params: network.Params) -> None:
         last.update(measure(params))
         figures = "  ".join(f"{name} {value:.2f}" for name, value in last.items())
         print(

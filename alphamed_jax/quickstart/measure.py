@@ -9,7 +9,7 @@ import numpy as np
 from alphamed_jax.config import PromptConfig
 from alphamed_jax.data.prompts import prompt_text
 from alphamed_jax.data.questions import Question
-from alphamed_jax.model import llama
+from alphamed_jax.model import network
 from alphamed_jax.quickstart import corpus
 from alphamed_jax.quickstart.pretrain import encode
 
@@ -24,7 +24,7 @@ class Measure:
     def __init__(
         self,
         tokenizer: Any,
-        config: llama.LlamaConfig,
+        config: network.ModelConfig,
         prompt: PromptConfig,
         questions: list[Question],
         length: int,
@@ -40,13 +40,13 @@ class Measure:
         }
         self._logprobs = jax.jit(
             lambda params, tokens: jnp.take_along_axis(
-                jax.nn.log_softmax(llama.logits(config, params, tokens[:, :-1])),
+                jax.nn.log_softmax(network.logits(config, params, tokens[:, :-1])),
                 tokens[:, 1:, None],
                 axis=2,
             )[..., 0]
         )
 
-    def __call__(self, params: llama.Params) -> dict[str, float]:
+    def __call__(self, params: network.Params) -> dict[str, float]:
         figures = {}
         for habit, (tokens, weights) in self._rows.items():
             logprobs = np.asarray(self._logprobs(params, tokens))

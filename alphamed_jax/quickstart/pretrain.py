@@ -20,7 +20,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from alphamed_jax.config import PromptConfig
-from alphamed_jax.model import attention, llama
+from alphamed_jax.model import attention, network
 from alphamed_jax.quickstart import corpus
 from alphamed_jax.randomness import random_key
 
@@ -51,9 +51,9 @@ class PretrainConfig:
     report_every: int = 500
 
 
-def model_config(vocab_size: int) -> llama.LlamaConfig:
+def model_config(vocab_size: int) -> network.ModelConfig:
     """Three layers of width 128. Eight heads, so that the pod's `--mesh 8x8` works on it too."""
-    return llama.LlamaConfig(
+    return network.ModelConfig(
         vocab_size=vocab_size,
         hidden_size=128,
         intermediate_size=256,
@@ -66,7 +66,7 @@ def model_config(vocab_size: int) -> llama.LlamaConfig:
     )
 
 
-def init(config: llama.LlamaConfig, key: jax.Array) -> llama.Params:
+def init(config: network.ModelConfig, key: jax.Array) -> network.Params:
     """Random weights, 1 / sqrt(D) wide, in which the first two layers hold an induction circuit.
 
     "What followed the last token when it occurred before?" is how a letter is found from its
@@ -77,7 +77,7 @@ def init(config: llama.LlamaConfig, key: jax.Array) -> llama.Params:
     layer 0 queries resemble keys, so that equal contents attend to each other.
     """
     init_key, basis_key = jax.random.split(key)
-    params = llama.init(config, init_key)
+    params = network.init(config, init_key)
     params = jax.tree.map(lambda x: x * (config.hidden_size**-0.5 / 0.02), params)
     # One dimension is the same for all tokens: attention by position alone needs a constant.
     params["embed"] = params["embed"].at[:, 0].set(3 * config.hidden_size**-0.5)
@@ -94,7 +94,7 @@ def init(config: llama.LlamaConfig, key: jax.Array) -> llama.Params:
     half = config.head_dim // 2
     fast = min(3, half - 1)  # frequencies that tell neighbours apart; the slow ones hold content
     slow = np.r_[fast:half, half + fast : 2 * half]
-    angle = llama.rope_frequencies(config)[:fast]
+    angle = network.rope_frequencies(config)[:fast]
     basis = jax.random.normal(basis_key, (config.hidden_size, 2 * INDUCTION * len(slow)))
     basis = np.linalg.qr(np.asarray(basis).copy())[0].T.reshape(2, INDUCTION, len(slow), -1)
     basis[..., 0] = 0.0
@@ -146,8 +146,8 @@ def encode(
 
 
 def loss(
-    config: llama.LlamaConfig,
-    params: llama.Params,
+    config: network.ModelConfig,
+    params: network.Params,
     tokens: Int[Array, "B T"],
     weights: Float[Array, "B T"],
 ) -> Float[Array, ""]:
@@ -159,15 +159,15 @@ def loss(
     def attend(q, k, v):
         return attention.causal(q, jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), mask)
 
-    x = llama.embed(config, params, tokens, jnp.float32)
-    x, _ = llama.run_layers(config, params, x, positions, attend)
+    x = network.embed(config, params, tokens, jnp.float32)
+    x, _ = network.run_layers(config, params, x, positions, attend)
     # Only responses are learnt: their window alone goes through the large vocabulary product.
     first = jnp.argmax(weights > 0, axis=1)
     places = first[:, None] + jnp.arange(RESPONSE)
     targets = jnp.take_along_axis(tokens, places, axis=1, mode="fill", fill_value=0)
     weights = jnp.take_along_axis(weights, places, axis=1, mode="fill", fill_value=0.0)
     x = jnp.take_along_axis(x, (places - 1)[..., None], axis=1, mode="clip")
-    logits = llama.unembed(config, params, x)
+    logits = network.unembed(config, params, x)
     each = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     return jnp.sum(each * weights) / jnp.maximum(jnp.sum(weights), 1.0)
 
@@ -212,13 +212,13 @@ def examples_of_step(
 
 def pretrain(
     tokenizer: Any,
-    config: llama.LlamaConfig,
+    config: network.ModelConfig,
     prompt: PromptConfig,
     settings: PretrainConfig,
     seed: int,
-    report: Callable[[int, float, float, llama.Params], None],
+    report: Callable[[int, float, float, network.Params], None],
     chunk: int = CHUNK,
-) -> llama.Params:
+) -> network.Params:
     """Train from scratch; calls `report(step, loss, seconds left, params)` now and then."""
     params = init(config, random_key(seed))
     opt_state = optimizer(settings).init(params)

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from alphamed_jax.model import llama
-from alphamed_jax.model.llama import LlamaConfig, Params
+from alphamed_jax.model import network
 from alphamed_jax.model.mesh import constrain, context_data_shards
+from alphamed_jax.model.network import ModelConfig, Params
 from alphamed_jax.model.numerics import exact
 from alphamed_jax.rl.distribution import Sampling, logprobs_and_entropy
 
@@ -27,7 +27,7 @@ def chunk_length(tokens_per_position: int, length: int, limit: int) -> int:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def chunked_logprobs(
-    config: LlamaConfig,
+    config: ModelConfig,
     sampling: Sampling,
     chunk: int,
     head: Params,
@@ -40,13 +40,13 @@ def chunked_logprobs(
 
     Args:
       chunk: positions of T whose logits exist at once; divides T.
-      head: what `llama.head_weights` takes of the parameters, as training holds them.
+      head: what `network.head_weights` takes of the parameters, as training holds them.
     """
     return _forward(config, sampling, chunk, head, hidden, tokens)[0]
 
 
 def _forward(config, sampling, chunk, head, hidden, tokens):
-    used = llama.gathered_head(config, head, hidden.dtype)
+    used = network.gathered_head(config, head, hidden.dtype)
 
     def one(_, inputs):
         x, targets = inputs
@@ -85,15 +85,15 @@ def _backward(config, sampling, chunk, residuals, cotangents):
     nothing = constrain(jnp.zeros((rows, *weight.shape), jnp.float32), *split_by)
     parts = tuple(_split(x, chunk) for x in (hidden, tokens, cotangents[0]))
     total, dx = jax.lax.scan(one, nothing, parts, reverse=True)
-    whole = constrain(total.sum(0), *llama.weights(config)[name][1])
+    whole = constrain(total.sum(0), *network.weights(config)[name][1])
     return {name: whole.astype(head[name].dtype)}, _join(dx), None
 
 
 chunked_logprobs.defvjp(_forward, _backward)
 
 
-def _logits(config: LlamaConfig, used: Params, x: Float[Array, "P n c D"]) -> jax.Array:
-    return constrain(llama.unembed(config, used, x), "batch", None, None, "vocab")
+def _logits(config: ModelConfig, used: Params, x: Float[Array, "P n c D"]) -> jax.Array:
+    return constrain(network.unembed(config, used, x), "batch", None, None, "vocab")
 
 
 def _split(x: jax.Array, chunk: int) -> jax.Array:

@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from alphamed_jax.model import attention, llama
+from alphamed_jax.model import attention, network
 from alphamed_jax.model.attend import DENSE, Attention, over_prompts
-from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import constrain
+from alphamed_jax.model.network import ModelConfig, Params
 from alphamed_jax.model.numerics import exact
+from alphamed_jax.rl.decode_weights import DecodeWeights
 from alphamed_jax.rl.distribution import Sampling, draw
-from alphamed_jax.rl.layout import Layout
 
 
 class Prompts(NamedTuple):
@@ -96,7 +96,7 @@ def at_work(slots: Slots) -> Bool[Array, "R s"]:
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5))
 def prefill(
-    config: LlamaConfig,
+    config: ModelConfig,
     params: Params,
     tokens: Int[Array, "P Tp"],
     lengths: Int[Array, "P"],
@@ -110,8 +110,8 @@ def prefill(
     prompts, width = tokens.shape
     positions = jnp.broadcast_to(jnp.arange(width), (prompts, width))
     attend = over_prompts(how, lengths, width)
-    x = llama.embed(config, params, tokens, dtype)
-    x, kv = llama.run_layers(config, params, x, positions, attend, keep_kv=True)
+    x = network.embed(config, params, tokens, dtype)
+    x, kv = network.run_layers(config, params, x, positions, attend, keep_kv=True)
     assert kv is not None
     last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)[:, 0]
 
@@ -154,7 +154,7 @@ def fan_out(prompts: Prompts, index: Int[Array, "R s"]) -> Prompts:
 
 @functools.partial(jax.jit, static_argnames=("config", "group", "slots", "length", "capacity"))
 def start(
-    config: LlamaConfig,
+    config: ModelConfig,
     like: Float[Array, "P D"],
     rows: Rows,
     *,
@@ -206,8 +206,8 @@ def start(
 
 
 def _sample(
-    config: LlamaConfig,
-    layout: Layout,
+    config: ModelConfig,
+    layout: DecodeWeights,
     x: Float[Array, "*B D"],
     keys: Key[Array, "R s"],
     tokens_before: Int[Array, "R s"],
@@ -226,7 +226,7 @@ def _sample(
         wide = {"preferred_element_type": jnp.float32, "precision": exact(rows.dtype)}
         logits = constrain(jnp.matmul(head, rows.T, **wide), "vocab", "batch")
     else:
-        logits = constrain(llama.unembed(config, layout.weights, rows), "batch", "vocab")
+        logits = constrain(network.unembed(config, layout.weights, rows), "batch", "vocab")
     noise = jax.vmap(jax.random.fold_in)(keys.reshape(-1), tokens_before.reshape(-1))
     greedy = greedy.reshape(-1)
     token, logprob = draw(noise, logits, sampling, greedy, vocabulary_first=layout.output_major)
@@ -262,8 +262,8 @@ def _record(
 
 @functools.partial(jax.jit, static_argnames=("config", "sampling"), donate_argnames="state")
 def refill(
-    config: LlamaConfig,
-    layout: Layout,
+    config: ModelConfig,
+    layout: DecodeWeights,
     last: Float[Array, "P D"],
     rows: Rows,
     state: Decoding,
@@ -301,8 +301,8 @@ def refill(
 
 @functools.partial(jax.jit, static_argnames=("config", "sampling"), donate_argnames="state")
 def decode(
-    config: LlamaConfig,
-    layout: Layout,
+    config: ModelConfig,
+    layout: DecodeWeights,
     prompts: Prompts,
     state: Decoding,
     pause: Pause,
@@ -337,9 +337,9 @@ def decode(
         slots, working = state.slots, at_work(state.slots)
         length = slots.length.reshape(shape)
         positions = (prompts.lengths[:, None] + length - 1)[..., None]
-        rope = llama.rope_table(config, positions)
+        rope = network.rope_table(config, positions)
         own_mask = (state.cursor - ring) % capacity < slots.length.reshape(-1)[:, None]
-        x = llama.embed(config, weights, slots.last.reshape(*shape, 1), dtype)
+        x = network.embed(config, weights, slots.last.reshape(*shape, 1), dtype)
         if not layout.sharded:
             x = constrain(x, "batch", None, None, None)
         own_keys, own_values = list(state.keys), list(state.values)
@@ -361,9 +361,9 @@ def decode(
                 )
                 return mixed[:, :, None]
 
-            layer = llama.layer(config, layer_weights)
+            layer = network.layer(config, layer_weights)
             x, _ = layer(x, rope, attend, layout.output_major, layout.sharded)
-        x = llama.rms_norm(x[:, :, 0], weights["norm"], config.rms_norm_eps)
+        x = network.rms_norm(x[:, :, 0], weights["norm"], config.rms_norm_eps)
         token, logprob = _sample(config, layout, x, keys, slots.length, slots.greedy, sampling)
         state = state._replace(
             keys=tuple(own_keys),

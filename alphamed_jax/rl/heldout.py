@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from alphamed_jax.data.prompts import Prompt
-from alphamed_jax.model.llama import Params
-from alphamed_jax.rl.layout import Layout
+from alphamed_jax.model.network import Params
+from alphamed_jax.rl.decode_weights import DecodeWeights
 from alphamed_jax.rl.rollout import roll_out
 from alphamed_jax.rl.step import Learner, Outcome, decoding_weights, judge
 
@@ -101,7 +101,9 @@ def evaluate(
     }
 
 
-def answered(learner: Learner, params: Params, asked: Asked, layout: Layout | None) -> Outcome:
+def answered(
+    learner: Learner, params: Params, asked: Asked, layout: DecodeWeights | None
+) -> Outcome:
     """Roll out and judge as training does, with the noise of evaluation."""
     settings, rollout = learner.settings, learner.config.rollout
     trajectories, _ = roll_out(

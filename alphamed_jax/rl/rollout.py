@@ -15,13 +15,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from alphamed_jax.model.attend import DENSE, Attention
-from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import data_shards, device_put_global, host_get, mesh_of
+from alphamed_jax.model.network import ModelConfig, Params
 from alphamed_jax.rl import decode as engine
 from alphamed_jax.rl.buckets import capacities, pad_prompts
 from alphamed_jax.rl.decode import Decoding, Pause, Prompts, Rows, prefill
+from alphamed_jax.rl.decode_weights import DecodeWeights, make_decode_weights
 from alphamed_jax.rl.distribution import Sampling, absent_ids
-from alphamed_jax.rl.layout import Layout, decode_layout
 from alphamed_jax.rl.trajectories import Trajectories
 
 # Slots are refilled once an eighth of them is free: a refill costs about as much as a step, and
@@ -30,7 +30,7 @@ REFILL_SHARE = 8
 # When the queue is empty and a quarter of the slots is at work, decoding goes on in so many; fewer
 # than eight rows cost as much as eight.
 SHRINK, FEWEST_SLOTS = 4, 8
-# Rows per device up to which a CPU decodes faster from output-major weights (`llama.project_rows`).
+# Rows per device up to which a CPU decodes faster from output-major weights.
 OUTPUT_MAJOR_ROWS = 64
 
 
@@ -82,8 +82,8 @@ def slots_here(prompts: int, group_size: int, slots: int | None, shares: int) ->
 
 
 def layout_for(
-    config: LlamaConfig, params: Params, here: int, dtype: Any = None, sharded: bool = False
-) -> Layout:
+    config: ModelConfig, params: Params, here: int, dtype: Any = None, sharded: bool = False
+) -> DecodeWeights:
     """Decoding weights on the mesh that `params` live on.
 
     Args:
@@ -93,7 +93,7 @@ def layout_for(
     mesh = mesh_of(params)
     few = here <= OUTPUT_MAJOR_ROWS
     with jax.set_mesh(mesh):
-        return decode_layout(
+        return make_decode_weights(
             config,
             params,
             dtype or params["embed"].dtype,
@@ -103,7 +103,7 @@ def layout_for(
 
 
 def generate(
-    config: LlamaConfig,
+    config: ModelConfig,
     params: Params,
     prompts: Sequence[Sequence[int]],
     *,
@@ -117,7 +117,7 @@ def generate(
     first_sequence: int = 0,
     dtype: Any = None,
     attention: Attention = DENSE,
-    layout: Layout | None = None,
+    layout: DecodeWeights | None = None,
     slots: int | None = None,
     sharded: bool = False,
     prompt_width: int = 0,
@@ -169,7 +169,7 @@ def generate(
 
 
 def roll_out(
-    config: LlamaConfig,
+    config: ModelConfig,
     params: Params,
     prompts: Sequence[Sequence[int]],
     *,
@@ -181,7 +181,7 @@ def roll_out(
     first_sequence: int = 0,
     dtype: Any = None,
     attention: Attention = DENSE,
-    layout: Layout | None = None,
+    layout: DecodeWeights | None = None,
     slots: int | None = None,
     sharded: bool = False,
     prompt_width: int = 0,
@@ -258,8 +258,8 @@ def roll_out(
 
 
 def _decode_all(
-    config: LlamaConfig,
-    layout: Layout,
+    config: ModelConfig,
+    layout: DecodeWeights,
     prefilled: Prompts,
     last: Float[Array, "P D"],
     rows: Rows,

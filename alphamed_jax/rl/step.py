@@ -13,17 +13,17 @@ from alphamed_jax.config import Config
 from alphamed_jax.data.order import batch_indices
 from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.model.attend import choose_attention
-from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import data_shards, device_put_global, host_get, mesh_of
+from alphamed_jax.model.network import ModelConfig, Params
 from alphamed_jax.rl.advantages import group_advantages
 from alphamed_jax.rl.batch import GroupBatch, Plan, gather, plan
+from alphamed_jax.rl.decode_weights import DecodeWeights
 from alphamed_jax.rl.distribution import Sampling, absent_ids
-from alphamed_jax.rl.layout import Layout
+from alphamed_jax.rl.logprobs import Compute
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.rollout import layout_for, roll_out, slots_here
 from alphamed_jax.rl.rounds import choose, merge
-from alphamed_jax.rl.score import Compute
 from alphamed_jax.rl.trajectories import Trajectories
 from alphamed_jax.rl.update import Settings, TrainState, score, update
 
@@ -82,7 +82,7 @@ class Outcome(NamedTuple):
 
 def make_settings(
     config: Config,
-    model: LlamaConfig,
+    model: ModelConfig,
     platform: str,
     known: Bool[np.ndarray, "V"] | None = None,
 ) -> Settings:
@@ -190,7 +190,7 @@ def sample_rounds(
     return trajectories, chosen, outcome
 
 
-def decoding_weights(learner: Learner, params: Params) -> Layout:
+def decoding_weights(learner: Learner, params: Params) -> DecodeWeights:
     """The weights as rollouts of this run decode with them, for several of one step."""
     rollout, settings = learner.config.rollout, learner.settings
     shares = data_shards(mesh_of(params))
@@ -204,7 +204,7 @@ def sample(
     params: Params,
     questions: Sequence[Prompt],
     drawn: int,
-    layout: Layout | None = None,
+    layout: DecodeWeights | None = None,
 ) -> Trajectories:
     """Roll out a group for each question. Sequence ids run on with the questions drawn."""
     rollout = learner.config.rollout

@@ -15,12 +15,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from alphamed_jax.config import LossConfig, OptimizerConfig
-from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import mesh_of
+from alphamed_jax.model.network import ModelConfig, Params
 from alphamed_jax.rl.batch import GroupBatch
 from alphamed_jax.rl.distribution import Sampling
+from alphamed_jax.rl.logprobs import Compute, policy_logprobs
 from alphamed_jax.rl.loss import Totals, policy_loss
-from alphamed_jax.rl.score import Compute, batch_logprobs
 
 
 class TrainState(NamedTuple):
@@ -38,7 +38,7 @@ class TrainState(NamedTuple):
 class Settings(NamedTuple):
     """What the compiled step depends on, all of it hashable."""
 
-    model: LlamaConfig
+    model: ModelConfig
     sampling: Sampling
     loss: LossConfig
     optimizer: OptimizerConfig
@@ -136,7 +136,7 @@ def micro_batch_loss(
     params: Params, micro: GroupBatch, totals: Totals, settings: Settings
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Part of the loss that one micro-batch contributes, and the sums its metrics are made of."""
-    logprobs, entropy = batch_logprobs(
+    logprobs, entropy = policy_logprobs(
         settings.model, params, micro, settings.sampling, settings.compute
     )
     rows = micro.tokens.shape[-1]
@@ -256,7 +256,7 @@ def score(
 
     def one(i, logprobs):
         micro = jax.tree.map(lambda x: x[i], batch)
-        new, _ = batch_logprobs(settings.model, params, micro, settings.sampling, settings.compute)
+        new, _ = policy_logprobs(settings.model, params, micro, settings.sampling, settings.compute)
         return logprobs.at[i].set(new)
 
     return jax.lax.fori_loop(0, count, one, jnp.zeros(batch.tokens.shape))

@@ -4,9 +4,9 @@ import numpy as np
 
 from alphamed_jax.benchmark import work
 from alphamed_jax.benchmark.machine import Clock, measure_rates, peak_memory_mb
-from alphamed_jax.model.llama import LlamaConfig
+from alphamed_jax.model.network import ModelConfig
 
-CONFIG = LlamaConfig(50, 16, 24, 2, 4, 2, 4, tie_embeddings=True)
+CONFIG = ModelConfig(50, 16, 24, 2, 4, 2, 4, tie_embeddings=True)
 # Weights of a layer's matrices: q and o, k and v, gate, up and down.
 MATRICES = 2 * 16 * 16 + 2 * 16 * 8 + 3 * 16 * 24
 PROMPTS, LENGTHS = np.array([5, 3]), np.array([[4, 1], [2, 6]])

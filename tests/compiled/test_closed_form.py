@@ -5,14 +5,14 @@ import dataclasses
 from helpers import TINY
 
 from alphamed_jax.compiled import closed_form
-from alphamed_jax.model import llama
+from alphamed_jax.model import network
 
-LLAMA_8B = llama.LlamaConfig(128256, 4096, 14336, 32, 32, 8, 128)
+LLAMA_8B = network.ModelConfig(128256, 4096, 14336, 32, 32, 8, 128)
 
 
 def test_weights_of_a_decode_step_are_all_but_the_embedding_table():
     norms = (2 * 32 + 1) * 4096
-    products = llama.count_parameters(LLAMA_8B) - 128256 * 4096 - norms
+    products = network.count_parameters(LLAMA_8B) - 128256 * 4096 - norms
     assert closed_form.decode_weight_bytes(LLAMA_8B, 1) == 2 * (products + norms)
     assert closed_form.decode_weight_bytes(LLAMA_8B, 8) == 2 * (products // 8 + norms)
 
@@ -35,7 +35,7 @@ def test_pairs_are_those_that_attention_may_see():
 
 def test_update_flops_are_six_a_weight_and_token_beside_attention():
     tokens, pairs = 2 * (5 + 4 * 7), 2 * closed_form.causal_pairs(5, [7] * 4)
-    weights = llama.count_parameters(TINY) - 320 * 64 - (2 * 2 + 1) * 64
+    weights = network.count_parameters(TINY) - 320 * 64 - (2 * 2 + 1) * 64
     head = 320 * 64 * 2 * 4 * 7
     attention = 2 * 8 * 8 * pairs  # layers, heads, width
     expected = 6 * weights * tokens + 6 * head + 3 * 4 * attention

@@ -8,7 +8,7 @@ from helpers import TINY
 
 from alphamed_jax.compiled import arguments, memory
 from alphamed_jax.config import LossConfig
-from alphamed_jax.model.llama import count_parameters
+from alphamed_jax.model.network import count_parameters
 
 
 def test_the_state_is_read_from_its_arrays():

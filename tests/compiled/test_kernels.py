@@ -12,10 +12,10 @@ from alphamed_jax.compiled.arguments import Case, Workload, lowerings
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.model import splash
 from alphamed_jax.model.attend import Attention, with_lanes
-from alphamed_jax.model.llama import LlamaConfig
 from alphamed_jax.model.mesh import sharding
+from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.rl.distribution import Sampling
-from alphamed_jax.rl.score import Compute
+from alphamed_jax.rl.logprobs import Compute
 from alphamed_jax.rl.update import Settings
 
 
@@ -158,7 +158,7 @@ def test_where_dense_attention_leaves_arrays_of_scores_splash_leaves_none():
 @pytest.mark.slow
 def test_an_update_runs_the_kernels_twice_forward_and_once_backward_in_a_layer():
     # Sizes in which no weight and no activation looks like scores.
-    model = LlamaConfig(
+    model = ModelConfig(
         vocab_size=2000,
         hidden_size=512,
         intermediate_size=1280,

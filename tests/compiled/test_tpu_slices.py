@@ -17,13 +17,13 @@ from jax.sharding import AxisType, Mesh
 from alphamed_jax.compiled import topology
 from alphamed_jax.compiled.arguments import Case, Workload, lowerings
 from alphamed_jax.config import LossConfig, OptimizerConfig
-from alphamed_jax.model.llama import LlamaConfig, count_parameters
 from alphamed_jax.model.mesh import AXES, device_grid
+from alphamed_jax.model.network import ModelConfig, count_parameters
 from alphamed_jax.rl.distribution import Sampling
-from alphamed_jax.rl.score import Compute
+from alphamed_jax.rl.logprobs import Compute
 from alphamed_jax.rl.update import Settings
 
-MODEL = LlamaConfig(
+MODEL = ModelConfig(
     vocab_size=4096,
     hidden_size=512,
     intermediate_size=1024,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alphamed_jax.model import attention, llama
+from alphamed_jax.model import attention, network
 
 TOLERANCE = 1e-4
 
@@ -75,22 +75,22 @@ def layer_outputs(config, params, tokens):
     rows, count = tokens.shape
     positions = jnp.broadcast_to(jnp.arange(count), (rows, count))
     mask = jnp.broadcast_to(jnp.tril(jnp.ones((count, count), bool)), (rows, count, count))
-    rope = llama.rope_table(config, positions)
+    rope = network.rope_table(config, positions)
 
     def attend(q, k, v):
         return attention.causal(q, jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), mask)
 
     def step(x, layer_params):
-        x = llama.layer(config, layer_params)(x, rope, attend)[0]
+        x = network.layer(config, layer_params)(x, rope, attend)[0]
         return x, x
 
-    first = llama.embed(config, params, tokens, jnp.float32)
+    first = network.embed(config, params, tokens, jnp.float32)
     last, states = jax.lax.scan(step, first, params["layers"])
-    final = llama.rms_norm(last, params["norm"], config.rms_norm_eps)
+    final = network.rms_norm(last, params["norm"], config.rms_norm_eps)
     return jnp.concatenate([first[None], states, final[None]])
 
 
-logits_of = jax.jit(llama.logits, static_argnums=0)
+logits_of = jax.jit(network.logits, static_argnums=0)
 
 
 def assert_same_logits(config, params, tokens, states, logits, positions):

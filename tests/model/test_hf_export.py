@@ -17,15 +17,16 @@ from folders import CONFIG, QWEN2, read_tensors, write_folder
 from helpers import TINY, mesh_like
 
 from alphamed_jax.errors import UserError
-from alphamed_jax.model import hf, hf_export, llama
+from alphamed_jax.model import hf, hf_export, network
 
 
 @functools.cache
 def random_params(config=TINY, seed=0):
     """Parameters of a network, none of them zero."""
     rng = np.random.default_rng(seed)
-    return llama.map_weights(
-        lambda shape, _: jnp.asarray(rng.standard_normal(shape, np.float32)), llama.weights(config)
+    return network.map_weights(
+        lambda shape, _: jnp.asarray(rng.standard_normal(shape, np.float32)),
+        network.weights(config),
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import hf
 from alphamed_jax.model.hf_folder import to_json
-from alphamed_jax.model.llama import LlamaConfig, RopeScaling
+from alphamed_jax.model.network import ModelConfig, RopeScaling
 
 LLAMA3 = {
     "factor": 32.0,
@@ -36,7 +36,7 @@ def _without(config, *keys):
 
 
 def test_every_size_is_read(read):
-    assert read(CONFIG) == LlamaConfig(
+    assert read(CONFIG) == ModelConfig(
         vocab_size=48,
         hidden_size=32,
         intermediate_size=64,
@@ -196,7 +196,7 @@ def configs(draw):
         high_freq_factor=st.floats(1.5, 9.0),
         original_max_position_embeddings=size,
     )
-    return LlamaConfig(
+    return ModelConfig(
         vocab_size=draw(size),
         hidden_size=draw(size),
         intermediate_size=draw(size),

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from helpers import TINY, mesh_like, on_mesh
 
-from alphamed_jax.model import llama
+from alphamed_jax.model import network
 
-SCALING = llama.RopeScaling(8.0, 1.0, 4.0, 8192)
-logits_of = jax.jit(llama.logits, static_argnums=0)
+SCALING = network.RopeScaling(8.0, 1.0, 4.0, 8192)
+logits_of = jax.jit(network.logits, static_argnums=0)
 
 
 @functools.cache
@@ -25,7 +25,7 @@ def weights(config=TINY):
         scale = 0.3 if axes[0] != "layers" or len(shape) == 2 else shape[1] ** -0.5
         return jnp.asarray(scale * rng.standard_normal(shape, np.float32))
 
-    params = llama.map_weights(one, llama.weights(config))
+    params = network.map_weights(one, network.weights(config))
     params["norm"] += 1
     params["layers"]["attention_norm"] += 1
     params["layers"]["mlp_norm"] += 1
@@ -38,27 +38,27 @@ def tokens(rows, length, seed=0):
 
 def test_random_parameters_have_the_declared_shapes():
     config = replace(TINY, tie_embeddings=False, qkv_bias=True)
-    made = jax.eval_shape(lambda: llama.init(config, jax.random.key(0)))
-    declared = llama.map_weights(lambda shape, _: shape, llama.weights(config))
+    made = jax.eval_shape(lambda: network.init(config, jax.random.key(0)))
+    declared = network.map_weights(lambda shape, _: shape, network.weights(config))
     assert jax.tree.map(lambda leaf: leaf.shape, made) == declared
     assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {jnp.dtype("float32")}
 
 
 def test_parameters_are_counted_as_the_model_cards_do():
-    llama31_8b = llama.LlamaConfig(128256, 4096, 14336, 32, 32, 8, 128)
-    smollm2_135m = llama.LlamaConfig(49152, 576, 1536, 30, 9, 3, 64, tie_embeddings=True)
-    qwen2_7b = llama.LlamaConfig(152064, 3584, 18944, 28, 28, 4, 128, qkv_bias=True)
-    assert llama.count_parameters(llama31_8b) == 8_030_261_248
-    assert llama.count_parameters(smollm2_135m) == 134_515_008
-    assert llama.count_parameters(qwen2_7b) == 7_615_616_512
+    llama31_8b = network.ModelConfig(128256, 4096, 14336, 32, 32, 8, 128)
+    smollm2_135m = network.ModelConfig(49152, 576, 1536, 30, 9, 3, 64, tie_embeddings=True)
+    qwen2_7b = network.ModelConfig(152064, 3584, 18944, 28, 28, 4, 128, qkv_bias=True)
+    assert network.count_parameters(llama31_8b) == 8_030_261_248
+    assert network.count_parameters(smollm2_135m) == 134_515_008
+    assert network.count_parameters(qwen2_7b) == 7_615_616_512
 
 
 @pytest.mark.parametrize("head_dim", [64, 128])
 @pytest.mark.parametrize("factor", [8.0, 32.0])
 def test_llama3_scaling_keeps_short_waves_and_stretches_long_ones(head_dim, factor):
     config = replace(TINY, head_dim=head_dim, rope_theta=5e5)
-    plain = llama.rope_frequencies(config)
-    scaled = llama.rope_frequencies(replace(config, rope_scaling=replace(SCALING, factor=factor)))
+    plain = network.rope_frequencies(config)
+    scaled = network.rope_frequencies(replace(config, rope_scaling=replace(SCALING, factor=factor)))
     waves = 2 * math.pi / plain.astype(np.float64)
     short, long = waves < 8192 / 4, waves > 8192 / 1
     np.testing.assert_array_equal(scaled[short], plain[short])
@@ -73,8 +73,8 @@ def test_llama3_scaling_keeps_short_waves_and_stretches_long_ones(head_dim, fact
 def test_llama31_frequencies_differ_from_plain_ones_where_expected():
     # Given Llama 3.1 8B, 35 of its 64 frequencies are scaled.
     config = replace(TINY, head_dim=128, rope_theta=5e5)
-    plain = llama.rope_frequencies(config)
-    scaled = llama.rope_frequencies(replace(config, rope_scaling=SCALING))
+    plain = network.rope_frequencies(config)
+    scaled = network.rope_frequencies(replace(config, rope_scaling=SCALING))
     assert (plain != scaled).sum() == 35
 
 
@@ -119,7 +119,7 @@ def _gradient(layers, remat):
     params = weights() | {"layers": layers}
     x = params["embed"][:18].reshape(2, 9, -1)
     positions = jnp.broadcast_to(jnp.arange(9), (2, 9))
-    out, _ = llama.run_layers(TINY, params, x, positions, _window, remat=remat)
+    out, _ = network.run_layers(TINY, params, x, positions, _window, remat=remat)
     return (out**2).sum()
 
 
@@ -168,7 +168,7 @@ def test_logits_do_not_depend_on_the_mesh(mesh):
 
 
 def test_weights_are_arguments_of_the_program_and_not_constants_in_it():
-    lowered = jax.jit(llama.logits, static_argnums=0).lower(TINY, weights(), tokens(1, 8))
+    lowered = jax.jit(network.logits, static_argnums=0).lower(TINY, weights(), tokens(1, 8))
     largest = max(
         math.prod(int(n) for n in part.split(">")[0].split("x")[:-1] if n)
         for line in lowered.as_text().splitlines()
@@ -186,7 +186,7 @@ def test_keys_and_values_of_all_layers_are_kept_on_request():
     x = jnp.zeros((2, 9, 64))
     positions = jnp.broadcast_to(jnp.arange(9), (2, 9))
     out, kv = jax.eval_shape(
-        lambda params: llama.run_layers(TINY, params, x, positions, _window, keep_kv=True),
+        lambda params: network.run_layers(TINY, params, x, positions, _window, keep_kv=True),
         weights(),
     )
     assert out.shape == (2, 9, 64)

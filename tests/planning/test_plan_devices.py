@@ -5,7 +5,7 @@ import json
 import pytest
 
 from alphamed_jax.errors import UserError
-from alphamed_jax.model.llama import count_parameters
+from alphamed_jax.model.network import count_parameters
 from alphamed_jax.model.shapes import KNOWN
 from alphamed_jax.planning.devices import devices_for
 from alphamed_jax.planning.flags import PlanFlags

@@ -10,7 +10,7 @@ from alphamed_jax import embedded
 from alphamed_jax.config import load_config
 from alphamed_jax.data.prompts import encode_prompt, prompt_text
 from alphamed_jax.errors import UserError
-from alphamed_jax.model import attention, hf, llama
+from alphamed_jax.model import attention, hf, network
 from alphamed_jax.quickstart import corpus, make
 from alphamed_jax.quickstart.measure import Measure
 from alphamed_jax.quickstart.pretrain import INDUCTION, PretrainConfig, init, model_config, pretrain
@@ -42,7 +42,7 @@ def test_the_network_fits_a_tensor_axis_of_eight(model):
     assert config.num_kv_heads in (4, 8)
     assert not [n for n in (config.hidden_size, config.intermediate_size) if n % 64]
     assert config.vocab_size % 64 == 0
-    assert llama.count_parameters(config) < 1_000_000
+    assert network.count_parameters(config) < 1_000_000
 
 
 def test_the_shipped_network_is_the_one_that_make_makes(model):
@@ -114,7 +114,7 @@ def test_the_base_has_both_habits_and_steps_are_the_better_one(tokenizer, model)
 
 
 def test_a_few_steps_of_pretraining_lower_the_loss_and_repeat_by_seed(tokenizer):
-    config = llama.LlamaConfig(len(tokenizer), 32, 64, 2, 4, 4, 8, tie_embeddings=True)
+    config = network.ModelConfig(len(tokenizer), 32, 64, 2, 4, 4, 8, tie_embeddings=True)
     settings = PretrainConfig(
         steps=20, drill_steps=0, drill_share=0.0, warmup=5, learning_rate=1e-2, report_every=10
     )
@@ -158,11 +158,11 @@ def test_an_untrained_network_already_looks_up_what_followed_the_same_token():
         seen.append(jax.nn.softmax(scores)[:, :INDUCTION].mean(axis=(0, 1)))
         return attention.causal(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask)
 
-    x = llama.embed(config, params, tokens, jnp.float32)
-    rope = llama.rope_table(config, positions)
+    x = network.embed(config, params, tokens, jnp.float32)
+    rope = network.rope_table(config, positions)
     for number in range(2):
         layer_params = {name: value[number] for name, value in params["layers"].items()}
-        x, _ = llama.layer(config, layer_params)(x, rope, attend)
+        x, _ = network.layer(config, layer_params)(x, rope, attend)
     # Then layer 0 sees the token before, and layer 1 the one that followed at place 10
     assert seen[0][23] > 0.8
     assert int(seen[1].argmax()) == 10

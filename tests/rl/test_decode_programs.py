@@ -10,13 +10,13 @@ from helpers import TINY, mesh_like
 from tiny_rollouts import sample
 
 from alphamed_jax.compiled import collectives, costs
-from alphamed_jax.model import llama
+from alphamed_jax.model import network
 from alphamed_jax.model.mesh import sharding
 from alphamed_jax.rl import decode as engine
 from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.decode import decode, prefill
+from alphamed_jax.rl.decode_weights import head_layout, layer_layout, make_decode_weights
 from alphamed_jax.rl.distribution import Sampling
-from alphamed_jax.rl.layout import decode_layout, head_layout, layer_layout
 
 
 def test_programs_compiled_over_many_steps_are_as_many_as_buckets():
@@ -66,8 +66,8 @@ def decode_program(config, prompts, group, length, width):
     """The compiled decode loop for a cache of `length`, and the bytes of weights and caches."""
     shape, i32, f32 = jax.ShapeDtypeStruct, jnp.int32, jnp.dtype("float32")
     rows = shape((1, prompts * group), i32)
-    params = llama.map_weights(lambda s, _: shape(s, f32), llama.weights(config))
-    layout = jax.eval_shape(lambda p: decode_layout(config, p, f32), params)
+    params = network.map_weights(lambda s, _: shape(s, f32), network.weights(config))
+    layout = jax.eval_shape(lambda p: make_decode_weights(config, p, f32), params)
     prefilled, last = jax.eval_shape(
         lambda p, t, n: prefill(config, p, t, n, f32),
         params,

@@ -9,7 +9,7 @@ import pytest
 from helpers import make_settings
 from precision_cases import MODELS, errors, gradient, weights
 
-from alphamed_jax.model import cudnn, llama, splash
+from alphamed_jax.model import cudnn, network, splash
 from alphamed_jax.model.numerics import add_bias, look_up, rms_norm
 from alphamed_jax.rl.chunks import chunked_logprobs
 from alphamed_jax.rl.distribution import Sampling
@@ -69,7 +69,7 @@ def test_norms_and_biases_round_as_numbers_of_16_bits_do():
 def test_the_head_adds_up_over_chunks(name):
     # Given one state at every place, and the same token wanted there,
     config = MODELS[name]
-    head = llama.head_weights(config, jax.tree.map(jnp.zeros_like, weights(name)))
+    head = network.head_weights(config, jax.tree.map(jnp.zeros_like, weights(name)))
     hidden = jnp.ones((1, 1, MANY, config.hidden_size), BF16)
     tokens = jnp.full((1, 1, MANY), 7)
 
@@ -103,7 +103,7 @@ def test_products_in_float32_ask_for_float32_and_those_in_bfloat16_for_nothing()
         params = jax.tree.map(lambda w, d=dtype: w.astype(d), weights("qwen2"))
 
         def total(params, x=x, config=config):
-            return llama.logits(config, params, x).sum()
+            return network.logits(config, params, x).sum()
 
         text = jax.jit(jax.grad(total)).lower(params).as_text()
         products = [line for line in text.splitlines() if "dot_general" in line]

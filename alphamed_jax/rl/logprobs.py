@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from alphamed_jax.model import llama
+from alphamed_jax.model import network
 from alphamed_jax.model.attend import DENSE, Attention, with_lanes
-from alphamed_jax.model.llama import LlamaConfig, Params
 from alphamed_jax.model.mesh import context_data_shards
+from alphamed_jax.model.network import ModelConfig, Params
 from alphamed_jax.rl.batch import GroupBatch
 from alphamed_jax.rl.chunks import chunk_length, chunked_logprobs
 from alphamed_jax.rl.distribution import Sampling
@@ -24,14 +24,14 @@ class Compute(NamedTuple):
     """How the forward pass is computed; but for rounding it changes memory and speed alone."""
 
     dtype: Any = jnp.float32
-    remat: llama.Remat = "none"
+    remat: network.Remat = "none"
     logits_chunk: int = 2048
     """Tokens per data row of the mesh whose logits exist at once."""
     attention: Attention = DENSE
 
 
-def batch_logprobs(
-    config: LlamaConfig,
+def policy_logprobs(
+    config: ModelConfig,
     params: Params,
     micro: GroupBatch,
     sampling: Sampling,
@@ -45,14 +45,16 @@ def batch_logprobs(
     if micro.lanes is None:
         length = micro.tokens.shape[-1]
         place = jnp.broadcast_to(jnp.arange(length), micro.tokens.shape)
-        return lane_logprobs(config, params, *prompts, micro.tokens, place, None, sampling, compute)
+        return packed_logprobs(
+            config, params, *prompts, micro.tokens, place, None, sampling, compute
+        )
     units, _, length = micro.tokens.shape
     source, starts = micro.lanes
     pick = jax.vmap(lambda row, index: row[index])
     used = jnp.maximum(source, 0)
     tokens = pick(micro.tokens.reshape(units, -1), used)
     member = jnp.where(source >= 0, used // length, -1)
-    found = lane_logprobs(
+    found = packed_logprobs(
         config, params, *prompts, tokens, used % length, member, sampling, compute
     )
     back = jnp.minimum(starts[..., None] + jnp.arange(length), source[0].size - 1)
@@ -60,8 +62,8 @@ def batch_logprobs(
     return logprobs, entropy
 
 
-def lane_logprobs(
-    config: LlamaConfig,
+def packed_logprobs(
+    config: ModelConfig,
     params: Params,
     prompt_tokens: Int[Array, "P Tp"],
     prompt_lengths: Int[Array, "P"],
@@ -87,8 +89,8 @@ def lane_logprobs(
     attend = with_lanes(
         compute.attention, prompt_lengths, prompt_width, (prompts, lanes, length), member
     )
-    x = llama.embed(config, params, row, compute.dtype)
-    x, _ = llama.run_layers(config, params, x, positions, attend, remat=compute.remat)
+    x = network.embed(config, params, row, compute.dtype)
+    x, _ = network.run_layers(config, params, x, positions, attend, remat=compute.remat)
 
     # The token before predicts: the prompt's last for the first of each response.
     last = jnp.take_along_axis(x, (prompt_lengths - 1)[:, None, None], axis=1)[:, :, None]
@@ -100,5 +102,5 @@ def lane_logprobs(
 
     here = -(-prompts // context_data_shards())
     chunk = chunk_length(here * lanes, length, compute.logits_chunk)
-    head = llama.head_weights(config, params)
+    head = network.head_weights(config, params)
     return chunked_logprobs(config, sampling, chunk, head, predictors, tokens)

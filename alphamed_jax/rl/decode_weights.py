@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int
 
-from alphamed_jax.model import llama
-from alphamed_jax.model.llama import LlamaConfig, Params
+from alphamed_jax.model import network
 from alphamed_jax.model.mesh import constrain
+from alphamed_jax.model.network import ModelConfig, Params
 
 
 @functools.partial(
@@ -19,19 +19,19 @@ from alphamed_jax.model.mesh import constrain
     meta_fields=["output_major", "sharded"],
 )
 @dataclass(frozen=True)
-class Layout:
+class DecodeWeights:
     """Weights as decoding wants them."""
 
     weights: Params
     output_major: bool = False
-    """See `llama.project_rows`."""
+    """See `network.project_rows`."""
     sharded: bool = False
-    """Still split over `fsdp`; see `llama.Layer`."""
+    """Still split over `fsdp`; see `network.Layer`."""
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype", "output_major", "sharded"))
 def layer_layout(
-    config: LlamaConfig,
+    config: ModelConfig,
     layers: Params,
     i: Int[Array, ""],
     dtype: Any,
@@ -39,33 +39,33 @@ def layer_layout(
     sharded: bool = False,
 ) -> Params:
     """Layer `i` of the stacked weights as decoding wants it: one program for all layers."""
-    layer = llama.gathered(config, {name: w[i] for name, w in layers.items()}, dtype, sharded)
-    return llama.output_major(config, layer) if output_major else layer
+    layer = network.gathered(config, {name: w[i] for name, w in layers.items()}, dtype, sharded)
+    return network.output_major(config, layer) if output_major else layer
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype", "output_major", "sharded"))
 def head_layout(
-    config: LlamaConfig,
+    config: ModelConfig,
     params: Params,
     dtype: Any,
     output_major: bool = False,
     sharded: bool = False,
 ) -> Params:
     """Embedding table and head as decoding wants them."""
-    head = llama.gathered_head(config, params, dtype, sharded)
+    head = network.gathered_head(config, params, dtype, sharded)
     if output_major:
         head = {name: w if name == "embed" else w.T for name, w in head.items()}
-    axes = llama.axes_in_use(("vocab", "embed"), sharded)
+    axes = network.axes_in_use(("vocab", "embed"), sharded)
     return {"embed": constrain(params["embed"].astype(dtype), *axes)} | head
 
 
-def decode_layout(
-    config: LlamaConfig,
+def make_decode_weights(
+    config: ModelConfig,
     params: Params,
     dtype: Any,
     output_major: bool = False,
     sharded: bool = False,
-) -> Layout:
+) -> DecodeWeights:
     """The weights as decoding wants them, made once per rollout.
 
     Cast to the compute dtype, gathered over `fsdp` unless `sharded`, and each layer's weights
@@ -77,4 +77,4 @@ def decode_layout(
     ]
     ends = {name: w for name, w in params.items() if name != "layers"}
     table = head_layout(config, ends, dtype, output_major, sharded)
-    return Layout({"layers": layers, "norm": params["norm"]} | table, output_major, sharded)
+    return DecodeWeights({"layers": layers, "norm": params["norm"]} | table, output_major, sharded)
