@@ -12,21 +12,7 @@ import tyro
 
 from alphamed_jax.config_io import user_path
 from alphamed_jax.errors import command
-from alphamed_jax.output.metrics import write_atomically
-from alphamed_jax.reporting.files import read_run
-from alphamed_jax.reporting.render import render
-
-
-def write_report(folder: Path) -> Path:
-    """Write `report.html` into the output folder of a run and return its path.
-
-    Raises:
-        UserError: the folder is not that of a run, or one of its files cannot be read.
-    """
-    run = read_run(Path(folder))
-    path = Path(folder) / "report.html"
-    write_atomically(path, render(run))
-    return path
+from alphamed_jax.reporting.render import write_report
 
 
 @command

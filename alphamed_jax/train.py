@@ -33,14 +33,14 @@ from alphamed_jax.model.mesh import check_heads, make_mesh, parse_mesh
 from alphamed_jax.model.network import Params, count_parameters
 from alphamed_jax.output import fingerprint, record, storage
 from alphamed_jax.output.checkpoint import Checkpoints, DamagedCheckpoint
-from alphamed_jax.output.fingerprint import Fingerprint
 from alphamed_jax.output.lock import only_one
+from alphamed_jax.output.messages import first_step_line, warnings_for
 from alphamed_jax.output.metrics import MetricsLog
 from alphamed_jax.output.revisions import settle_revisions, with_commits
 from alphamed_jax.output.samples import describe_samples
 from alphamed_jax.planning.here import memory_line
 from alphamed_jax.randomness import random_key
-from alphamed_jax.report import write_report
+from alphamed_jax.reporting.render import write_report
 from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.heldout import evaluate
@@ -48,13 +48,13 @@ from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.step import Learner, grpo_step, make_settings
 from alphamed_jax.rl.update import TrainState, abstract_state, init_state
 from alphamed_jax.runtime import agreement, distributed
+from alphamed_jax.runtime.agreement import Fingerprint
 from alphamed_jax.runtime.compilation import FirstStep, ProgramCounter, use_cache
 from alphamed_jax.runtime.liveness import Liveness
 from alphamed_jax.runtime.quiet import keep_libraries_quiet
 from alphamed_jax.terminal.display import (
     batch_arithmetic,
     evaluation_line,
-    first_step_line,
     make_console,
     progress_line,
     question_lines,
@@ -63,7 +63,6 @@ from alphamed_jax.terminal.display import (
     show_first_prompt,
     start_panel,
     typical_seconds,
-    warnings_for,
 )
 from alphamed_jax.terminal.notices import start_notices
 

@@ -23,9 +23,9 @@ from alphamed_jax.config import (
     UpdateConfig,
 )
 from alphamed_jax.errors import UserError
+from alphamed_jax.output.messages import first_step_line
 from alphamed_jax.output.metrics import METRIC_KEYS
 from alphamed_jax.rl import rollout
-from alphamed_jax.terminal.display import first_step_line
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from started import (
 )
 from tiny_run import rows_of
 
-from alphamed_jax.terminal.display import first_step_line
+from alphamed_jax.output.messages import first_step_line
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,18 +23,12 @@ from alphamed_jax.config import Config
 from alphamed_jax.config_marks import Mark, settings_without
 from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.model.network import ModelConfig
+from alphamed_jax.runtime.agreement import DIGEST, SETTINGS, VERSIONS, Fingerprint
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
 
-Fingerprint = dict[str, Any]
-"""Part -> value that JSON keeps as it is. Settings are called `settings.section.name`, what is only
-noted `versions.name`; other names are words for the part."""
-
-SETTINGS, VERSIONS, DIGEST = "settings.", "versions.", "sha256:"
 _SPLITTING = "jax_threefry_partitionable"
 _FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")
-# Where the first differs, so do the others, which would say nothing more.
-_IMPLIES = {"prompts of": ("answers to", "order of", "ids of"), "answers to": ("ids of",)}
 
 
 def digest(value: Any) -> str:
@@ -127,37 +121,3 @@ def of_numbers(key: jax.Array, compute_dtype: str, mesh: Mesh) -> Fingerprint:
         "platform": device.platform,
         f"{VERSIONS}device": device.device_kind,
     }
-
-
-def must_stay(fingerprint: Mapping[str, Any]) -> Fingerprint:
-    """What must be equal on resume beside the configuration, which is compared by itself."""
-    return {n: v for n, v in fingerprint.items() if not n.startswith((SETTINGS, VERSIONS))}
-
-
-def noted(fingerprint: Mapping[str, Any]) -> Fingerprint:
-    """What is noted, and may change on resume."""
-    return {n: v for n, v in fingerprint.items() if n.startswith(VERSIONS)}
-
-
-def differing(one: Mapping[str, Any], other: Mapping[str, Any], now: str = "") -> list[str]:
-    """Say which parts differ, with both values where they are short; parts of one alone do not.
-
-    What follows from another difference is left out: without its row, a file is not re-keyed.
-
-    Args:
-      now: put before the value of `other`.
-    """
-    parts = [name for name in one if name in other and one[name] != other[name]]
-    for first, others in _IMPLIES.items():
-        for name in [part for part in parts if part.startswith(first)]:
-            rest = name.removeprefix(first)
-            parts = [part for part in parts if part not in [more + rest for more in others]]
-    return [_said(name, one[name], other[name], now) for name in parts]
-
-
-def _said(name: str, one: Any, other: Any, now: str) -> str:
-    shown = name.removeprefix(SETTINGS).removeprefix(VERSIONS)
-    values = [repr(value) for value in (one, other)]
-    if any(DIGEST in value or len(value) > 60 for value in values):
-        return shown
-    return f"{shown} ({values[0]}, {now}{values[1]})"

@@ -244,23 +244,6 @@ def numeric_leaves(tree: Mapping[str, Any]) -> list[tuple[tuple[str, ...], float
     return found
 
 
-def wilson_interval(share: float | int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Confidence interval of a share observed in `count` independent trials, 95% by default.
-
-    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
-    Unlike the normal approximation it stays within [0, 1] and has a width at 0 and 1.
-
-    Raises:
-        ValueError: count is below 1 or share outside [0, 1].
-    """
-    if count < 1 or not 0.0 <= share <= 1.0:
-        raise ValueError(f"expected a share of at least one trial, got {share} of {count}")
-    spread = z * z / count
-    centre = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def _truncate(path: Path, resume_step: int) -> None:
     """Keep the rows up to `resume_step`, without a torn last line."""
     if path.exists():

@@ -14,15 +14,9 @@ from alphamed_jax.config_io import read_section
 from alphamed_jax.config_marks import Mark, settings_without
 from alphamed_jax.errors import UserError
 from alphamed_jax.output import lock
-from alphamed_jax.output.fingerprint import (
-    VERSIONS,
-    Fingerprint,
-    differing,
-    must_stay,
-    noted,
-    of_versions,
-)
+from alphamed_jax.output.fingerprint import of_versions
 from alphamed_jax.output.metrics import write_atomically
+from alphamed_jax.runtime.agreement import VERSIONS, Fingerprint, differing, must_stay, noted
 from alphamed_jax.runtime.compilation import FirstStep
 from alphamed_jax.runtime.distributed import is_main
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from alphamed_jax.text import number
+
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 480, 46, 10, 8, 22
 TOOLTIPS = 240
 """At most so many steps of a chart carry a tooltip: each costs some 150 bytes of page."""
@@ -148,21 +150,6 @@ def ticks(low: float | int, high: float | int, count: int = 4) -> list[float]:
     start = math.ceil(low / size - 1e-9)
     stop = math.floor(high / size + 1e-9)
     return [index * size for index in range(start, stop + 1)]
-
-
-def number(value: float | int | None) -> str:
-    """A number as short as a reader needs it: `12.3k`, `0.412`, `1e-6`; a dash for None."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    size = abs(value)
-    if size >= 1e4:
-        for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-            if size >= unit * 0.9995:
-                return f"{value / unit:.3g}{name}"
-    if size != 0 and size < 1e-3:
-        mantissa, exponent = f"{value:.2e}".split("e")
-        return f"{float(mantissa):g}e{int(exponent)}"
-    return f"{value:.0f}" if size >= 1000 else f"{value:.3g}"
 
 
 def running_median(values: Sequence[float | None], window: int) -> list[float | None]:

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alphamed_jax.output.metrics import numeric_leaves, wilson_interval
-from alphamed_jax.reporting.charts import Series, legend, line_chart, number
+from alphamed_jax.intervals import wilson_interval
+from alphamed_jax.output.metrics import numeric_leaves
+from alphamed_jax.reporting.charts import Series, legend, line_chart
 from alphamed_jax.reporting.html import text
+from alphamed_jax.text import number
 
 _ORDER = {"sampled": 1, "greedy": 2, "by_source": 8}
 """Blocks of the table; what else an evaluation holds stands after `greedy`."""

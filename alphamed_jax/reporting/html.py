@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from alphamed_jax.terminal.display import shorten_middle, visible
+from alphamed_jax.text import shorten_middle, visible
 
 LONGEST_TEXT = 6000
 """Characters of a response or prompt on the page; longer text loses its middle."""

@@ -6,16 +6,29 @@ from typing import Any
 
 import yaml
 
-from alphamed_jax.reporting.charts import number
+from alphamed_jax.output.messages import first_step_line, warnings_for
+from alphamed_jax.output.metrics import write_atomically
 from alphamed_jax.reporting.curves import curves_section
 from alphamed_jax.reporting.evaluations import evaluations_section
-from alphamed_jax.reporting.files import RunFiles
+from alphamed_jax.reporting.files import RunFiles, read_run
 from alphamed_jax.reporting.html import long_text, text
-from alphamed_jax.terminal.display import duration, first_step_line, warnings_for
+from alphamed_jax.text import duration, number
 
 STYLE = Path(__file__).parent / "style.css"
 SAMPLES_A_STEP = 3
 """Responses shown of each of the first, middle and last step that has samples."""
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into the output folder of a run and return its path.
+
+    Raises:
+        UserError: the folder is not that of a run, or one of its files cannot be read.
+    """
+    run = read_run(Path(folder))
+    path = Path(folder) / "report.html"
+    write_atomically(path, render(run))
+    return path
 
 
 def render(run: RunFiles) -> str:

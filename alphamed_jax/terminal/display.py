@@ -6,7 +6,6 @@ obeyed: a policy in training may sample anything.
 
 import io
 import math
-import re
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from alphamed_jax.output.metrics import Sample, wilson_interval
+from alphamed_jax.intervals import wilson_interval
+from alphamed_jax.output.metrics import Sample
+from alphamed_jax.text import count, duration, fixed, number, shorten_middle, shorten_start, visible
 
 # Reasons for which a row is left out that is in order.
 LEFT_OUT = ("official test", "also held out", "held-out questions not asked for")
@@ -26,11 +27,6 @@ COLUMNS = 80
 """Columns that the table of responses needs."""
 FILE_WIDTH = 140
 """Columns where the output is not a terminal."""
-
-# C0 and C1 control characters but tab and line feed, surrogates, and the marks that reorder text.
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
-)
 
 
 def make_console() -> Console:
@@ -110,10 +106,10 @@ def batch_arithmetic(
         parts.append(f"{mini_batches} mini-batches of {per_update}")
     micro = math.ceil(per_update / micro_batch)
     each = " each" if mini_batches > 1 else ""
-    parts.append(f"{_count(micro, 'micro-batch', 'es')} of {min(micro_batch, per_update)}{each}")
+    parts.append(f"{count(micro, 'micro-batch', 'es')} of {min(micro_batch, per_update)}{each}")
     if epochs > 1:
         parts.append(f"{epochs} epochs")
-    parts.append(_count(mini_batches * epochs, "update"))
+    parts.append(count(mini_batches * epochs, "update"))
     return " -> ".join(parts)
 
 
@@ -159,7 +155,7 @@ def progress_line(
     """
 
     def show(key: str, form: str = ".2f") -> str:
-        return _number(metrics.get(key), form)
+        return fixed(metrics.get(key), form)
 
     rounds = metrics.get("rollout/rounds") or 1
     parts = [
@@ -169,20 +165,10 @@ def progress_line(
         f"length {show('response_length/mean', '.1f')}",
         f"no answer {show('reward/no_answer')}",
         f"truncated {show('response_length/truncated')}",
-        f"{_thousands(metrics.get('throughput/generated_per_second'))} tok/s",
+        f"{number(metrics.get('throughput/generated_per_second'), '-')} tok/s",
         f"{duration(seconds_per_step * max(0, total - step))} left",
     ]
     return "  ".join(parts)
-
-
-def first_step_line(record: Mapping[str, Any]) -> str:
-    """What it took until the first step was done, from the keys of `FirstStep`."""
-    compiled, cached = record["programs_compiled"], record["programs_cached"]
-    return (
-        f"first step after {record['first_step_seconds']:.1f} s: "
-        f"{_count(compiled, 'program')} compiled in {record['compile_seconds']:.1f} s, "
-        f"{cached:,} from the cache"
-    )
 
 
 def shortfall(signals: int, groups: int, *, wanted: int, rounds: int) -> str | None:
@@ -217,7 +203,7 @@ def typical_seconds(seconds: Sequence[float], window: int = 20) -> float:
 def evaluation_line(result: Mapping[str, Any]) -> str:
     """One line for one evaluation, with 95% intervals over the distinct questions."""
     questions = result["questions"]
-    parts = [f"evaluation after step {result['step']}, {_count(questions, 'question')}"]
+    parts = [f"evaluation after step {result['step']}, {count(questions, 'question')}"]
     for way in ("sampled", "greedy"):
         if measured := result.get(way):
             accuracy = measured["accuracy"]
@@ -226,9 +212,9 @@ def evaluation_line(result: Mapping[str, Any]) -> str:
                 low, high = wilson_interval(accuracy, questions)
                 interval = f" [{low:.3f}, {high:.3f}]"
             parts.append(
-                f"{way} accuracy {_number(accuracy, '.3f')}{interval}, "
-                f"no answer {_number(measured.get('no_answer'), '.2f')}, "
-                f"length {_number(measured.get('length_mean'), '.1f')}"
+                f"{way} accuracy {fixed(accuracy, '.3f')}{interval}, "
+                f"no answer {fixed(measured.get('no_answer'), '.2f')}, "
+                f"length {fixed(measured.get('length_mean'), '.1f')}"
             )
     return " | ".join(parts)
 
@@ -274,115 +260,3 @@ def sample_table(samples: Sequence[Sample], *, step: int | None = None) -> Table
         below.append(Text())
     table.below = below
     return table
-
-
-def warnings_for(metrics: Mapping[str, float | int | None]) -> list[str]:
-    """Name what is wrong with a step, with its cause and what to do; empty if nothing is.
-
-    Args:
-        metrics: row of `METRIC_KEYS`, as measured or as read back (NaN has become None).
-    """
-
-    def value(key: str) -> float:
-        found = metrics.get(key)
-        return 0.0 if found is None or math.isnan(found) else float(found)
-
-    found: list[str] = []
-    no_answer, truncated = value("reward/no_answer"), value("response_length/truncated")
-    effective = value("groups/effective")
-    if no_answer >= 0.5 and truncated >= 0.5:
-        found.append(
-            f"reward/no_answer is {no_answer:.2f} and response_length/truncated {truncated:.2f}: "
-            "responses are cut before they box an answer; raise rollout.max_new_tokens"
-        )
-    elif no_answer >= 0.5:
-        found.append(
-            f"reward/no_answer is {no_answer:.2f}: responses end without one boxed letter; see "
-            "`reason` in samples.jsonl, then make prompt.instruction plainer or start from an "
-            "instruction-tuned model"
-        )
-    elif truncated >= 0.25:
-        found.append(
-            f"response_length/truncated is {truncated:.2f}: these responses are cut short and "
-            "mostly score 0; raise rollout.max_new_tokens"
-        )
-    if effective == 0 and metrics.get("groups/effective") is not None:
-        found.append(
-            f"no group has a signal (all right {value('groups/all_right'):.2f}, all wrong "
-            f"{value('groups/all_wrong'):.2f}): the reward gives this step no gradient; choose "
-            "questions that the model answers sometimes, or raise rollout.group_size"
-        )
-    norm = metrics.get("grad_norm")
-    # Read back from JSON a missing norm and one that was not finite look alike; without a signal
-    # there may have been no update to measure.
-    if (norm is None and effective > 0) or (norm is not None and not math.isfinite(norm)):
-        found.append(
-            "grad_norm is not finite: the update was skipped and the weights are unchanged; if it "
-            "happens again, lower optimizer.learning_rate"
-        )
-    if (gap := value("sampler_gap/mean")) > 0.1:
-        found.append(
-            f"sampler_gap/mean is {gap:.2f}: sampler and trainer disagree on log-probabilities, so "
-            "the gradient is not that of the policy that was sampled; try "
-            "update.compute_dtype float32, and report it if the gap stays"
-        )
-    return found
-
-
-def visible(text: str) -> str:
-    """Replace characters that a terminal or page would obey or hide by their escapes."""
-    return _INVISIBLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
-
-
-def shorten_middle(text: str, limit: int) -> str:
-    """Leave out the middle of a long text: reasoning starts at one end, the answer is at the other.
-
-    Raises:
-        ValueError: limit leaves no room for both ends.
-    """
-    mark = " [...] "
-    if limit < len(mark) + 2:
-        raise ValueError(f"limit {limit} is too short for text on both sides of{mark}")
-    if len(text) <= limit:
-        return text
-    tail = (limit - len(mark)) // 2
-    return text[: limit - len(mark) - tail] + mark + text[-tail:]
-
-
-def shorten_start(text: str, limit: int) -> str:
-    """Keep the end of a long text.
-
-    Raises:
-        ValueError: limit leaves no room for text.
-    """
-    mark = "[...] "
-    if limit <= len(mark):
-        raise ValueError(f"limit {limit} is too short for text after {mark}")
-    return text if len(text) <= limit else mark + text[len(mark) - limit :]
-
-
-def duration(seconds: float | int) -> str:
-    """Seconds in the two largest units, as `1h 04m`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    minutes = round(seconds / 60)
-    if minutes < 24 * 60:
-        return f"{minutes // 60}h {minutes % 60:02d}m"
-    return f"{minutes // (24 * 60)}d {minutes // 60 % 24:02d}h"
-
-
-def _count(number: int, noun: str, plural: str = "s") -> str:
-    return f"{number:,} {noun}{plural if number != 1 else ''}"
-
-
-def _number(value: float | int | None, form: str) -> str:
-    return "-" if value is None or not math.isfinite(value) else format(value, form)
-
-
-def _thousands(value: float | int | None) -> str:
-    if value is None or not math.isfinite(value):
-        return "-"
-    return f"{value / 1000:.1f}k" if value >= 1000 else f"{value:.0f}"

@@ -16,9 +16,9 @@ from alphamed_jax.data.questions import Question
 from alphamed_jax.data.tokenizer import load_tokenizer
 from alphamed_jax.errors import UserError
 from alphamed_jax.output import fingerprint, record
-from alphamed_jax.output.fingerprint import differing
 from alphamed_jax.randomness import random_key
 from alphamed_jax.runtime import agreement
+from alphamed_jax.runtime.agreement import differing
 
 
 @pytest.fixture(scope="module")

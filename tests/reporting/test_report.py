@@ -14,19 +14,18 @@ from hypothesis import strategies as st
 
 from alphamed_jax.errors import UserError
 from alphamed_jax.output.metrics import METRIC_KEYS, MetricsLog, Sample
-from alphamed_jax.report import write_report
 from alphamed_jax.reporting.charts import (
     SMOOTHED_FROM,
     WIDTH,
     Series,
     beyond_note,
     line_chart,
-    number,
     running_median,
     ticks,
     value_limits,
 )
 from alphamed_jax.reporting.curves import FIGURES
+from alphamed_jax.reporting.render import write_report
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 ATTACK = "</pre><script>alert('x')</script><img src=x onerror=alert(1)> & \x1b[31m\u202e"
@@ -389,23 +388,3 @@ def test_the_running_median_ignores_a_spike_and_keeps_gaps():
 def test_a_series_has_a_value_for_each_step():
     with pytest.raises(ValueError, match="2 values for 3 steps"):
         line_chart([1, 2, 3], [Series("x", [1.0, 2.0])])
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, "–"),
-        (float("nan"), "–"),
-        (0, "0"),
-        (0.4125, "0.412"),
-        (14.25, "14.2"),
-        (1234.5, "1234"),
-        (12345, "12.3k"),
-        (999999, "1M"),
-        (2.5e9, "2.5B"),
-        (5e-7, "5e-7"),
-        (-0.7, "-0.7"),
-    ],
-)
-def test_numbers_are_short(value, text):
-    assert number(value) == text

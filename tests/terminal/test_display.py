@@ -7,30 +7,22 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from alphamed_jax.output.metrics import METRIC_KEYS, Sample
 from alphamed_jax.terminal.display import (
     FILE_WIDTH,
     batch_arithmetic,
-    duration,
     evaluation_line,
     facts_panel,
-    first_step_line,
     make_console,
     progress_line,
     question_lines,
     sample_table,
-    shorten_middle,
-    shorten_start,
     shortfall,
     show_first_prompt,
     start_panel,
     typical_seconds,
-    visible,
-    warnings_for,
 )
 
 HEALTHY = {key: 0.01 for key in METRIC_KEYS if key != "step"} | {
@@ -152,13 +144,6 @@ def test_control_characters_of_a_response_are_shown_and_not_obeyed():
     assert "[/red] \\ud800" in text
 
 
-@given(st.text(st.characters(categories=None)))
-def test_visible_text_can_be_printed_anywhere(text):
-    clean = visible(text)
-    assert clean.encode().decode() == clean
-    assert all(character in "\t\n" or character >= " " for character in clean)
-
-
 def test_the_progress_line_is_one_line_with_the_time_left():
     line = progress_line(7, 80, HEALTHY, seconds_per_step=2.0)
     assert line == (
@@ -232,80 +217,6 @@ def test_the_table_shows_what_was_read_out_of_each_response():
     for part in ("responses of step 10", "- (truncated)", "+0.73", "-1.20", "end", "begin", "over"):
         assert part in text
     assert "start" not in text
-
-
-@given(st.text(max_size=80), st.integers(9, 60))
-def test_shortened_text_keeps_to_its_limit_and_its_ends(text, limit):
-    middle, start = shorten_middle(text, limit), shorten_start(text, limit)
-    assert len(middle) <= limit
-    assert len(start) <= limit
-    if len(text) <= limit:
-        assert middle == start == text
-    else:
-        assert middle[0] == text[0]
-        assert middle[-1] == start[-1] == text[-1]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.2, "0s"),
-        (59.4, "59s"),
-        (59.7, "1m 00s"),
-        (3599.7, "1h 00m"),
-        (3840, "1h 04m"),
-        (90000, "1d 01h"),
-    ],
-)
-def test_durations_have_two_units(seconds, text):
-    assert duration(seconds) == text
-
-
-def test_a_healthy_step_has_no_warning():
-    assert warnings_for(HEALTHY) == []
-    assert warnings_for(dict.fromkeys(HEALTHY)) == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        (
-            {"reward/no_answer": 0.98, "response_length/truncated": 1.0},
-            "reward/no_answer is 0.98 and response_length/truncated 1.00: responses are cut before "
-            "they box an answer; raise rollout.max_new_tokens",
-        ),
-        ({"reward/no_answer": 0.9}, "end without one boxed letter"),
-        ({"response_length/truncated": 0.3}, "response_length/truncated is 0.30"),
-        (
-            {"groups/effective": 0.0, "groups/all_right": 0.75, "groups/all_wrong": 0.25},
-            "no group has a signal (all right 0.75, all wrong 0.25)",
-        ),
-        ({"grad_norm": math.nan}, "grad_norm is not finite: the update was skipped"),
-        ({"grad_norm": math.inf}, "grad_norm is not finite: the update was skipped"),
-        ({"grad_norm": None}, "grad_norm is not finite: the update was skipped"),
-        ({"sampler_gap/mean": 0.3}, "sampler_gap/mean is 0.30: sampler and trainer disagree"),
-    ],
-)
-def test_a_warning_names_the_cause_and_only_that(changes, said):
-    (warning,) = warnings_for(HEALTHY | changes)
-    assert said in warning
-
-
-def test_the_first_step_says_what_it_took():
-    record = {
-        "first_step_seconds": 23.41,
-        "programs_compiled": 1,
-        "compile_seconds": 12.06,
-        "programs_cached": 1209,
-    }
-    assert first_step_line(record) == (
-        "first step after 23.4 s: 1 program compiled in 12.1 s, 1,209 from the cache"
-    )
-
-
-def test_no_gradient_without_a_signal_is_one_warning():
-    (warning,) = warnings_for(HEALTHY | {"groups/effective": 0.0, "grad_norm": None})
-    assert "no group has a signal" in warning
 
 
 def test_names_and_values_are_never_markup():
