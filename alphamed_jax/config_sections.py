@@ -1,0 +1,229 @@
+"""The sections of the configuration: what a step samples, learns, evaluates and shows.
+
+The paper gives the algorithm and the data; it does not give batch sizes, rollouts, learning rate,
+KL, lengths or prompt wording. Every number below is therefore our choice, with its reason.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from alphamed_jax.config_marks import MayChange
+from alphamed_jax.errors import UserError
+
+
+def _at_least(least: int, **values: float | int) -> None:
+    """Refuse values below `least`, NaN and infinity; section_name stands for section.name."""
+    for name, value in values.items():
+        if not (math.isfinite(value) and value >= least):
+            shown = name.replace("_", ".", 1)
+            raise UserError(f"{shown} is {value}: expected at least {least}.")
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """How a question becomes token ids; training and evaluation share it."""
+
+    style: Literal["auto", "chat", "plain"] = "auto"
+    """auto: the tokenizer's chat template where it has one, else plain text."""
+    system: str = ""
+    """System message of the chat; empty leaves it to the template."""
+    question_format: str = "{question}\n\n{options}\n\n{instruction}"
+    """Layout of the user's message."""
+    option_format: str = "{letter}. {text}"
+    """One option; options are joined by line breaks."""
+    instruction: str = (
+        "Reason step by step, then give the letter of the correct option within \\boxed{}."
+    )
+    """Our wording; the paper's is not known."""
+    max_tokens: int = 1024
+    """Longer prompts are dropped, counted and reported."""
+
+    def __post_init__(self):
+        _at_least(1, prompt_max_tokens=self.max_tokens)
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """What is sampled in one step: `prompts` x `group_size` responses."""
+
+    prompts: int = 64
+    """Questions in one step (P)."""
+    group_size: int = 8
+    """Rollouts per prompt (G). At least 2: the advantage is relative to the group."""
+    max_new_tokens: int = 1024
+    """Longer responses are cut; they are scored as they stand."""
+    temperature: float = 1.0
+    """Divides the logits; 1 samples from the policy itself."""
+    top_p: float = 1.0
+    """Sample from the fewest tokens that hold this share of the probability; 1 keeps all."""
+    top_k: int = 0
+    """0 keeps the whole vocabulary."""
+    max_rounds: int = 1
+    """Rounds of `prompts` fresh questions that a step may sample until so many groups carry a
+    signal (DAPO's dynamic sampling). 1: a single one, as its cost is known beforehand."""
+    weights: MayChange[Literal["gathered", "sharded"]] = "gathered"
+    """gathered: while decoding, each data row of the mesh holds all weights in the compute dtype,
+    split over `tensor` alone. sharded: over `fsdp` too, for models whose copy would not fit; then
+    partial products travel at each step."""
+    slots: MayChange[int | None] = None
+    """Responses decoded at once, over the whole mesh; as one ends, the next takes its slot. null:
+    all of a step, which is fastest where their caches fit into memory."""
+
+    def __post_init__(self):
+        _at_least(1, rollout_prompts=self.prompts, rollout_max_new_tokens=self.max_new_tokens)
+        _at_least(1, rollout_max_rounds=self.max_rounds)
+        if self.group_size < 2:
+            raise UserError(
+                f"rollout.group_size is {self.group_size}: an advantage is relative to the other "
+                "responses of its group, so a group needs at least 2."
+            )
+        if not 0 < self.temperature < math.inf:
+            raise UserError(
+                f"rollout.temperature is {self.temperature}: greedy rollouts of one prompt are all "
+                "equal and carry no signal; it must be a number above 0."
+            )
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"rollout.top_p is {self.top_p}: expected a number in (0, 1].")
+        _at_least(0, rollout_top_k=self.top_k)
+        if self.slots is not None:
+            _at_least(1, rollout_slots=self.slots)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The GRPO objective."""
+
+    advantage: Literal["std", "none", "leave_one_out"] = "std"
+    """std: (r - group mean) / group std; none: r - group mean; leave_one_out: RLOO."""
+    clip_low: float = 0.2
+    """Ratios below 1 - clip_low get no gradient where the advantage is negative."""
+    clip_high: float = 0.2
+    """Ratios above 1 + clip_high get no gradient where the advantage is positive."""
+    dual_clip: float | None = None
+    """Bound, above 1, on ratio where the advantage is negative; null: no bound."""
+    ratio: Literal["token", "sequence"] = "token"
+    """sequence: one length-normalised importance ratio per response (GSPO)."""
+    aggregation: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
+    """constant: sum over tokens / (sequences x constant_length), as Dr. GRPO."""
+    constant_length: int | None = None
+    """Divisor of `constant`; null takes rollout.max_new_tokens."""
+    kl_coef: float = 0.0
+    """0 keeps no reference weights: with a rule for a reward there is no model to be hacked."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    """k3 is never negative and has the least variance."""
+    tis_cap: float | None = None
+    """Weigh a token by how much likelier the trainer finds it than the sampler did, at most by this
+    (2 is usual; at least 1). null: all by 1, as in float32 the two agree; in bfloat16 less so."""
+
+    def __post_init__(self):
+        _at_least(0, loss_clip_low=self.clip_low, loss_clip_high=self.clip_high)
+        _at_least(0, loss_kl_coef=self.kl_coef)
+        if self.dual_clip is not None and not 1 < self.dual_clip < math.inf:
+            raise UserError(f"loss.dual_clip is {self.dual_clip}: it must be above 1, or null.")
+        if self.tis_cap is not None:
+            _at_least(1, loss_tis_cap=self.tis_cap)
+        if self.constant_length is not None:
+            _at_least(1, loss_constant_length=self.constant_length)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW through optax.
+
+    A batch without any signal has a gradient of zero and is an update like any other: the weights
+    move on by what Adam remembers of earlier batches, and by weight decay. To stand still instead
+    would make a batch without signal another thing than one with next to none, and leaving groups
+    out of the forward pass a matter of more than cost.
+    """
+
+    learning_rate: float = 1e-6
+    """The usual order of magnitude for full-parameter RL of instruct models."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What follows the warm-up. linear and cosine would reach 0 one update after the last."""
+    warmup_updates: int = 10
+    """Updates over which the rate rises to its peak."""
+    b1: float = 0.9
+    """Adam's decay of the gradient's mean."""
+    b2: float = 0.95
+    """Adam's decay of the gradient's square."""
+    eps: float = 1e-8
+    """Adam's guard against small denominators."""
+    weight_decay: float = 0.0
+    """AdamW's, times the learning rate."""
+    max_grad_norm: float = 1.0
+    """A longer gradient is scaled down to this norm."""
+
+    def __post_init__(self):
+        _at_least(0, optimizer_learning_rate=self.learning_rate)
+        _at_least(0, optimizer_warmup_updates=self.warmup_updates)
+        _at_least(0, optimizer_weight_decay=self.weight_decay)
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f"optimizer.{name} is {getattr(self, name)}: expected a number in [0, 1)."
+                )
+        for name in ("eps", "max_grad_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(
+                    f"optimizer.{name} is {getattr(self, name)}: it must be a number above 0."
+                )
+
+
+@dataclass(frozen=True)
+class UpdateConfig:
+    """How a batch becomes updates. Below `epochs`, nothing changes the gradient but for rounding:
+    its last digits in float32, some per cent of its length in bfloat16 (docs/numerics.md)."""
+
+    mini_batches: int = 1
+    """Optimiser updates per pass over the batch."""
+    epochs: int = 1
+    """Passes over the batch."""
+    micro_batch: MayChange[int] = 64
+    """Sequences in memory at once, over all data rows of the mesh."""
+    skip_constant_groups: bool = True
+    """Leave groups without signal out of the forward pass (only when kl_coef is 0)."""
+    remat: MayChange[Literal["none", "layer", "dots"]] = "layer"
+    """What the backward pass recomputes: nothing, each layer, or all but matrix products."""
+    logits_chunk: MayChange[int] = 2048
+    """Tokens per data row of the mesh whose logits exist at once; rounding in float32 aside, the
+    gradient is the same."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 on TPU and GPU, float32 on CPU. float32 is float32 everywhere, at a multiple
+    of the price on TPUs and GPUs. Master weights and Adam's moments are always float32."""
+    attention: MayChange[Literal["auto", "dense", "splash", "cudnn"]] = "auto"
+    """Of training and prefill. auto: splash (Pallas) on TPU, cudnn on GPU where compute_dtype and
+    head width allow it, else dense."""
+
+    def __post_init__(self):
+        _at_least(1, update_mini_batches=self.mini_batches, update_epochs=self.epochs)
+        _at_least(1, update_micro_batch=self.micro_batch, update_logits_chunk=self.logits_chunk)
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """In-training evaluation on held-out questions, before the first step and at the end."""
+
+    questions: int = 200
+    """Held-out questions; taken out of the training set where a source has no split of its own."""
+    samples: MayChange[int] = 1
+    """Sampled responses per question, beside the greedy one."""
+    every: MayChange[int] = 0
+    """Also every so many steps; 0: only at the start and the end."""
+
+    def __post_init__(self):
+        _at_least(0, eval_questions=self.questions, eval_every=self.every)
+        _at_least(1, eval_samples=self.samples)
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is shown and kept."""
+
+    samples: MayChange[int] = 4
+    """Rollouts per step written to samples.jsonl."""
+    table_every: MayChange[int] = 10
+    """Steps between two tables of responses on the terminal; 0: none."""
+
+    def __post_init__(self):
+        _at_least(0, log_samples=self.samples, log_table_every=self.table_every)
