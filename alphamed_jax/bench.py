@@ -30,7 +30,7 @@ from alphamed_jax.compiled.arguments import Workload
 from alphamed_jax.compiled.programs import compile_only
 from alphamed_jax.config_io import flag_names, parse_flags, user_path
 from alphamed_jax.errors import UserError, command, nearest
-from alphamed_jax.model.attend import choose_attention
+from alphamed_jax.model.attention import choose_attention
 from alphamed_jax.model.mesh import check_heads, make_mesh, parse_mesh
 from alphamed_jax.model.network import count_parameters
 from alphamed_jax.rl.batch import check_micro_batch

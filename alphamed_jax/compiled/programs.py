@@ -19,7 +19,7 @@ from alphamed_jax.compiled.arguments import Case, Workload, batch_of, lowerings,
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import network
-from alphamed_jax.model.attend import Attention
+from alphamed_jax.model.attention import Attention
 from alphamed_jax.model.mesh import check_heads, data_shards
 from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.rl.distribution import Sampling

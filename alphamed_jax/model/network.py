@@ -20,7 +20,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from alphamed_jax.model import attention
+from alphamed_jax.model.attention import Attend
+from alphamed_jax.model.dense import causal_attention
 from alphamed_jax.model.mesh import constrain
 from alphamed_jax.model.numerics import (
     add_bias,
@@ -34,8 +35,6 @@ from alphamed_jax.model.numerics import (
 
 Params = dict[str, Any]
 Remat = str  # "none" | "layer" | "dots"
-# (q [.. T N H], k [.. T K H], v [.. T K H]) -> [.. T N H]
-Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 @dataclass(frozen=True)
@@ -383,13 +382,7 @@ def logits(
     rows, length = tokens.shape
     if positions is None:
         positions = jnp.broadcast_to(jnp.arange(length), (rows, length))
-    mask = jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (rows, length, length))
-    if segment_ids is not None:
-        mask &= segment_ids[:, :, None] == segment_ids[:, None, :]
-
-    def attend(q, k, v):
-        return attention.causal(q, jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), mask)
-
+    attend = functools.partial(causal_attention, segment_ids=segment_ids)
     x = embed(config, params, tokens, params["embed"].dtype)
     x, _ = run_layers(config, params, x, positions, attend)
     return unembed(config, params, x)

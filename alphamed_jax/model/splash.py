@@ -1,11 +1,11 @@
-"""Pallas splash attention for TPUs: prompts, and lanes of responses beside their common prompt.
+"""Pallas splash attention for TPUs: prompts, and packed rows of responses beside them.
 
 No array of scores exists in HBM: a kernel computes them a block at a time, forward and backward.
-Two key sets under one softmax, a prompt's and a lane's own, take a kernel each, whose results are
-merged by their log-sum-exps. The backward kernels are given the merged ones, with which they
+Two key sets under one softmax, a prompt's and a packed row's own, take a kernel each; the results
+are merged by their log-sum-exps. The backward kernels are given the merged ones, with which they
 compute the gradient of the one softmax exactly (Dao 2023, FlashAttention-2, section 3.1).
 
-Letters: P prompts, n lanes of T tokens beside each, S keys, N query heads, K key/value heads,
+Letters: P prompts, n packed rows of T tokens beside each, S keys, N query heads, K key/value heads,
 H head width.
 """
 
@@ -19,6 +19,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jaxtyping import Array, Float, Int
 
+from alphamed_jax.model.masks import valid_mask
 from alphamed_jax.model.mesh import spec
 from alphamed_jax.model.numerics import exact_inside
 
@@ -49,11 +50,11 @@ def block_of(length: int) -> tuple[int, int]:
     return size, size * blocks
 
 
-def causal(
+def causal_attention(
     q: Float[Array, "P T N H"],
     k: Float[Array, "P T K H"],
     v: Float[Array, "P T K H"],
-    interpret: bool = False,
+    emulated: bool = False,
 ) -> Float[Array, "P T N H"]:
     """Each token sees itself and those before it.
 
@@ -61,7 +62,7 @@ def causal(
     """
 
     def on_shard(q, k, v):
-        mixed: Any = _merged(interpret, q[:, None], Keys(k[:, None], v[:, None]), None)
+        mixed: Any = _merged(emulated, q[:, None], Keys(k[:, None], v[:, None]), None)
         return mixed[:, 0]
 
     arrays = [_padded(jnp.swapaxes(x, 1, 2), 2) for x in (_scaled(q), k, v)]
@@ -69,36 +70,36 @@ def causal(
     return jnp.swapaxes(mixed, 1, 2)[:, : q.shape[1]]
 
 
-def lanes(
+def prefix_attention(
     q: Float[Array, "P n T N H"],
     prompt_k: Float[Array, "P S K H"],
     prompt_v: Float[Array, "P S K H"],
     prompt_lengths: Int[Array, "P"],
     own_k: Float[Array, "P n T K H"],
     own_v: Float[Array, "P n T K H"],
-    member: Int[Array, "P n T"] | None,
-    interpret: bool = False,
+    segment_ids: Int[Array, "P n T"] | None = None,
+    emulated: bool = False,
 ) -> Float[Array, "P n T N H"]:
-    """Each token sees the valid part of its prompt, and of its own lane itself and those before it.
+    """Each token sees the valid part of its prompt and, causally, its segment of its packed row.
 
     Args:
-      member: which response a token belongs to: it sees no other one's. None: one in a lane.
+      segment_ids: which response a token belongs to: it sees no other one's. None: one a row.
+      emulated: kernels are interpreted, on any device.
     """
 
-    def on_shard(q, prompt_k, prompt_v, visible, own_k, own_v, *member):
-        own = Keys(own_k, own_v, *2 * member)
+    def on_shard(q, prompt_k, prompt_v, visible, own_k, own_v, *ids):
+        own = Keys(own_k, own_v, *2 * ids)
         queries = jnp.ones((q.shape[0], q.shape[3]), jnp.int32)
-        return _merged(interpret, q, own, Keys(prompt_k, prompt_v, queries, visible))
+        return _merged(emulated, q, own, Keys(prompt_k, prompt_v, queries, visible))
 
-    places = jnp.arange(prompt_k.shape[1])
-    visible = (places < prompt_lengths[:, None]).astype(jnp.int32)
+    visible = valid_mask(prompt_lengths, prompt_k.shape[1]).astype(jnp.int32)
     q_, own_k, own_v = (_padded(jnp.swapaxes(x, 2, 3), 3) for x in (_scaled(q), own_k, own_v))
     prompt_k, prompt_v = (_padded(jnp.swapaxes(x, 1, 2), 2) for x in (prompt_k, prompt_v))
     arrays = [q_, prompt_k, prompt_v, _padded(visible, 1), own_k, own_v]
-    of_lane = ("batch", None, *_KEYS[1:])
-    axes = [("batch", None, *_QUERIES[1:]), _KEYS, _KEYS, ("batch", None), of_lane, of_lane]
-    if member is not None:
-        arrays.append(_padded(member, 2, -1))
+    of_rows = ("batch", None, *_KEYS[1:])
+    axes = [("batch", None, *_QUERIES[1:]), _KEYS, _KEYS, ("batch", None), of_rows, of_rows]
+    if segment_ids is not None:
+        arrays.append(_padded(segment_ids, 2, -1))
         axes.append(("batch", None, None))
     mixed = _on_shards(on_shard, arrays, axes)
     return jnp.swapaxes(mixed, 2, 3)[:, :, : q.shape[2]]
@@ -152,16 +153,16 @@ def _on_shards(function: Callable[..., Any], arrays: list[jax.Array], axes: Any)
 def _merged(
     interpret: bool, q: Float[Array, "P n N T H"], own: Keys, prompt: Keys | None
 ) -> Float[Array, "P n N T H"]:
-    """Attention over a lane's own keys, causally, and those of its prompt, which lanes share."""
+    """Attention over a row's own keys, causally, and those of its prompt, which rows share."""
     if prompt is None:  # nothing to merge and no gradient: prefill
-        return _each_lane(_forward_only, 1, True, interpret)(own, q)
+        return _each_row(_forward_only, 1, True, interpret)(own, q)
     return _merged_forward(interpret, q, own, prompt)[0]
 
 
 def _merged_forward(interpret, q, own, prompt):
-    mixed, sums = _each_lane(_forward, 1, True, interpret)(own, q)
+    mixed, sums = _each_row(_forward, 1, True, interpret)(own, q)
     if prompt is not None:
-        beside, beside_sums = _each_lane(_forward, 1, False, interpret)(prompt, q)
+        beside, beside_sums = _each_row(_forward, 1, False, interpret)(prompt, q)
         total = jnp.logaddexp(sums, beside_sums)
         # A part of which a query sees no key has a sum near -1e38, and so no weight.
         mixed = mixed * jnp.exp(sums - total)[..., None]
@@ -174,11 +175,11 @@ def _merged_backward(interpret, residuals, dout):
     q, own, prompt, mixed, sums = residuals
     given = q, dout, sums, jnp.sum(mixed.astype(jnp.float32) * dout, axis=-1)
     with exact_inside(q.dtype):
-        dq, dk, dv = _each_lane(_backward, 4, True, interpret)(own, *given)
+        dq, dk, dv = _each_row(_backward, 4, True, interpret)(own, *given)
     d_own, d_prompt = Keys(dk, dv), None
     if prompt is not None:
         with exact_inside(q.dtype):
-            more, dk, dv = _each_lane(_backward, 4, False, interpret)(prompt, *given)
+            more, dk, dv = _each_row(_backward, 4, False, interpret)(prompt, *given)
         dq = (dq.astype(jnp.float32) + more).astype(q.dtype)
         d_prompt = Keys(*(x.sum(1, dtype=jnp.float32).astype(x.dtype) for x in (dk, dv)))
     return dq, d_own, d_prompt
@@ -187,14 +188,14 @@ def _merged_backward(interpret, residuals, dout):
 _merged.defvjp(_merged_forward, _merged_backward)
 
 
-def _each_lane(function: Callable, count: int, own: bool, interpret: bool) -> Callable:
-    """`function(keys, *of queries)` for each prompt and lane; lanes have keys of their own or not.
+def _each_row(function: Callable, count: int, own: bool, interpret: bool) -> Callable:
+    """`function(keys, *of queries)` for each prompt and packed row, with keys of their own or not.
 
-    A lane's own keys are seen causally, its prompt's all.
+    A row's own keys are seen causally, its prompt's all.
     """
     function = functools.partial(function, own, interpret)
-    of_lanes = jax.vmap(function, in_axes=(0 if own else None, *(0,) * count))
-    return jax.vmap(of_lanes)
+    of_rows = jax.vmap(function, in_axes=(0 if own else None, *(0,) * count))
+    return jax.vmap(of_rows)
 
 
 def _kernel(causal: bool, interpret: bool, q: jax.Array, keys: Keys, with_sums: bool = True) -> Any:

@@ -20,7 +20,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from alphamed_jax.config import PromptConfig
-from alphamed_jax.model import attention, network
+from alphamed_jax.model import network
+from alphamed_jax.model.dense import causal_attention
 from alphamed_jax.quickstart import corpus
 from alphamed_jax.randomness import random_key
 
@@ -154,13 +155,8 @@ def loss(
     """Weighted mean of the next-token cross-entropy, nats."""
     rows, length = tokens.shape
     positions = jnp.broadcast_to(jnp.arange(length), (rows, length))
-    mask = jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (rows, length, length))
-
-    def attend(q, k, v):
-        return attention.causal(q, jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), mask)
-
     x = network.embed(config, params, tokens, jnp.float32)
-    x, _ = network.run_layers(config, params, x, positions, attend)
+    x, _ = network.run_layers(config, params, x, positions, causal_attention)
     # Only responses are learnt: their window alone goes through the large vocabulary product.
     first = jnp.argmax(weights > 0, axis=1)
     places = first[:, None] + jnp.arange(RESPONSE)

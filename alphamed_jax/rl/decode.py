@@ -16,8 +16,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from alphamed_jax.model import attention, network
-from alphamed_jax.model.attend import DENSE, Attention, over_prompts
+from alphamed_jax.model import network
+from alphamed_jax.model.attention import DENSE, Attention, causal_attend
+from alphamed_jax.model.dense import prefix_decode, to_cache
+from alphamed_jax.model.masks import ring_mask, valid_mask
 from alphamed_jax.model.mesh import constrain
 from alphamed_jax.model.network import ModelConfig, Params
 from alphamed_jax.model.numerics import exact
@@ -109,14 +111,13 @@ def prefill(
     """
     prompts, width = tokens.shape
     positions = jnp.broadcast_to(jnp.arange(width), (prompts, width))
-    attend = over_prompts(how, lengths, width)
     x = network.embed(config, params, tokens, dtype)
-    x, kv = network.run_layers(config, params, x, positions, attend, keep_kv=True)
+    x, kv = network.run_layers(config, params, x, positions, causal_attend(how), keep_kv=True)
     assert kv is not None
     last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)[:, 0]
 
     def per_layer(stacked):
-        rows = jnp.swapaxes(stacked, 2, 3)  # [L P K Tp H]
+        rows = to_cache(stacked)
         return tuple(constrain(row, "batch", "kv_heads", None, None) for row in rows)
 
     return Prompts(per_layer(kv[0]), per_layer(kv[1]), lengths), last
@@ -323,8 +324,7 @@ def decode(
     shape = rows, state.slots.row.size // rows
     capacity = state.keys[0].shape[2]
     keys = jax.vmap(jax.vmap(lambda i: jax.random.fold_in(key, i)))(state.slots.sequence)
-    prompt_mask = jnp.arange(prompts.keys[0].shape[2]) < prompts.lengths[:, None]
-    ring = jnp.arange(capacity)
+    prompt_mask = valid_mask(prompts.lengths, prompts.keys[0].shape[2])
 
     def going_on(state):
         working = at_work(state.slots)
@@ -338,7 +338,7 @@ def decode(
         length = slots.length.reshape(shape)
         positions = (prompts.lengths[:, None] + length - 1)[..., None]
         rope = network.rope_table(config, positions)
-        own_mask = (state.cursor - ring) % capacity < slots.length.reshape(-1)[:, None]
+        own_mask = ring_mask(state.cursor, slots.length.reshape(-1), capacity)
         x = network.embed(config, weights, slots.last.reshape(*shape, 1), dtype)
         if not layout.sharded:
             x = constrain(x, "batch", None, None, None)
@@ -347,10 +347,10 @@ def decode(
 
             def attend(q, k, v, i=i):
                 at = (0, 0, state.cursor, 0)
-                k, v = (jax.lax.collapse(jnp.swapaxes(x, 2, 3), 0, 2) for x in (k, v))
+                k, v = (jax.lax.collapse(to_cache(x), 0, 2) for x in (k, v))
                 own_keys[i] = jax.lax.dynamic_update_slice(own_keys[i], k, at)
                 own_values[i] = jax.lax.dynamic_update_slice(own_values[i], v, at)
-                mixed = attention.shared_step(
+                mixed = prefix_decode(
                     q[:, :, 0],
                     prompts.keys[i],
                     prompts.values[i],

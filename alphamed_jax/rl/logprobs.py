@@ -1,6 +1,6 @@
 """Log-probabilities of given responses under the policy, differentiable: the trainer's forward.
 
-A row is a prompt followed by lanes of responses to it. The prompt is forwarded once; each
+A sequence is a prompt and packed rows of responses to it. The prompt is forwarded once; each
 response sees the prompt's keys and its own, never its neighbour's. Logits exist for one chunk
 of response tokens at a time: no array of size B x T x V is made, forward or backward.
 """
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from alphamed_jax.model import network
-from alphamed_jax.model.attend import DENSE, Attention, with_lanes
+from alphamed_jax.model.attention import DENSE, Attention, prefix_attend
 from alphamed_jax.model.mesh import context_data_shards
 from alphamed_jax.model.network import ModelConfig, Params
 from alphamed_jax.rl.batch import GroupBatch
@@ -53,9 +53,9 @@ def policy_logprobs(
     pick = jax.vmap(lambda row, index: row[index])
     used = jnp.maximum(source, 0)
     tokens = pick(micro.tokens.reshape(units, -1), used)
-    member = jnp.where(source >= 0, used // length, -1)
+    segment_ids = jnp.where(source >= 0, used // length, -1)
     found = packed_logprobs(
-        config, params, *prompts, tokens, used % length, member, sampling, compute
+        config, params, *prompts, tokens, used % length, segment_ids, sampling, compute
     )
     back = jnp.minimum(starts[..., None] + jnp.arange(length), source[0].size - 1)
     logprobs, entropy = (pick(x.reshape(units, -1), back) for x in found)
@@ -69,38 +69,38 @@ def packed_logprobs(
     prompt_lengths: Int[Array, "P"],
     tokens: Int[Array, "P n T"],
     place: Int[Array, "P n T"],
-    member: Int[Array, "P n T"] | None,
+    segment_ids: Int[Array, "P n T"] | None,
     sampling: Sampling,
     compute: Compute,
 ) -> tuple[Float[Array, "P n T"], Float[Array, "P n T"]]:
-    """Log-probability and entropy (nats) of the tokens in n lanes beside each prompt.
+    """Log-probability and entropy (nats) of the tokens in n packed rows beside each prompt.
 
     Args:
       place: place of each token in its response; at 0 the prompt's last token predicts it.
-      member: which response a token belongs to, where lanes hold several; None: one each.
+      segment_ids: which response a token belongs to, where rows hold several; None: one each.
     """
     prompts, prompt_width = prompt_tokens.shape
-    _, lanes, length = tokens.shape
-    row = jnp.concatenate([prompt_tokens, tokens.reshape(prompts, -1)], axis=1)
+    _, rows, length = tokens.shape
+    sequence = jnp.concatenate([prompt_tokens, tokens.reshape(prompts, -1)], axis=1)
     prompt_positions = jnp.broadcast_to(jnp.arange(prompt_width), (prompts, prompt_width))
     own_positions = (prompt_lengths[:, None, None] + place).reshape(prompts, -1)
     positions = jnp.concatenate([prompt_positions, own_positions], axis=1)
 
-    attend = with_lanes(
-        compute.attention, prompt_lengths, prompt_width, (prompts, lanes, length), member
+    attend = prefix_attend(
+        compute.attention, prompt_lengths, prompt_width, (prompts, rows, length), segment_ids
     )
-    x = network.embed(config, params, row, compute.dtype)
+    x = network.embed(config, params, sequence, compute.dtype)
     x, _ = network.run_layers(config, params, x, positions, attend, remat=compute.remat)
 
     # The token before predicts: the prompt's last for the first of each response.
     last = jnp.take_along_axis(x, (prompt_lengths - 1)[:, None, None], axis=1)[:, :, None]
-    own = x[:, prompt_width:].reshape(prompts, lanes, length, -1)
+    own = x[:, prompt_width:].reshape(prompts, rows, length, -1)
     before = jnp.concatenate([own[:, :, :1], own[:, :, :-1]], axis=2)
     # The prompt's last token predicts many: cast there and back, its gradient adds up in float32.
     wide = jnp.broadcast_to(last.astype(jnp.float32), own.shape).astype(own.dtype)
     predictors = jnp.where(place[..., None] == 0, wide, before)
 
     here = -(-prompts // context_data_shards())
-    chunk = chunk_length(here * lanes, length, compute.logits_chunk)
+    chunk = chunk_length(here * rows, length, compute.logits_chunk)
     head = network.head_weights(config, params)
     return chunked_logprobs(config, sampling, chunk, head, predictors, tokens)

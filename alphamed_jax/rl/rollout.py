@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from alphamed_jax.model.attend import DENSE, Attention
+from alphamed_jax.model.attention import DENSE, Attention
 from alphamed_jax.model.mesh import data_shards, device_put_global, host_get, mesh_of
 from alphamed_jax.model.network import ModelConfig, Params
 from alphamed_jax.rl import decode as engine

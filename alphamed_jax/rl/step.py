@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from alphamed_jax.config import Config
 from alphamed_jax.data.order import batch_indices
 from alphamed_jax.data.prompts import Prompt
-from alphamed_jax.model.attend import choose_attention
+from alphamed_jax.model.attention import choose_attention
 from alphamed_jax.model.mesh import data_shards, device_put_global, host_get, mesh_of
 from alphamed_jax.model.network import ModelConfig, Params
 from alphamed_jax.rl.advantages import group_advantages

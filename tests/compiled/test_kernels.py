@@ -11,7 +11,7 @@ from alphamed_jax.compiled import costs, hlo, topology
 from alphamed_jax.compiled.arguments import Case, Workload, lowerings
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.model import splash
-from alphamed_jax.model.attend import Attention, with_lanes
+from alphamed_jax.model.attention import Attention, prefix_attend
 from alphamed_jax.model.mesh import sharding
 from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.rl.distribution import Sampling
@@ -101,7 +101,7 @@ def test_forward_and_backward_kernels_lower_for_tpus(width):
     keys = jax.ShapeDtypeStruct((1, 640, 2, width), jnp.bfloat16)
 
     def total(q, k, v):
-        return splash.causal(q, k, v).astype(jnp.float32).sum()
+        return splash.causal_attention(q, k, v).astype(jnp.float32).sum()
 
     gradient = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
     text = gradient.trace(shape, keys, keys).lower(lowering_platforms=("tpu",)).as_text()
@@ -133,7 +133,7 @@ def compiled_gradient(kind, mesh):
     member = array((rows, lanes, length), jnp.int32)
 
     def total(q, k, v, lengths, member):
-        attend = with_lanes(Attention(kind), lengths, prompt, member.shape, member)
+        attend = prefix_attend(Attention(kind), lengths, prompt, member.shape, member)
         return attend(q, k, v).astype(jnp.float32).sum()
 
     gradient = jax.jit(jax.grad(total, argnums=(0, 1, 2)))

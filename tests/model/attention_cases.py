@@ -1,4 +1,4 @@
-"""Queries, keys and values of prompts and their responses, and dense attention over them."""
+"""Queries, keys and values of prompts and their responses, and attention written out plainly."""
 
 import functools
 from typing import NamedTuple
@@ -7,14 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alphamed_jax.model import attention
-
 
 class Sizes(NamedTuple):
-    """Sizes of a case; unequal prompts, and several responses in a lane where `packed`."""
+    """Sizes of a case; unequal prompts, and several responses in a row where `packed`."""
 
     prompts: int = 2
-    lanes: int = 2
+    rows: int = 2
     length: int = 24
     prompt_width: int = 16
     heads: int = 4
@@ -23,8 +21,8 @@ class Sizes(NamedTuple):
     packed: bool = False
 
 
-def lane_arrays(sizes, seed=0):
-    """Arguments of `lanes` by name."""
+def prefix_arrays(sizes, seed=0):
+    """Arguments of `prefix_attention` by name."""
     rng = np.random.default_rng(seed)
     p, n, t = sizes[:3]
 
@@ -34,12 +32,12 @@ def lane_arrays(sizes, seed=0):
     prompt = p, sizes.prompt_width, sizes.kv_heads, sizes.width
     own = p, n, t, sizes.kv_heads, sizes.width
     lengths = jnp.asarray(np.linspace(1, sizes.prompt_width, p).astype(np.int32))
-    member = None
+    segment_ids = None
     if sizes.packed:
-        # Three responses of unequal lengths, then padding, at other places in each lane.
+        # Three responses of unequal lengths, then padding, at other places in each row.
         borders = np.sort(rng.integers(1, t, (p, n, 3, 1)), axis=2)
         count = (np.arange(t) >= borders).sum(2)
-        member = jnp.asarray(np.where(count == 3, -1, count), jnp.int32)
+        segment_ids = jnp.asarray(np.where(count == 3, -1, count), jnp.int32)
     return {
         "q": normal(p, n, t, sizes.heads, sizes.width),
         "prompt_k": normal(*prompt),
@@ -47,24 +45,37 @@ def lane_arrays(sizes, seed=0):
         "prompt_lengths": lengths,
         "own_k": normal(*own),
         "own_v": normal(*own),
-        "member": member,
+        "segment_ids": segment_ids,
     }
 
 
-def dense_lanes(q, prompt_k, prompt_v, prompt_lengths, own_k, own_v, member):
-    """The same by dense attention."""
-    length = q.shape[2]
-    mask = jnp.tril(jnp.ones((length, length), bool))[None, None]
-    if member is not None:
-        mask = mask & (member[..., :, None] == member[..., None, :])
+def _plain(q, k, v, seen):
+    """Attention written out, head by head: softmax(q k^T / sqrt(H)) v over the keys `seen`."""
+    k, v = (jnp.repeat(x, q.shape[-2] // x.shape[-2], axis=-2) for x in (k, v))
+    scores = jnp.einsum("...tnh,...snh->...nts", q, k) * q.shape[-1] ** -0.5
+    weights = jax.nn.softmax(jnp.where(seen[..., None, :, :], scores, -1e30))
+    return jnp.einsum("...nts,...snh->...tnh", weights, v)
+
+
+def plain_prefix(q, prompt_k, prompt_v, prompt_lengths, own_k, own_v, segment_ids):
+    """`prefix_attention` written out: a row's keys stand behind a copy of its prompt's."""
+    prompts, rows, length = q.shape[:3]
+    own = np.tril(np.ones((prompts, rows, length, length), bool))
+    if segment_ids is not None:
+        own = own & (segment_ids[..., :, None] == segment_ids[..., None, :])
     visible = jnp.arange(prompt_k.shape[1]) < prompt_lengths[:, None]
-    prompt_k, prompt_v = (jnp.swapaxes(x, 1, 2) for x in (prompt_k, prompt_v))
-    own_k, own_v = (jnp.swapaxes(x, 2, 3) for x in (own_k, own_v))
-    return attention.shared(q, prompt_k, prompt_v, visible, own_k, own_v, mask)
+    visible = jnp.broadcast_to(visible[:, None, None], (*q.shape[:3], visible.shape[-1]))
+
+    def beside(prompt, own):
+        copies = jnp.broadcast_to(prompt[:, None], (prompts, rows, *prompt.shape[1:]))
+        return jnp.concatenate([copies, own], axis=2)
+
+    seen = jnp.concatenate([visible, own], axis=-1)
+    return _plain(q, beside(prompt_k, own_k), beside(prompt_v, own_v), seen)
 
 
 def prompt_arrays(prompts=2, length=24, heads=4, kv_heads=2, width=8, seed=0):
-    """Arguments of `causal` by name."""
+    """Arguments of `causal_attention` by name."""
     rng = np.random.default_rng(seed)
     counts = {"q": heads, "k": kv_heads, "v": kv_heads}
     return {
@@ -73,11 +84,9 @@ def prompt_arrays(prompts=2, length=24, heads=4, kv_heads=2, width=8, seed=0):
     }
 
 
-def dense_causal(q, k, v):
-    """The same by dense attention."""
-    rows, length = q.shape[:2]
-    mask = jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (rows, length, length))
-    return attention.causal(q, jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), mask)
+def plain_causal(q, k, v):
+    """`causal_attention` written out."""
+    return _plain(q, k, v, jnp.tril(jnp.ones((q.shape[1], q.shape[1]), bool)))
 
 
 @functools.partial(jax.jit, static_argnums=0)

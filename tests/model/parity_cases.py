@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alphamed_jax.model import attention, network
+from alphamed_jax.model import network
+from alphamed_jax.model.dense import causal_attention
 
 TOLERANCE = 1e-4
 
@@ -74,14 +75,10 @@ def layer_outputs(config, params, tokens):
     """Our residual stream, each [B T D]: embeddings, after each layer, after the final norm."""
     rows, count = tokens.shape
     positions = jnp.broadcast_to(jnp.arange(count), (rows, count))
-    mask = jnp.broadcast_to(jnp.tril(jnp.ones((count, count), bool)), (rows, count, count))
     rope = network.rope_table(config, positions)
 
-    def attend(q, k, v):
-        return attention.causal(q, jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), mask)
-
     def step(x, layer_params):
-        x = network.layer(config, layer_params)(x, rope, attend)[0]
+        x = network.layer(config, layer_params)(x, rope, causal_attention)[0]
         return x, x
 
     first = network.embed(config, params, tokens, jnp.float32)

@@ -9,18 +9,18 @@ import pytest
 from attention_cases import (
     Sizes,
     assert_same,
-    dense_causal,
-    dense_lanes,
-    lane_arrays,
     outputs_and_gradients,
+    plain_causal,
+    plain_prefix,
+    prefix_arrays,
     prompt_arrays,
 )
 from helpers import mesh_like
 
 from alphamed_jax.model import splash
 
-lanes = functools.partial(splash.lanes, interpret=True)
-causal = functools.partial(splash.causal, interpret=True)
+prefix = functools.partial(splash.prefix_attention, emulated=True)
+causal = functools.partial(splash.causal_attention, emulated=True)
 
 
 @pytest.mark.parametrize(
@@ -28,19 +28,19 @@ causal = functools.partial(splash.causal, interpret=True)
     [
         Sizes(packed=True),
         # Two blocks of keys and queries, neither filled.
-        Sizes(prompts=1, lanes=1, length=520, prompt_width=530, heads=2, kv_heads=1),
+        Sizes(prompts=1, rows=1, length=520, prompt_width=530, heads=2, kv_heads=1),
     ],
-    ids=["several responses a lane, grouped queries", "several blocks, one key/value head"],
+    ids=["several responses a row, grouped queries", "several blocks, one key/value head"],
 )
-def test_lanes_equal_dense_attention_forward_and_gradient(sizes):
-    arguments = lane_arrays(sizes)
-    expected = outputs_and_gradients(dense_lanes, arguments)
-    assert_same(outputs_and_gradients(lanes, arguments), expected)
+def test_packed_rows_equal_dense_attention_forward_and_gradient(sizes):
+    arguments = prefix_arrays(sizes)
+    expected = outputs_and_gradients(plain_prefix, arguments)
+    assert_same(outputs_and_gradients(prefix, arguments), expected)
 
 
 def test_prompts_equal_dense_attention_forward_and_gradient():
     arguments = prompt_arrays(prompts=1, length=600)
-    expected = outputs_and_gradients(dense_causal, arguments)
+    expected = outputs_and_gradients(plain_causal, arguments)
     assert_same(outputs_and_gradients(causal, arguments), expected)
 
 
@@ -50,36 +50,36 @@ def test_prompts_equal_dense_attention_forward_and_gradient():
     ids=["all axes", "fewer key/value heads than shards", "rows that do not divide"],
 )
 def test_on_a_mesh_each_device_has_its_rows_and_heads(mesh, prompts, kv_heads):
-    sizes = Sizes(prompts=prompts, lanes=1, heads=8, kv_heads=kv_heads, packed=True)
-    arguments = lane_arrays(sizes)
-    expected = outputs_and_gradients(dense_lanes, arguments)
+    sizes = Sizes(prompts=prompts, rows=1, heads=8, kv_heads=kv_heads, packed=True)
+    arguments = prefix_arrays(sizes)
+    expected = outputs_and_gradients(plain_prefix, arguments)
     with jax.set_mesh(mesh_like(mesh)):
-        found = outputs_and_gradients(lanes, arguments)
+        found = outputs_and_gradients(prefix, arguments)
     assert_same(found, expected)
 
 
 def test_prompts_on_a_mesh_with_key_value_heads_fewer_than_shards():
     arguments = prompt_arrays(prompts=2, heads=8, kv_heads=2)
-    expected = outputs_and_gradients(dense_causal, arguments)
+    expected = outputs_and_gradients(plain_causal, arguments)
     with jax.set_mesh(mesh_like("2x4")):
         found = outputs_and_gradients(causal, arguments)
     assert_same(found, expected)
 
 
 def test_a_query_that_sees_no_key_of_the_prompt_attends_to_its_own_with_finite_gradients():
-    arguments = lane_arrays(Sizes(packed=True))
+    arguments = prefix_arrays(Sizes(packed=True))
     arguments["prompt_lengths"] = arguments["prompt_lengths"].at[0].set(0)
-    found = outputs_and_gradients(lanes, arguments)
-    assert_same(found, outputs_and_gradients(dense_lanes, arguments))
+    found = outputs_and_gradients(prefix, arguments)
+    assert_same(found, outputs_and_gradients(plain_prefix, arguments))
     assert not np.any(found["prompt_k"][0])
     assert not np.any(found["prompt_v"][0])
 
 
 def test_padding_with_huge_values_reaches_neither_output_nor_gradient():
-    arguments = lane_arrays(Sizes(packed=True))
+    arguments = prefix_arrays(Sizes(packed=True))
     width, lengths = arguments["prompt_k"].shape[1], arguments["prompt_lengths"]
     filler = (jnp.arange(width) >= lengths[:, None])[..., None, None]
-    unused = (arguments["member"] < 0)[..., None, None]
+    unused = (arguments["segment_ids"] < 0)[..., None, None]
     counted = np.where(unused, 0.0, np.ones(arguments["q"].shape))
     found = []
     for value in (0.0, 1e4):
@@ -88,7 +88,7 @@ def test_padding_with_huge_values_reaches_neither_output_nor_gradient():
             given[name] = jnp.where(filler, value, given[name])
         for name in ("q", "own_k", "own_v"):
             given[name] = jnp.where(unused, value, given[name])
-        found.append(outputs_and_gradients(lanes, given, counted))
+        found.append(outputs_and_gradients(prefix, given, counted))
     small, huge = found
     for name in small:
         assert np.isfinite(huge[name]).all()

@@ -10,7 +10,8 @@ from alphamed_jax import embedded
 from alphamed_jax.config import load_config
 from alphamed_jax.data.prompts import encode_prompt, prompt_text
 from alphamed_jax.errors import UserError
-from alphamed_jax.model import attention, hf, network
+from alphamed_jax.model import hf, network
+from alphamed_jax.model.dense import causal_attention
 from alphamed_jax.quickstart import corpus, make
 from alphamed_jax.quickstart.measure import Measure
 from alphamed_jax.quickstart.pretrain import INDUCTION, PretrainConfig, init, model_config, pretrain
@@ -149,14 +150,13 @@ def test_an_untrained_network_already_looks_up_what_followed_the_same_token():
     rows = np.stack([rng.permutation(256)[:25] for _ in range(50)])
     rows[:, 24] = rows[:, 9]
     tokens, positions = jnp.asarray(rows, jnp.int32), jnp.broadcast_to(jnp.arange(25), (50, 25))
-    mask = jnp.broadcast_to(jnp.tril(jnp.ones((25, 25), bool)), (50, 25, 25))
     # When the last one attends
     seen = []
 
     def attend(q, k, v):
         scores = jnp.einsum("bnh,bsnh->bns", q[:, -1], k) * config.head_dim**-0.5
         seen.append(jax.nn.softmax(scores)[:, :INDUCTION].mean(axis=(0, 1)))
-        return attention.causal(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask)
+        return causal_attention(q, k, v)
 
     x = network.embed(config, params, tokens, jnp.float32)
     rope = network.rope_table(config, positions)

@@ -11,7 +11,7 @@ from tiny_rollouts import GROUP, PROMPTS, sampled, split_weights, weights
 
 from alphamed_jax.config import Config, OptimizerConfig, UpdateConfig
 from alphamed_jax.errors import UserError
-from alphamed_jax.model.attend import Attention
+from alphamed_jax.model.attention import Attention
 from alphamed_jax.model.mesh import data_shards, mesh_of
 from alphamed_jax.rl import step
 from alphamed_jax.rl.batch import gather, plan

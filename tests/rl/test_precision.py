@@ -117,8 +117,9 @@ def test_the_kernels_products_are_as_exact_as_the_others(dtype):
     prompt, lengths = jnp.zeros((1, 128, 1, 8), dtype), jnp.ones(1, jnp.int32)
 
     def total(q):
-        alone = splash.causal(q, kv, kv, True)
-        beside = splash.lanes(q[:, None], prompt, prompt, lengths, kv[:, None], kv[:, None], None)
+        alone = splash.causal_attention(q, kv, kv, True)
+        own = (kv[:, None], kv[:, None])
+        beside = splash.prefix_attention(q[:, None], prompt, prompt, lengths, *own, None)
         return alone.sum() + beside.sum()
 
     program = str(jax.make_jaxpr(jax.grad(total))(q))

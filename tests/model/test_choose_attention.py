@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from alphamed_jax.errors import UserError
-from alphamed_jax.model.attend import Attention, choose_attention
+from alphamed_jax.model.attention import Attention, choose_attention
 
 
 @pytest.mark.parametrize(
