@@ -33,3 +33,13 @@ def test_files_that_a_page_names_exist(page):
     roots = (REPOSITORY, REPOSITORY / "alphamed_jax")
     for name in re.findall(r"`((?:\w+/)+\w+\.(?:py|md|yaml|sh))`", page.read_text("utf-8")):
         assert any((root / name).exists() for root in roots), name
+
+
+def test_functions_that_the_algorithm_page_names_are_there():
+    text = (DOCS / "algorithm.md").read_text("utf-8")
+    named = re.findall(r"`(\w+)`(?: and `(\w+)`)? in `(rl/\w+\.py)`", text)
+    assert len(named) >= 5
+    for *names, path in named:
+        source = (REPOSITORY / "alphamed_jax" / path).read_text("utf-8")
+        for name in filter(None, names):
+            assert re.search(rf"^(def|class) {name}\b", source, re.MULTILINE), (path, name)
