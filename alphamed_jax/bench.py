@@ -14,7 +14,6 @@ counting begins included; `counted_steps_that_compiled` should be 0, else raise 
 import dataclasses
 import json
 import statistics
-import sys
 import time
 from typing import Any
 
@@ -22,14 +21,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from alphamed_jax import cli
 from alphamed_jax.benchmark import work
 from alphamed_jax.benchmark.machine import Clock, Rates, measure_rates, peak_memory_mb
 from alphamed_jax.benchmark.setup import BenchConfig, compute_dtype, make_batch, make_learner
 from alphamed_jax.benchmark.timing import Timed, time_savings, timed_step
 from alphamed_jax.compiled.arguments import Workload
 from alphamed_jax.compiled.programs import compile_only
-from alphamed_jax.config_io import flag_names, parse_flags, user_path
-from alphamed_jax.errors import UserError, command, nearest
+from alphamed_jax.config_io import flags_of, user_path
 from alphamed_jax.model.attention import choose_attention
 from alphamed_jax.model.mesh import check_heads, make_mesh, parse_mesh
 from alphamed_jax.model.network import count_parameters
@@ -37,11 +36,7 @@ from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.logprobs import Compute
 from alphamed_jax.runtime import distributed, platforms
-
-
-def say(text: str) -> None:
-    """Progress, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+from alphamed_jax.runtime.streams import say
 
 
 def bench(config: BenchConfig) -> dict[str, Any]:
@@ -184,16 +179,9 @@ def shares(config: BenchConfig, times: list[Timed], rates: Rates) -> dict[str, A
     }
 
 
-@command
-def main() -> None:
-    """Parse, time, print."""
-    start = time.perf_counter()
-    config, unknown = parse_flags(
-        sys.argv[1:], "python -m alphamed_jax.bench", str(__doc__), BenchConfig()
-    )
-    if unknown:
-        known = flag_names(BenchConfig)
-        raise UserError(f"unknown argument {unknown[0]!r}.{nearest(unknown[0], known)}")
+def start(config: BenchConfig) -> None:
+    """Time, or compile, and print."""
+    began = time.perf_counter()
     if config.profile:
         profile = user_path(config.profile, "profile")
         config = dataclasses.replace(config, profile=profile)
@@ -203,8 +191,12 @@ def main() -> None:
     else:
         with distributed.start(int(np.prod(parse_mesh(config.mesh, 1)))):
             result = bench(config)
-    say(f"{time.perf_counter() - start:.0f} s in all")
+    say(f"{time.perf_counter() - began:.0f} s in all")
     print(json.dumps(result))
+
+
+def main() -> None:
+    cli.run("bench", start, flags_of(BenchConfig()), __doc__)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from alphamed_jax.config_io import (
     parse_flags,
     read_section,
     read_yaml,
+    refuse_unknown,
     user_path,
 )
 from alphamed_jax.config_marks import Free, MayChange, OfProcess
@@ -27,7 +28,7 @@ from alphamed_jax.config_sections import (
     RolloutConfig,
     UpdateConfig,
 )
-from alphamed_jax.errors import UserError, nearest
+from alphamed_jax.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,5 @@ def parse_config(argv: Sequence[str], program: str, description: str) -> Config:
         if sum(argument.split("=")[0] == flag for argument in argv) > 1:
             raise UserError(f"{flag} is given twice: name all sources after one, as {flag} A B.")
     config, unknown = parse_flags(argv, program, description, base)
-    if unknown:
-        flag = unknown[0].split("=")[0]
-        raise UserError(f"unknown argument {unknown[0]!r}.{nearest(flag, flag_names(Config))}")
+    refuse_unknown(unknown, flag_names(Config))
     return dataclasses.replace(config, config=base.config)  # also from where the run was started

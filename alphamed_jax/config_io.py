@@ -6,7 +6,7 @@ import io
 import os
 import re
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -161,27 +161,54 @@ def _nearest_key(key: str, kinds: dict[str, Any]) -> str:
     return nearest(key, kinds)
 
 
+def flags_of(base: T | type[T]) -> Callable[[Sequence[str], str, str], T]:
+    """What reads a command line that has no other flags than those of `base`, for `cli.run`."""
+
+    def read(argv: Sequence[str], program: str, description: str) -> T:
+        given, unknown = parse_flags(argv, program, description, base)
+        refuse_unknown(unknown, flag_names(base if isinstance(base, type) else type(base)))
+        return given
+
+    return read
+
+
+def refuse_unknown(arguments: Sequence[str], known: Sequence[str]) -> None:
+    """Name the first of the arguments that are no flags, and the nearest flag.
+
+    Raises:
+      UserError: there are such arguments.
+    """
+    if arguments:
+        flag = arguments[0].split("=")[0]
+        raise UserError(f"unknown argument {arguments[0]!r}.{nearest(flag, known)}")
+
+
 def parse_flags(
-    argv: Sequence[str], program: str, description: str, base: T
+    argv: Sequence[str], program: str, description: str, base: T | type[T]
 ) -> tuple[T, list[str]]:
     """Override `base`, a dataclass, by flags; also return the arguments that are none.
+
+    Args:
+      base: a class where some of its fields have no default.
 
     Prints help and exits where it is asked for.
 
     Raises:
       UserError: a value that is not of its flag's kind. tyro frames its errors; ours are a line.
     """
-    argv = _spelt_alike(argv, type(base))
+    kind: Any = base if isinstance(base, type) else type(base)
+    argv = _spelt_alike(argv, kind)
+    default: Any = {} if isinstance(base, type) else {"default": base}
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(
-                type(base),
+                kind,
                 prog=program,
                 description=description,
-                default=base,
                 args=argv,
                 return_unknown_args=True,
+                **default,
             )
     except SystemExit as stop:
         if not stop.code:

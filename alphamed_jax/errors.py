@@ -5,12 +5,7 @@ Bad input ends with exit status 2, a machine that fails (a full disk, say) with 
 
 import difflib
 import errno
-import functools
-import signal
-import sys
-from collections.abc import Callable, Iterable
-
-from alphamed_jax.runtime import streams
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -58,31 +53,3 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return `" Did you mean X?"` for the known word closest to `word`, else an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Wrap a command's `main`: a `UserError` becomes one line on stderr and exit status 2.
-
-    So does, with status 1, what the machine fails at, and with 130, as shells have it, Ctrl-C;
-    anything else is a defect and keeps its traceback.
-    """
-
-    @functools.wraps(main)
-    def wrapped() -> None:
-        try:
-            streams.prepare()
-            main()
-        except UserError as error:
-            streams.say(f"error: {error}")
-            sys.exit(2)
-        except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # once more, and it ends at once
-            streams.say("interrupted.")
-            sys.exit(130)
-        except Exception as error:
-            if (reason := of_the_machine(error)) is None:
-                raise
-            streams.say(f"error: {reason}")
-            sys.exit(1)
-
-    return wrapped

@@ -15,22 +15,21 @@ not fit, which settings would, verified by compiling them. Progress goes to stde
 """
 
 import json
-import sys
 import time
 
-from alphamed_jax.errors import command
+from alphamed_jax import cli
+from alphamed_jax.config import Config
 from alphamed_jax.planning import flags, result, scaling
 from alphamed_jax.planning.devices import devices_for
-from alphamed_jax.planning.measure import say
 from alphamed_jax.planning.shape import model_shape
 from alphamed_jax.runtime import platforms
+from alphamed_jax.runtime.streams import say
 
 
-@command
-def main() -> None:
-    """Parse, measure, print."""
+def plan(settings: tuple[flags.PlanFlags, Config]) -> int:
+    """Measure and print; the exit status is 1 where it does not fit and --check was given."""
     began = time.perf_counter()
-    given, config = flags.parse(sys.argv[1:], "python -m alphamed_jax.plan", str(__doc__))
+    given, config = settings
     # Nothing runs on devices; touching those that are here could take them from a training.
     platforms.prepare("cpu")
     model = model_shape(config.model)
@@ -40,14 +39,17 @@ def main() -> None:
         print(scaling.scaling_text(sizes, config))
         found, fits = scaling.as_json(sizes), all(size.fits for size in sizes)
     else:
-        plan = result.make_plan(given, config, model, devices)
-        print(result.as_text(plan))
-        found, fits = result.as_json(plan), plan.fits
+        made = result.make_plan(given, config, model, devices)
+        print(result.as_text(made))
+        found, fits = result.as_json(made), made.fits
     say(f"{time.perf_counter() - began:.0f} s in all")
     if given.json:
         print(json.dumps(found))
-    if given.check and not fits:
-        sys.exit(1)
+    return 1 if given.check and not fits else 0
+
+
+def main() -> None:
+    cli.run("plan", plan, flags.parse, __doc__)
 
 
 if __name__ == "__main__":

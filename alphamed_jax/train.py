@@ -9,7 +9,6 @@ exits with 0, a second one ends at once. A closed pipe (`| head`) does not end a
 """
 
 import contextlib
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,13 +18,14 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from alphamed_jax import cli
 from alphamed_jax.config import Config, parse_config
 from alphamed_jax.data.order import batch_indices
 from alphamed_jax.data.prompts import Prompt, check_prompt, encode_questions, render_prompt
 from alphamed_jax.data.sources import load_all
 from alphamed_jax.data.thought import begins_inside_thought
 from alphamed_jax.data.tokenizer import known_tokens, load_tokenizer, stop_ids
-from alphamed_jax.errors import UserError, command
+from alphamed_jax.errors import UserError
 from alphamed_jax.model import hf
 from alphamed_jax.model.finite import not_finite
 from alphamed_jax.model.hf_identity import weights_digest
@@ -51,7 +51,6 @@ from alphamed_jax.runtime import agreement, distributed
 from alphamed_jax.runtime.agreement import Fingerprint
 from alphamed_jax.runtime.compilation import FirstStep, ProgramCounter, use_cache
 from alphamed_jax.runtime.liveness import Liveness
-from alphamed_jax.runtime.quiet import keep_libraries_quiet
 from alphamed_jax.terminal.display import (
     batch_arithmetic,
     evaluation_line,
@@ -372,11 +371,8 @@ def show_start(console: Console, run: Run, resumed_from: int | None) -> None:
         console.print("prompts end with an open <think>: answers count from </think> on.")
 
 
-@command
-def main() -> None:
-    """Parse, join the other processes, train."""
-    keep_libraries_quiet()
-    config = parse_config(sys.argv[1:], "python -m alphamed_jax.train", str(__doc__))
+def start(config: Config) -> None:
+    """Join the other processes, then train."""
     devices = None if config.mesh == "auto" else int(np.prod(parse_mesh(config.mesh)))
     flags = (config.coordinator, config.num_processes, config.process_id)
     with distributed.start(devices, *flags) as liveness:
@@ -386,6 +382,10 @@ def main() -> None:
         if problem := use_cache(config.compilation_cache):
             console.print(f"warning: {problem}", style="yellow", markup=False)
         train(config, console, liveness)
+
+
+def main() -> None:
+    cli.run("train", start, parse_config, __doc__)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import pytest
 from helpers import needs_libtpu
 
 from alphamed_jax import plan
-from alphamed_jax.planning.measure import compiling, say
+from alphamed_jax.planning.measure import compiling
+from alphamed_jax.runtime.streams import say
 
 LLAMA_3B = "meta-llama/Llama-3.2-3B-Instruct"
 LLAMA_8B = "meta-llama/Llama-3.1-8B-Instruct"

@@ -1,6 +1,5 @@
 """Costs of phases: compiled where there is a compiler for the devices, else estimated."""
 
-import sys
 import time
 from collections.abc import Callable, Iterable
 
@@ -9,13 +8,9 @@ from alphamed_jax.compiled.arguments import Case, lowerings
 from alphamed_jax.planning.devices import Devices
 from alphamed_jax.planning.estimate import estimate
 from alphamed_jax.planning.phase import PhaseCost, compiled_cost, refused_cost
+from alphamed_jax.runtime.streams import say
 
 Measure = Callable[[Case, str], PhaseCost]
-
-
-def say(text: str, end: str = "\n") -> None:
-    """Progress, on stderr."""
-    print(text, end=end, file=sys.stderr, flush=True)
 
 
 def compiling(case: Case, name: str) -> PhaseCost:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import tyro
 
-from alphamed_jax.errors import UserError, command
+from alphamed_jax import cli
+from alphamed_jax.config_io import flags_of
+from alphamed_jax.errors import UserError
 from alphamed_jax.output.metrics import read_rows, write_atomically
 
 PANELS = (
@@ -92,16 +94,20 @@ def table(folders: tuple[Path, ...]) -> str:
     return "\n".join(lines)
 
 
-@command
-def main() -> None:
+def curve(arguments: Arguments) -> None:
     """Read, draw, print."""
-    arguments = tyro.cli(Arguments, description=__doc__)
+    if not arguments.runs:
+        raise UserError("name the output folders of finished runs.")
     for folder in arguments.runs:
         if len(list((folder / "eval").glob("step_*.json"))) < 2:
             raise UserError(f"{folder} is not a finished run: it has no two evaluations in eval/.")
     runs = [read_rows(folder / "metrics.jsonl") for folder in arguments.runs]
     write_atomically(arguments.output, draw(runs))
     print(table(arguments.runs))
+
+
+def main() -> None:
+    cli.run("quickstart.curve", curve, flags_of(Arguments), __doc__)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,10 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import tyro
-
-from alphamed_jax import embedded
+from alphamed_jax import cli, embedded
 from alphamed_jax.config import PromptConfig, load_config
-from alphamed_jax.config_io import user_path
-from alphamed_jax.errors import UserError, command
+from alphamed_jax.config_io import flags_of, user_path
+from alphamed_jax.errors import UserError
 from alphamed_jax.model import hf, network
 from alphamed_jax.quickstart import corpus, questions, tokenizer
 from alphamed_jax.quickstart.measure import Measure
@@ -101,12 +99,15 @@ def make(arguments: Arguments) -> None:
         print(f"warning: stepwise accuracy {last['in steps']:.2f} is below {ENOUGH}; train longer.")
 
 
-@command
-def main() -> None:
-    arguments = tyro.cli(Arguments)
+def start(arguments: Arguments) -> None:
+    """Choose the platform, then make everything."""
     platforms.prepare(os.environ.get("JAX_PLATFORMS") or "cpu")
     platforms.open_devices()
     make(arguments)
+
+
+def main() -> None:
+    cli.run("quickstart.make", start, flags_of(Arguments()), __doc__)
 
 
 if __name__ == "__main__":

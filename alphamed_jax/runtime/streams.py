@@ -67,10 +67,10 @@ def prepare() -> None:
         sys.stderr = steady(sys.stderr)
 
 
-def say(line: str) -> None:
+def say(line: str, end: str = "\n") -> None:
     """Print a line of the error stream, behind all that was printed before."""
     sys.stdout.flush()
-    print(line, file=sys.stderr, flush=True)
+    print(line, end=end, file=sys.stderr, flush=True)
 
 
 def interrupt_quietly() -> None:

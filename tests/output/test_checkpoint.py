@@ -152,19 +152,16 @@ FILL = """
 import os, sys
 os.environ["JAX_PLATFORMS"] = "cpu"
 import jax, jax.numpy as jnp
-from alphamed_jax.errors import command
+from alphamed_jax import cli
 from alphamed_jax.output.checkpoint import Checkpoints
-from alphamed_jax.runtime.quiet import keep_libraries_quiet
 
-@command
-def main() -> None:
-    keep_libraries_quiet()
+def main(_):
     with Checkpoints(sys.argv[1]) as saved:
         for step in range(1, 9):
             noise = jax.random.normal(jax.random.key(step), (40_000,))
             saved.save(step, {"noise": noise}, {"step": step})
 
-main()
+cli.run("test", main, lambda *_: None, "")
 """
 
 

@@ -142,8 +142,8 @@ def test_the_platform_is_chosen_before_jax_looks(
 def test_a_platform_that_is_not_here_is_one_line(tmp_path, name):
     program = (
         "from alphamed_jax.runtime import platforms\n"
-        "from alphamed_jax.errors import command\n"
-        "command(lambda: print(platforms.open_devices()))()\n"
+        "from alphamed_jax import cli\n"
+        "cli.run('test', lambda _: print(platforms.open_devices()), lambda *_: None, '')\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

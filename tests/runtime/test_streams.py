@@ -9,13 +9,12 @@ import pytest
 
 PROGRAM = """
 import os, signal, sys
-from alphamed_jax.errors import command
+from alphamed_jax import cli
 
-@command
-def main():
+def main(_):
     {body}
 
-main()
+cli.run("test", main, lambda *_: None, "")
 """
 
 
