@@ -17,16 +17,8 @@ RANKS = (
     {"rl"},
     {"model", "data"},
     {"config", "runtime"},
-    {
-        "run_folder",
-        "config_io",
-        "config_marks",
-        "config_sections",
-        "text",
-        "intervals",
-        "randomness",
-        "embedded",
-    },
+    {"config_io", "config_sections", "run_folder"},
+    {"config_marks", "text", "intervals", "randomness", "embedded"},
     {"errors"},
 )
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
