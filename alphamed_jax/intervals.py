@@ -8,11 +8,11 @@ def wilson_interval(share: float | int, count: int) -> tuple[float, float]:
     Unlike the normal approximation it stays within [0, 1] and has a width at 0 and 1.
 
     Args:
-        share: of successes; where each trial is a mean itself (several samples of a question),
-            the nearest whole number of successes stands for it.
+      share: of successes; where each trial is a mean itself (several samples of a question),
+        the nearest whole number of successes stands for it.
 
     Raises:
-        ValueError: count is below 1 or share outside [0, 1].
+      ValueError: count is below 1 or share outside [0, 1].
     """
     # Imported where it is needed: it takes half a second.
     from scipy.stats import binomtest

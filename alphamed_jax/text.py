@@ -18,7 +18,7 @@ def shorten_middle(text: str, limit: int) -> str:
     """Leave out the middle of a long text: reasoning starts at one end, the answer is at the other.
 
     Raises:
-        ValueError: limit leaves no room for both ends.
+      ValueError: limit leaves no room for both ends.
     """
     mark = " [...] "
     if limit < len(mark) + 2:
@@ -33,7 +33,7 @@ def shorten_start(text: str, limit: int) -> str:
     """Keep the end of a long text.
 
     Raises:
-        ValueError: limit leaves no room for text.
+      ValueError: limit leaves no room for text.
     """
     mark = "[...] "
     if limit <= len(mark):

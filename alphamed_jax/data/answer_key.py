@@ -71,8 +71,8 @@ def option_map(value: Row) -> tuple[str, ...]:
     """Return the options of a letter -> text map in the order of their letters.
 
     Raises:
-        AmbiguousLabel: two keys are one letter.
-        UserError: letters that are not A, B, C, ... without gaps, or an option that is not text.
+      AmbiguousLabel: two keys are one letter.
+      UserError: letters that are not A, B, C, ... without gaps, or an option that is not text.
     """
     options: dict[str, Any] = {}
     keys: dict[str, str] = {}
@@ -101,7 +101,7 @@ def read_options(value: Any) -> tuple[tuple[str, ...], bool]:
     """Return the options, and whether the row itself gives them letters.
 
     Raises:
-        AmbiguousLabel, UserError: as `option_map`; neither a list nor a map, or too many.
+      AmbiguousLabel, UserError: as `option_map`; neither a list nor a map, or too many.
     """
     if isinstance(value, Mapping):
         return option_map(value), True
@@ -116,11 +116,11 @@ def read_answer(value: Any, options: tuple[str, ...], keyed: bool) -> str:
     """Return the letter that a letter, an index from 0, or an option's text stands for.
 
     Args:
-        keyed: the row itself gives its options letters.
+      keyed: the row itself gives its options letters.
 
     Raises:
-        AmbiguousLabel: two readings, two letters.
-        UserError: none of the three.
+      AmbiguousLabel: two readings, two letters.
+      UserError: none of the three.
     """
     letters = LETTERS[: len(options)]
     if isinstance(value, int) and not isinstance(value, bool):
@@ -172,8 +172,8 @@ def check_label(options: Sequence[str], answer: str) -> None:
     """Refuse options among which the right one is not the only right one, or not the one named.
 
     Raises:
-        AmbiguousLabel: the right option's text is another option's, too, or the options' texts
-            begin with other letters than their own.
+      AmbiguousLabel: the right option's text is another option's, too, or the options' texts
+        begin with other letters than their own.
     """
     letters = LETTERS[: len(options)]
     right = same_text(options[letters.index(answer)])
@@ -209,10 +209,10 @@ def check_agreement(rest: Row, options: Sequence[str], answer: str) -> None:
     A second answer that cannot be read as one (a remark, a score) is none.
 
     Args:
-        rest: what of the row `options` and `answer` were not read from.
+      rest: what of the row `options` and `answer` were not read from.
 
     Raises:
-        AmbiguousLabel: names the key.
+      AmbiguousLabel: names the key.
     """
     for key, value in rest.items():
         name = _spelt(str(key))

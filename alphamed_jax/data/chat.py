@@ -46,7 +46,7 @@ def template_of(tokenizer: Any) -> str:
     """Return the chat template; of several named ones that named `default`.
 
     Raises:
-        UserError: there are several and none has that name; it is no text.
+      UserError: there are several and none has that name; it is no text.
     """
     found = tokenizer.chat_template
     if isinstance(found, list | tuple) and all(isinstance(entry, dict) for entry in found):
@@ -73,7 +73,7 @@ def render(tokenizer: Any, asked: Conversation) -> Rendered:
     A message is handed over as text and, where the template loses it, as content in parts.
 
     Raises:
-        UserError: the template fails, or leaves out, changes or repeats a message.
+      UserError: the template fails, or leaves out, changes or repeats a message.
     """
     fault: UserError | None = None
     for form in range(len(_FORMS) if asked.system else 2):
@@ -93,7 +93,7 @@ def check_turn(tokenizer: Any, asked: Conversation, prompt: Rendered) -> None:
     writes what must stand at the prompt's end. A prompt may go on from there (an opened thought).
 
     Raises:
-        UserError: something of that is missing, or a token that ends a turn comes last.
+      UserError: something of that is missing, or a token that ends a turn comes last.
     """
     end = _tail(prompt.text, asked).rstrip()
     advice = "mend the template (add_generation_prompt), or use prompt.style plain"

@@ -60,10 +60,10 @@ def combine(reads: Sequence[Read], tests: Texts, heldout: int, seed: int) -> Loa
     """Return what was read as one set, with up to `heldout` questions kept apart.
 
     Args:
-        tests: what is in these published tests is left out.
+      tests: what is in these published tests is left out.
 
     Raises:
-        UserError: as `hold_out`; questions that contradict each other or share an id.
+      UserError: as `hold_out`; questions that contradict each other or share an id.
     """
     dropped = sum((read.dropped for read in reads), Counter[str]())
     everything = [item for read in reads for found in read.found.values() for item in found]

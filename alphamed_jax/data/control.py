@@ -49,7 +49,7 @@ def encode(tokenizer: Any, prompts: Sequence[Written], add_special_tokens: bool)
     stays.
 
     Raises:
-        UserError: there is such text and the tokenizer does not tell where its tokens stand.
+      UserError: there is such text and the tokenizer does not tell where its tokens stand.
     """
     texts = [prompt.text for prompt in prompts]
     rows = tokenizer(texts, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]

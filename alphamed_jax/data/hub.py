@@ -12,10 +12,10 @@ def commit_of(hub_id: str, revision: str | None) -> str | None:
     """Return the commit that a branch, tag or commit stands for now; None where the hub is silent.
 
     Args:
-        revision: None: the newest.
+      revision: None: the newest.
 
     Raises:
-        UserError: the hub knows no such revision; a branch or tag that nobody can resolve.
+      UserError: the hub knows no such revision; a branch or tag that nobody can resolve.
     """
     if revision and _COMMIT.fullmatch(revision):
         return revision
@@ -42,11 +42,11 @@ def load_split(
     """Load a split; return it, and the commit that it is of where hub or cache tell.
 
     Args:
-        commit: as `commit_of` returned it; None: the newest, or what the cache holds.
-        name: what the user calls the source.
+      commit: as `commit_of` returned it; None: the newest, or what the cache holds.
+      name: what the user calls the source.
 
     Raises:
-        UserError: it cannot be loaded, or the cache holds another commit than the one asked for.
+      UserError: it cannot be loaded, or the cache holds another commit than the one asked for.
     """
     import datasets  # slow to import, and not needed for files
 

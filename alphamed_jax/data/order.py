@@ -36,7 +36,7 @@ def batch_indices(seed: int, size: int, cursor: int, count: int) -> list[int]:
     border. Any way of cutting the sequence into batches gives the same sequence.
 
     Raises:
-        ValueError: no questions, or a negative cursor or count.
+      ValueError: no questions, or a negative cursor or count.
     """
     if size < 1 or cursor < 0 or count < 0:
         raise ValueError(f"size {size} >= 1, cursor {cursor} >= 0, count {count} >= 0 expected")
@@ -81,7 +81,7 @@ def hold_out(
     reordering the file does not change it. The caller checks that enough are left to train on.
 
     Raises:
-        UserError: `count` leaves nothing to train on, or nothing can be held out.
+      UserError: `count` leaves nothing to train on, or nothing can be held out.
     """
     if count <= 0:
         return tuple(questions), ()

@@ -34,8 +34,8 @@ def check_prompt(prompt: PromptConfig) -> None:
     """Refuse a prompt configuration that cannot be meant.
 
     Raises:
-        UserError: an unknown placeholder, a question or its options left out, or a backslash
-            before `boxed` that YAML doubled or turned into a control character.
+      UserError: an unknown placeholder, a question or its options left out, or a backslash
+        before `boxed` that YAML doubled or turned into a control character.
     """
     _check_layout(
         "question_format",
@@ -70,7 +70,7 @@ def prompt_text(question: Question, prompt: PromptConfig) -> str:
     instruction mean nothing here.
 
     Raises:
-        UserError: as `check_prompt`.
+      UserError: as `check_prompt`.
     """
     return "".join(text for text, _ in _message(question, prompt))
 
@@ -79,7 +79,7 @@ def render_prompt(tokenizer: Any, question: Question, prompt: PromptConfig) -> s
     """Return the exact text that is tokenised, special tokens written out.
 
     Raises:
-        UserError: as `encode_prompt`.
+      UserError: as `encode_prompt`.
     """
     written = _write(tokenizer, question, prompt)
     first = tokenizer.bos_token
@@ -101,9 +101,9 @@ def encode_prompt(tokenizer: Any, question: Question, prompt: PromptConfig) -> l
     their text (`<|eot_id|>`) is tokenised as text.
 
     Raises:
-        UserError: as `check_prompt`; style chat without a template; a template that fails, that
-            leaves out, changes or repeats a message (some know no system message), or that does
-            not open the assistant's turn.
+      UserError: as `check_prompt`; style chat without a template; a template that fails, that
+        leaves out, changes or repeats a message (some know no system message), or that does
+        not open the assistant's turn.
     """
     _check_turn(tokenizer, question, prompt)
     [tokens] = _tokenize(tokenizer, [_write(tokenizer, question, prompt)], prompt)
@@ -116,7 +116,7 @@ def unstopped_turn(
     """What to warn of where the template closes the assistant's turn with a token of no effect.
 
     Raises:
-        UserError: as `encode_prompt`.
+      UserError: as `encode_prompt`.
     """
     if not _is_chat(tokenizer, prompt):
         return None
@@ -140,7 +140,7 @@ def encode_questions(
     question's beginning or its options.
 
     Raises:
-        UserError: as `encode_prompt`; every prompt is too long.
+      UserError: as `encode_prompt`; every prompt is too long.
     """
     kept: list[Prompt] = []
     dropped: Counter[str] = Counter()

@@ -58,7 +58,7 @@ def official_test() -> frozenset[int]:
     """The ids of the 500 rows of the published test.
 
     Raises:
-        UserError: the file in this package is not what it was.
+      UserError: the file in this package is not what it was.
     """
     ids = frozenset(map(int, _TEST_IDS.read_text("ascii").split()))
     text = "\n".join(map(str, sorted(ids)))
@@ -71,7 +71,7 @@ def in_official_test(row: Row) -> bool:
     """Whether a row of PubMedQA's own schema is one of the published test's.
 
     Raises:
-        UserError: it has no id that could tell.
+      UserError: it has no id that could tell.
     """
     value = field_of(row, "pubid")
     number = _number(value)

@@ -27,8 +27,8 @@ class Question:
     """A multiple-choice question with one right option.
 
     Raises:
-        UserError: blank text, fewer than 2 or more than 10 options, an answer beyond the options.
-            The message names no file: whoever knows the row puts its place in front.
+      UserError: blank text, fewer than 2 or more than 10 options, an answer beyond the options.
+        The message names no file: whoever knows the row puts its place in front.
     """
 
     id: str
@@ -107,8 +107,8 @@ def own_question(row: Row, source: str) -> Question:
     without it the id is made of the content. Every other key is kept in `meta`.
 
     Raises:
-        AmbiguousLabel: an answer that can be read in two ways.
-        UserError: anything else.
+      AmbiguousLabel: an answer that can be read in two ways.
+      UserError: anything else.
     """
     try:
         question = text_field(row, "question")

@@ -26,8 +26,8 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line or row number from 1, row) of a .jsonl or .parquet file; blank lines are skipped.
 
     Raises:
-        UserError: no such file, another kind of file, a line that is not a JSON object, or a key
-            that one object, or a column that one table, has twice.
+      UserError: no such file, another kind of file, a line that is not a JSON object, or a key
+        that one object, or a column that one table, has twice.
     """
     if not is_rows(path):
         raise UserError(f"{path}: expected a file ending in {' or '.join(SUFFIXES)}")
@@ -121,7 +121,7 @@ def text_field(row: Row, key: str) -> str:
     """Return the text under `key` without the white space around it.
 
     Raises:
-        UserError: no such key, or something other than text under it.
+      UserError: no such key, or something other than text under it.
     """
     value = field_of(row, key)
     if not isinstance(value, str):
@@ -133,7 +133,7 @@ def field_of(row: Row, key: str) -> Any:
     """Return `row[key]`.
 
     Raises:
-        UserError: no such key; names the keys that are there.
+      UserError: no such key; names the keys that are there.
     """
     if key not in row:
         found = ", ".join(map(repr, row)) or "none"

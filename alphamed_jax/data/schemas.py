@@ -83,12 +83,12 @@ def hub_question(
     """Return a question whose id is `row[name]`, or made of its content.
 
     Args:
-        read: the keys that the answer was read from.
-        meta: the keys that are kept.
+      read: the keys that the answer was read from.
+      meta: the keys that are kept.
 
     Raises:
-        AmbiguousLabel: it is not clear which option is right.
-        UserError: as `Question`.
+      AmbiguousLabel: it is not clear which option is right.
+      UserError: as `Question`.
     """
     found = None if name is None else row.get(name)
     complete = Question(

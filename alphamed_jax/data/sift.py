@@ -45,7 +45,7 @@ def without_contradictions(found: Sequence[Found]) -> list[Found]:
     """Leave out questions that have the same text and options as another, but another answer.
 
     Raises:
-        UserError: one of them is of our own schema.
+      UserError: one of them is of our own schema.
     """
     by_text: dict[str, list[Found]] = {}
     for item in found:
@@ -74,7 +74,7 @@ def check_ids(found: Sequence[Found]) -> None:
     """Refuse two questions with one id.
 
     Raises:
-        UserError: names both places.
+      UserError: names both places.
     """
     places: dict[str, str] = {}
     for item in found:
@@ -94,12 +94,12 @@ def check_counts_from_zero(where: str, key: str, indices: Sequence[tuple[int, in
     only the missing 0 tells.
 
     Args:
-        where: the file.
-        key: where the indices stand.
-        indices: (index, number of options) of each row that has an index.
+      where: the file.
+      key: where the indices stand.
+      indices: (index, number of options) of each row that has an index.
 
     Raises:
-        UserError: no 0 in so many rows that it is no chance, or each index but 0.
+      UserError: no 0 in so many rows that it is no chance, or each index but 0.
     """
     values = {index for index, _ in indices}
     chance = 1.0

@@ -95,11 +95,11 @@ def load(spec: str, split: str = "train", revision: str | None = None) -> Loaded
     that split alone, as held-out questions. A file is one split, the one that was asked for.
 
     Args:
-        revision: branch, tag or commit on the hub; None: the newest.
+      revision: branch, tag or commit on the hub; None: the newest.
 
     Raises:
-        UserError: unknown source or split, a file or data set that cannot be read, a malformed
-            row (names file and line), or no usable question.
+      UserError: unknown source or split, a file or data set that cannot be read, a malformed
+        row (names file and line), or no usable question.
     """
     read = _read(spec, split, revision)
     questions = {name: tuple(item.question for item in found) for name, found in read.found.items()}
@@ -125,11 +125,11 @@ def load_all(
     stay distinct.
 
     Args:
-        revisions: NAME=REVISION of sources that come from the hub.
+      revisions: NAME=REVISION of sources that come from the hub.
 
     Raises:
-        UserError: as `load` and `hold_out` do; an id that two questions share; a revision of
-            something that does not come from the hub.
+      UserError: as `load` and `hold_out` do; an id that two questions share; a revision of
+        something that does not come from the hub.
     """
     if not specs:
         raise UserError("no data given; pass --data NAME, NAME=FILE or FILE")
@@ -143,7 +143,7 @@ def _pinned(specs: Sequence[str], revisions: Sequence[str]) -> dict[str, str]:
     """Return source -> revision.
 
     Raises:
-        UserError: not NAME=REVISION, a name twice, or a source that does not come from the hub.
+      UserError: not NAME=REVISION, a name twice, or a source that does not come from the hub.
     """
     pinned: dict[str, str] = {}
     for given in revisions:
@@ -167,7 +167,7 @@ def check_sources(sources: Mapping[str, Source]) -> None:
     """Refuse a table in which what one source learns from is a published test of any.
 
     Raises:
-        UserError: names the split.
+      UserError: names the split.
     """
     tests = {
         (source.hub_id, source.hub_config, source.splits["test"]): source.name

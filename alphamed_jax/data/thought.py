@@ -24,7 +24,7 @@ def begins_inside_thought(tokenizer: Any, prompt: PromptConfig) -> bool:
     very end is one.
 
     Raises:
-        UserError: as `render_prompt`.
+      UserError: as `render_prompt`.
     """
     rendered = render_prompt(tokenizer, _ASKED, prompt)
     _, _, after = rendered.rpartition(prompt_text(_ASKED, prompt).strip())

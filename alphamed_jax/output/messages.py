@@ -21,7 +21,7 @@ def warnings_for(metrics: Mapping[str, float | int | None]) -> list[str]:
     """Name what is wrong with a step, with its cause and what to do; empty if nothing is.
 
     Args:
-        metrics: row of `METRIC_KEYS`, as measured or as read back (NaN has become None).
+      metrics: row of `METRIC_KEYS`, as measured or as read back (NaN has become None).
     """
 
     def value(key: str) -> float:

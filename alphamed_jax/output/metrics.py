@@ -97,13 +97,13 @@ class MetricsLog:
         """Open the log and forget what was written after `resume_step`.
 
         Args:
-            folder: output folder of the run; made if it does not exist.
-            resume_step: last step of the checkpoint that was restored; 0 for a new run.
-            enabled: False in every process but the first: nothing is read or written, while the
-                arguments are still checked, so that all processes fail alike.
+          folder: output folder of the run; made if it does not exist.
+          resume_step: last step of the checkpoint that was restored; 0 for a new run.
+          enabled: False in every process but the first: nothing is read or written, while the
+            arguments are still checked, so that all processes fail alike.
 
         Raises:
-            UserError: the folder cannot be made, or a file in it holds a line that is not JSON.
+          UserError: the folder cannot be made, or a file in it holds a line that is not JSON.
         """
         self._folder = Path(folder)
         self._enabled = enabled
@@ -136,12 +136,12 @@ class MetricsLog:
         """Append one row to metrics.jsonl and the same scalars to TensorBoard.
 
         Args:
-            step: number of the step, above that of the row before.
-            metrics: a value for each of `METRIC_KEYS` but `step`; None where there is none. NaN
-                and infinities become null, as JSON has neither.
+          step: number of the step, above that of the row before.
+          metrics: a value for each of `METRIC_KEYS` but `step`; None where there is none. NaN
+            and infinities become null, as JSON has neither.
 
         Raises:
-            ValueError: a key is missing or unknown, or the step was logged before.
+          ValueError: a key is missing or unknown, or the step was logged before.
         """
         expected = METRIC_KEYS.keys() - {"step"}
         if unknown := sorted(metrics.keys() - expected):
@@ -201,7 +201,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     file has no rows.
 
     Raises:
-        UserError: any other line is not a JSON object with a whole number as `step`.
+      UserError: any other line is not a JSON object with a whole number as `step`.
     """
     lines = path.read_bytes().split(b"\n") if path.exists() else []
     while lines and not lines[-1].strip():

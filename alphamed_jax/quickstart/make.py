@@ -66,7 +66,7 @@ def make(arguments: Arguments) -> None:
     """Make everything and write it; progress goes to the terminal.
 
     Raises:
-        UserError: the output cannot be a folder, or `steps` is not positive.
+      UserError: the output cannot be a folder, or `steps` is not positive.
     """
     if arguments.steps < 1:
         raise UserError(f"--steps {arguments.steps}: expected at least 1.")

@@ -125,7 +125,7 @@ def encode(
     """Token ids [B length] and the weight of each as a target [B length].
 
     Raises:
-        ValueError: an example has more than `length` tokens.
+      ValueError: an example has more than `length` tokens.
     """
     letters = {
         tokenizer.encode(f" ({letter})", add_special_tokens=False)[0] for letter in corpus.LETTERS

@@ -21,7 +21,7 @@ def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Learn the merges from `texts`; exactly `vocab_size` entries.
 
     Raises:
-        ValueError: the texts hold too little for that many entries.
+      ValueError: the texts hold too little for that many entries.
     """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(

@@ -41,17 +41,17 @@ def line_chart(
     """Draw series over steps as one `<svg>`.
 
     Args:
-        steps: ascending step numbers, one for each value.
-        series: what to draw; several share the axis.
-        height: of the drawing, in its own units (the width is 480).
-        limits: lowest and highest value of the axis; by default 0 (or the lowest value, if
-            negative) and a bound that rare spikes do not stretch.
-        stacked: layers on top of each other instead of lines.
-        smooth: draw many values faintly, under their running median.
-        label: read out by screen readers.
+      steps: ascending step numbers, one for each value.
+      series: what to draw; several share the axis.
+      height: of the drawing, in its own units (the width is 480).
+      limits: lowest and highest value of the axis; by default 0 (or the lowest value, if
+        negative) and a bound that rare spikes do not stretch.
+      stacked: layers on top of each other instead of lines.
+      smooth: draw many values faintly, under their running median.
+      label: read out by screen readers.
 
     Raises:
-        ValueError: a series is not as long as the steps.
+      ValueError: a series is not as long as the steps.
     """
     for one in series:
         if len(one.values) != len(steps):
@@ -119,9 +119,9 @@ def value_limits(
     """Axis limits for some series: from 0 or below to a little above the highest value.
 
     Args:
-        values: the values of each series.
-        robust: leave values out that are more than 3 times the 95th percentile, as the first step
-            with its compilation or one exploded gradient would flatten all else.
+      values: the values of each series.
+      robust: leave values out that are more than 3 times the 95th percentile, as the first step
+        with its compilation or one exploded gradient would flatten all else.
     """
     known = sorted(value for one in values for value in one if value is not None)
     if not known:
@@ -140,7 +140,7 @@ def ticks(low: float | int, high: float | int, count: int = 4) -> list[float]:
     """Round numbers between two limits, about `count` of them.
 
     Raises:
-        ValueError: high is not above low.
+      ValueError: high is not above low.
     """
     if not high > low:
         raise ValueError(f"expected low < high, got {low} and {high}")

@@ -32,7 +32,7 @@ def read_run(folder: Path) -> RunFiles:
     """Read what the trainer wrote; only metrics or an evaluation must be there.
 
     Raises:
-        UserError: the folder is not that of a run, or one of its files cannot be read.
+      UserError: the folder is not that of a run, or one of its files cannot be read.
     """
     if not folder.is_dir():
         raise UserError(

@@ -23,7 +23,7 @@ def write_report(folder: Path) -> Path:
     """Write `report.html` into the output folder of a run and return its path.
 
     Raises:
-        UserError: the folder is not that of a run, or one of its files cannot be read.
+      UserError: the folder is not that of a run, or one of its files cannot be read.
     """
     run = read_run(Path(folder))
     path = Path(folder) / "report.html"

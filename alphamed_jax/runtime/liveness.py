@@ -1,10 +1,18 @@
 """The other processes of a run: when one of them is gone, the rest say so and stop.
 
-On TPUs and GPUs a collective waits for ever for a process that is no more. JAX's coordination
-service notices a missing heartbeat after minutes and then aborts with a C++ stack trace. So each
-process holds a connection to process 0 that carries almost nothing: the kernel closes it when a
-process ends, however it ends, and keep-alive probes find a host that is off. Nothing here depends
-on how busy a process is, and no step waits for it.
+On TPUs and GPUs a collective waits for ever for a process that is no more. So each process holds a
+connection to process 0 that carries almost nothing: the kernel closes it when a process ends,
+however it ends, and keep-alive probes find a host that is off. Nothing here depends on how busy a
+process is, and no step waits for it.
+
+JAX's own heartbeat does not replace it (jax 0.10.2 and 0.12.0.1, heartbeat_timeout_seconds=10 in
+place of 100). It notices a killed process after as many seconds, where the kernel tells at once,
+and then aborts in C++, a stack trace on the error stream: the line that names the process never
+comes (test_the_others_name_a_process_that_was_killed_and_stop, and of two whole runs
+test_a_run_that_lost_a_process_resumes_as_the_uninterrupted_run_of_one). The callback that could
+say it (missed_heartbeat_callback) is never reached: std::bad_cast ends the process first. And a
+heartbeat carries no words, so that what one process refuses could not be told by all, with status 2
+(test_bad_input_in_one_process_is_told_by_all_with_status_2).
 """
 
 import contextlib
@@ -180,7 +188,7 @@ class Liveness:
     def fail(self, error: BaseException) -> None:
         """Say what went wrong here, tell the others, and end this process."""
         mine = isinstance(error, UserError)
-        # A collective fails here where another process is gone: that one is the news.
+        # A collective fails here because another process is gone: then that is the cause to name.
         if not mine and not isinstance(error, KeyboardInterrupt):
             self._said.wait(TO_BE_KNOWN)
         if not self._begin_end():

@@ -61,17 +61,17 @@ def start_panel(
     output: str,
     resumed_from: int | None = None,
 ) -> Panel:
-    """What is about to run, in the order in which one doubts it.
+    """What is about to run: model, devices, mesh, batch, questions, output.
 
     Args:
-        model: folder or hub id of the weights.
-        parameters: number of weights of the network.
-        devices: as `8 x TPU v5 lite in 2 processes`.
-        mesh: size of each mesh axis.
-        batch: see `batch_arithmetic`.
-        questions: see `question_lines`.
-        output: folder of the run.
-        resumed_from: step of the restored checkpoint, None for a new run.
+      model: folder or hub id of the weights.
+      parameters: number of weights of the network.
+      devices: as `8 x TPU v5 lite in 2 processes`.
+      mesh: size of each mesh axis.
+      batch: see `batch_arithmetic`.
+      questions: see `question_lines`.
+      output: folder of the run.
+      resumed_from: step of the restored checkpoint, None for a new run.
     """
     start = "new run" if resumed_from is None else f"resumed after step {resumed_from}"
     return facts_panel(
@@ -119,10 +119,10 @@ def question_lines(
     """Questions used and dropped, each reason on its own line; reasons without a case are left out.
 
     Args:
-        used: training questions.
-        held_out: evaluation questions.
-        dropped: number of rows dropped for each reason; with the two above, all rows.
-        rows: rows that were read.
+      used: training questions.
+      held_out: evaluation questions.
+      dropped: number of rows dropped for each reason; with the two above, all rows.
+      rows: rows that were read.
     """
     lines = [f"{used:,} for training, {held_out:,} held out, {sum(dropped.values()):,} dropped"]
     if rows is not None:
@@ -149,9 +149,9 @@ def progress_line(
     """One line for one step; the reward of a binary rule is the accuracy, so it is shown once.
 
     Args:
-        step: the step just taken, of `total`.
-        metrics: row of `METRIC_KEYS`; None shows as a dash.
-        seconds_per_step: see `typical_seconds`; gives the time left.
+      step: the step just taken, of `total`.
+      metrics: row of `METRIC_KEYS`; None shows as a dash.
+      seconds_per_step: see `typical_seconds`; gives the time left.
     """
 
     def show(key: str, form: str = ".2f") -> str:
@@ -175,11 +175,11 @@ def shortfall(signals: int, groups: int, *, wanted: int, rounds: int) -> str | N
     """Say that sampling was given up before the batch was full of groups with a signal.
 
     Args:
-        signals: groups with a signal, of all `groups` sampled in `rounds` rounds.
-        wanted: groups of a batch.
+      signals: groups with a signal, of all `groups` sampled in `rounds` rounds.
+      wanted: groups of a batch.
 
     Returns:
-        None where there are enough, or where a step has a single round anyway.
+      None where there are enough, or where a step has a single round anyway.
     """
     if rounds == 1 or signals >= wanted:
         return None
@@ -193,7 +193,7 @@ def typical_seconds(seconds: Sequence[float], window: int = 20) -> float:
     """Median seconds of the last steps: a step that compiled or saved does not distort it.
 
     Raises:
-        ValueError: no step was taken yet.
+      ValueError: no step was taken yet.
     """
     if not seconds:
         raise ValueError("no step was taken yet")

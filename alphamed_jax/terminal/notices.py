@@ -17,9 +17,9 @@ def start_notices(
     """Return warnings: turns that nothing ends, and responses beyond the model's positions.
 
     Args:
-        questions: all that are asked, at least one.
-        stop_ids: what ends a response.
-        context: the most tokens the model was made for (`max_position_embeddings`).
+      questions: all that are asked, at least one.
+      stop_ids: what ends a response.
+      context: the most tokens the model was made for (`max_position_embeddings`).
     """
     found = [
         unstopped_turn(tokenizer, questions[0].question, config.prompt, stop_ids),
