@@ -18,7 +18,7 @@ from alphamed_jax.config_io import (
     refuse_unknown,
     user_path,
 )
-from alphamed_jax.config_marks import Free, MayChange, OfProcess
+from alphamed_jax.config_marks import MayChange, OfProcess, OfStart
 from alphamed_jax.config_sections import (
     EvalConfig,
     LogConfig,
@@ -38,7 +38,7 @@ class Config:
     Without --config and --model this trains the embedded quickstart. Flags override the file.
     """
 
-    config: Free[str | None] = None
+    config: OfStart[str | None] = None
     """YAML file to start from; runs/NAME/config.yaml repeats that run."""
     model: OfProcess[str] = "quickstart"
     """Hugging Face folder or hub id of a Llama or Qwen2; `quickstart` is the embedded one."""
@@ -50,7 +50,7 @@ class Config:
     data_revisions: tuple[str, ...] = ()
     """NAME=REVISION: branch, tag or commit of a source that comes from the hub; else its newest.
     They are resolved to commits once, which the run keeps."""
-    output: Free[str | None] = None
+    output: OfStart[str | None] = None
     """Folder of the run; null: runs/<config name>."""
     mesh: MayChange[str] = "auto"
     """FSDPxTENSOR or REPLICAxFSDPxTENSOR, as 8x8; a CPU machine simulates the devices. One with a
@@ -64,13 +64,13 @@ class Config:
     checkpoints: OfProcess[str | None] = None
     """Where they lie: a folder or gs://BUCKET/FOLDER that all processes reach; nothing else has to
     be shared. null: the folder `checkpoints` of the output."""
-    coordinator: Free[str | None] = None
+    coordinator: OfStart[str | None] = None
     """host:port of process 0, where TPU pod or Slurm do not tell."""
-    num_processes: Free[int | None] = None
+    num_processes: OfStart[int | None] = None
     """Processes of the run; goes with --coordinator."""
-    process_id: Free[int | None] = None
+    process_id: OfStart[int | None] = None
     """Which of them this is, from 0; goes with --coordinator."""
-    compilation_cache: Free[str] = "auto"
+    compilation_cache: OfStart[str] = "auto"
     """Where compiled programs are kept: a folder, `off`, or auto: JAX_COMPILATION_CACHE_DIR where
     it is set, else alphamed_jax/xla in the user's cache folder."""
     export: MayChange[bool] = True

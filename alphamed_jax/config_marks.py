@@ -15,15 +15,15 @@ T = TypeVar("T")
 class Mark(enum.Enum):
     """Where a setting may take another value."""
 
-    ON_RESUME = "on resume"
-    IN_PROCESS = "in another process"
+    MAY_CHANGE_ON_RESUME = "on resume"
+    MAY_DIFFER = "in another process"
 
 
-MayChange = Annotated[T, Mark.ON_RESUME]
+MayChange = Annotated[T, Mark.MAY_CHANGE_ON_RESUME]
 """May change on resume: it decides memory, speed or what is shown, not what is learned."""
-OfProcess = Annotated[T, Mark.IN_PROCESS]
+OfProcess = Annotated[T, Mark.MAY_DIFFER]
 """May differ between processes, as places of files do: what lies there is compared instead."""
-Free = Annotated[T, Mark.ON_RESUME, Mark.IN_PROCESS]
+OfStart = Annotated[T, Mark.MAY_CHANGE_ON_RESUME, Mark.MAY_DIFFER]
 """May do both: it belongs to a machine or to a start."""
 
 

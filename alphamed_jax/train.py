@@ -33,6 +33,7 @@ from alphamed_jax.model.mesh import check_heads, make_mesh, parse_mesh
 from alphamed_jax.model.network import Params, count_parameters
 from alphamed_jax.output import fingerprint, record, storage
 from alphamed_jax.output.checkpoint import Checkpoints, DamagedCheckpoint
+from alphamed_jax.output.folder import bind_output_dir
 from alphamed_jax.output.lock import only_one
 from alphamed_jax.output.messages import first_step_line, warnings_for
 from alphamed_jax.output.metrics import MetricsLog
@@ -208,13 +209,7 @@ def train(config: Config, console: Console, liveness: Liveness | None = None) ->
             console.print(newer, markup=False)
         finished = False
         if distributed.is_main():  # only its output folder counts, and it may be the only one
-            record.check_folder(config.folder, config)
-            finished = record.is_finished(config.folder, config)
-            if finished:
-                record.check_finished(config.folder, run.identity)
-            if not finished:
-                held.enter_context(only_one(config.folder, "--output"))
-                record.check_folder(config.folder, config)  # as nobody else can change it now
+            finished = held.enter_context(bind_output_dir(config, run.identity))
         if distributed.of_main(finished):
             done = f"{config.folder} is finished: all {config.steps} steps are done."
             console.print(done, markup=False)

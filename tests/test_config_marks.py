@@ -23,15 +23,15 @@ MAY_CHANGE_ON_RESUME = """
     update.micro_batch update.remat update.logits_chunk update.attention
     eval.samples eval.every log.samples log.table_every
 """
-FREE = "config output coordinator num_processes process_id compilation_cache"
+OF_A_START = "config output coordinator num_processes process_id compilation_cache"
 
 
 def test_every_setting_says_whether_it_may_change_on_resume_and_between_processes():
     everything = set(settings_without(Config(), None))
-    on_resume = everything - set(settings_without(Config(), Mark.ON_RESUME))
-    in_process = everything - set(settings_without(Config(), Mark.IN_PROCESS))
+    on_resume = everything - set(settings_without(Config(), Mark.MAY_CHANGE_ON_RESUME))
+    in_process = everything - set(settings_without(Config(), Mark.MAY_DIFFER))
 
     assert on_resume - in_process == set(MAY_CHANGE_ON_RESUME.split())
     assert in_process - on_resume == set(OF_ITS_PROCESSES.split())
-    assert on_resume & in_process == set(FREE.split())
+    assert on_resume & in_process == set(OF_A_START.split())
     assert everything - on_resume - in_process == set(PART_OF_THE_RUN.split())

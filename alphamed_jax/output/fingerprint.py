@@ -40,7 +40,7 @@ def digest(value: Any) -> str:
 
 def of_settings(config: Config) -> Fingerprint:
     """The settings that all processes share, and the versions they are understood by."""
-    values = settings_without(config, Mark.IN_PROCESS)
+    values = settings_without(config, Mark.MAY_DIFFER)
     return {SETTINGS + name: value for name, value in values.items()} | of_versions()
 
 

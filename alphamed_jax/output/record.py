@@ -13,7 +13,6 @@ from alphamed_jax.config import Config, load_config, to_yaml
 from alphamed_jax.config_io import read_section
 from alphamed_jax.config_marks import Mark, settings_without
 from alphamed_jax.errors import UserError
-from alphamed_jax.output import lock
 from alphamed_jax.output.fingerprint import of_versions
 from alphamed_jax.output.metrics import write_atomically
 from alphamed_jax.runtime.agreement import VERSIONS, Fingerprint, differing, must_stay, noted
@@ -23,7 +22,7 @@ from alphamed_jax.runtime.distributed import is_main
 
 def _fixed(config: Config) -> dict[str, Any]:
     """The part of a configuration that one output folder is bound to, flattened."""
-    values = settings_without(config, Mark.ON_RESUME)
+    values = settings_without(config, Mark.MAY_CHANGE_ON_RESUME)
     # With a constant learning rate a longer run begins as the shorter one.
     if config.optimizer.schedule == "constant":
         del values["steps"]
@@ -95,21 +94,6 @@ def check_identity(holder: str, before: Fingerprint, identity: Fingerprint) -> N
         )
 
 
-def check_folder(folder: Path, config: Config) -> None:
-    """Check that a run of `config` may live in `folder`; nothing is written.
-
-    Raises:
-      UserError: the folder holds a run of another configuration, or something else.
-    """
-    path = folder / "config.yaml"
-    if path.is_file():
-        check_same(str(folder), load_config(path), config, "--output")
-    elif folder.exists() and (
-        not folder.is_dir() or any(entry.name != lock.NAME for entry in folder.iterdir())
-    ):
-        raise UserError(f"{folder} exists and is not the folder of a run; choose another --output.")
-
-
 def write_config(folder: Path, config: Config) -> None:
     """Write the resolved configuration, making the folder where it is not there."""
     if is_main():
@@ -169,26 +153,6 @@ def restore_logs(folder: Path, logs: dict[str, str]) -> list[str]:
             write_atomically(path, content)
             taken.append(name)
     return taken
-
-
-def is_finished(folder: Path, config: Config) -> bool:
-    """Whether the last start of this run came to its end, export and report included."""
-    exported = not config.export or (folder / "export").is_dir()
-    try:
-        steps = json.loads((folder / "run.json").read_text("utf-8"))["steps"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # not there, or torn: the end of the run is done again, and writes it anew
-    return steps == config.steps and exported
-
-
-def check_finished(folder: Path, identity: Fingerprint) -> None:
-    """Refuse to call a run finished whose data, model or tokenizer are others now.
-
-    Raises:
-      UserError: as `check_identity`.
-    """
-    kept = json.loads((folder / "run.json").read_text("utf-8")).get("fingerprint", {})
-    check_identity(str(folder), kept, identity)
 
 
 def write_run(

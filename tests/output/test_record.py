@@ -7,6 +7,7 @@ import pytest
 from alphamed_jax.config import Config, load_config, to_yaml
 from alphamed_jax.errors import UserError
 from alphamed_jax.output import record
+from alphamed_jax.output.folder import check_output_dir
 
 
 def test_logs_of_a_checkpoint_fill_what_a_folder_lacks(tmp_path):
@@ -52,7 +53,7 @@ def test_a_folder_is_bound_to_the_place_of_its_checkpoints(tmp_path):
     here = Config(output=str(tmp_path / "run"))
     record.write_config(here.folder, here)
     with pytest.raises(UserError, match="holds a run with checkpoints None, but now it is 'gs://"):
-        record.check_folder(here.folder, dataclasses.replace(here, checkpoints="gs://bucket/run"))
+        check_output_dir(dataclasses.replace(here, checkpoints="gs://bucket/run"))
 
 
 @pytest.mark.parametrize("given", ["gs://bucket", "gs:///run", "s3://bucket/run", ""])

@@ -8,6 +8,7 @@ import pytest
 from alphamed_jax.config import Config, load_config
 from alphamed_jax.errors import UserError
 from alphamed_jax.output import record
+from alphamed_jax.output.folder import check_output_dir
 from alphamed_jax.output.revisions import settle_revisions, with_commits
 
 OLD, NEW = "a" * 40, "b" * 40
@@ -54,11 +55,11 @@ def test_a_run_keeps_its_commits_and_says_that_the_hub_has_a_newer_one(hub, conf
     assert settled.model_revision == OLD
     assert settled.data_revisions == (f"medmcqa={'c' * 40}",)
     assert said == f"the hub has a newer some/model ({NEW}); this run goes on with {OLD}."
-    record.check_folder(config.folder, settled)
+    check_output_dir(settled)
     # and one that asks for another is refused.
     moved, _ = settle_revisions(dataclasses.replace(again, model_revision="main"))
     with pytest.raises(UserError, match="holds a run with model_revision"):
-        record.check_folder(config.folder, moved)
+        check_output_dir(moved)
 
 
 def test_a_revision_that_is_not_there_or_is_of_a_folder_is_refused(hub, config, tmp_path):
