@@ -19,7 +19,7 @@ from alphamed_jax.config import load_config, parse_config
 
 COMMANDS = [
     "pip install -e . && python -m alphamed_jax.train",
-    "pip install -e '.[test]' && pytest",
+    "pip install -e '.[test]' && pytest -n 2 --dist loadfile",
 ]
 # A table of facts, one a line.
 LONG = {"alphamed_jax/quickstart/knowledge.py"}
