@@ -25,7 +25,7 @@ from alphamed_jax.config import (
 from alphamed_jax.errors import UserError
 from alphamed_jax.output.messages import first_step_line
 from alphamed_jax.output.metrics import METRIC_KEYS
-from alphamed_jax.rl import rollout
+from alphamed_jax.rl import language_model
 
 
 @pytest.fixture(scope="module")
@@ -275,13 +275,13 @@ def test_weights_stay_sharded_in_every_rollout_where_the_setting_says_so(
     inputs, tmp_path, monkeypatch, max_rounds
 ):
     # Given a run with evaluation whose decoding weights shall stay sharded,
-    made, lay_out = [], rollout.make_decode_weights
+    made, lay_out = [], language_model.make_decode_weights
 
-    def noted(*arguments, **settings):
-        made.append(settings["sharded"])
-        return lay_out(*arguments, **settings)
+    def noted(*arguments):
+        made.append(arguments[-1])
+        return lay_out(*arguments)
 
-    monkeypatch.setattr(rollout, "make_decode_weights", noted)
+    monkeypatch.setattr(language_model, "make_decode_weights", noted)
     sampling = RolloutConfig(
         prompts=4, group_size=4, max_new_tokens=12, max_rounds=max_rounds, weights="sharded"
     )

@@ -13,8 +13,9 @@ from alphamed_jax.model.mesh import data_shards, mesh_of
 from alphamed_jax.rl.advantages import group_advantages
 from alphamed_jax.rl.batch import gather, plan
 from alphamed_jax.rl.loss import Totals
-from alphamed_jax.rl.rollout import Occupancy, roll_out
-from alphamed_jax.rl.step import Learner, Outcome, judge, learn
+from alphamed_jax.rl.requests import Request
+from alphamed_jax.rl.slots import Occupancy
+from alphamed_jax.rl.step import Learner, Outcome, judge, learn, make_sampler
 from alphamed_jax.rl.trajectories import Trajectories
 from alphamed_jax.rl.update import TrainState, update
 from alphamed_jax.runtime.compilation import ProgramCounter
@@ -37,28 +38,46 @@ class Timed(NamedTuple):
 
 
 def rolled_out(
-    learner: Learner, params: Any, batch: Batch, step: int, refill: bool = True
+    learner: Learner, params: Any, batch: Batch, step: int
 ) -> tuple[Trajectories, Occupancy]:
     """Responses of the batch, as `rl.step.sample` draws them, cut at the lengths it asks for."""
-    rollout, settings = learner.config.rollout, learner.settings
-    found = roll_out(
-        settings.model,
-        params,
-        [question.token_ids for question in batch.questions],
-        group_size=rollout.group_size,
-        max_new_tokens=rollout.max_new_tokens,
-        sampling=settings.sampling,
-        stop_ids=learner.stop_ids,
-        key=learner.key,
-        first_sequence=step * len(batch.limits),
-        dtype=settings.compute.dtype,
-        attention=settings.compute.attention,
-        slots=rollout.slots,
-        prompt_width=learner.prompt_width,
-        refill=refill,
-        limits=batch.limits,
-    )
+    sampler = make_sampler(learner, mesh_of(params))
+    found = sampler.sample(sampler.load(params), groups_of(learner, batch, step), learner.key)
     return jax.block_until_ready(found)
+
+
+def groups_of(learner: Learner, batch: Batch, step: int) -> list[Request]:
+    """What a step asks for."""
+    size = learner.config.rollout.group_size
+    first = step * len(batch.limits)
+    return [
+        Request(
+            question.token_ids,
+            range(first + number * size, first + (number + 1) * size),
+            batch.limits[number * size : (number + 1) * size].tolist(),
+        )
+        for number, question in enumerate(batch.questions)
+    ]
+
+
+def in_waves(learner: Learner, params: Any, batch: Batch, step: int) -> tuple[Any, Occupancy]:
+    """The same without refilling: as many groups as slots hold, to the end, then the next ones.
+
+    Returns the tokens, and how busy the slots were.
+    """
+    sampler = make_sampler(learner, mesh_of(params))
+    weights, groups = sampler.load(params), groups_of(learner, batch, step)
+    slots = learner.config.rollout.slots or len(batch.limits)
+    size = max(slots // learner.config.rollout.group_size, 1)
+    waves = [
+        sampler.sample(weights, groups[first : first + size], learner.key)
+        for first in range(0, len(groups), size)
+    ]
+    jax.block_until_ready(waves)
+    steps = sum(usage.steps for _, usage in waves)
+    busy = sum(usage.busy * usage.steps for _, usage in waves) / max(steps, 1)
+    tokens = np.concatenate([found.tokens for found, _ in waves])
+    return tokens, Occupancy(steps, busy, busy)
 
 
 def judged(learner: Learner, trajectories: Trajectories, batch: Batch) -> Outcome:
@@ -108,28 +127,31 @@ def time_savings(
     occupancies: dict[str, list[Occupancy]] = {"refilled": [], "waves": []}
     updates: dict[str, list[float]] = {name: [] for name in VARIANTS}
     with ProgramCounter() as programs:
+
+        def timed(times, function, *given):
+            while True:
+                before, start = programs.compiled, time.perf_counter()
+                found = function(*given)
+                if programs.compiled == before:
+                    times.append(time.perf_counter() - start)
+                    return found
+
         for step, batch in enumerate(batches):
-            found = {}
-            for name, times in rollouts.items():
-                refill = name == "refilled"
-                while True:
-                    before, start = programs.compiled, time.perf_counter()
-                    found[name], occupancy = rolled_out(learner, state.params, batch, step, refill)
-                    if programs.compiled == before:
-                        break
-                times.append(time.perf_counter() - start)
-                occupancies[name].append(occupancy)
-            trajectories = found["refilled"]
-            if not np.array_equal(trajectories.tokens, found["waves"].tokens):
+            given = learner, state.params, batch, step
+            trajectories, occupancy = timed(rollouts["refilled"], rolled_out, *given)
+            tokens, waves = timed(rollouts["waves"], in_waves, *given)
+            occupancies["refilled"].append(occupancy)
+            occupancies["waves"].append(waves)
+            if not np.array_equal(trajectories.tokens, tokens):
                 raise AssertionError("refilled slots sampled other tokens than plain waves")
             outcome = judged(learner, trajectories, batch)
             for name, savings in VARIANTS.items():
-                while True:
-                    before, start = programs.compiled, time.perf_counter()
+
+                def one_update(savings=savings, trajectories=trajectories, outcome=outcome):
+                    nonlocal state  # which is donated: another try starts from the newest
                     state = _update(learner, state, trajectories, outcome, savings)
-                    if programs.compiled == before:
-                        break
-                updates[name].append(time.perf_counter() - start)
+
+                timed(updates[name], one_update)
     median = statistics.median
     rollout_s = {name: median(times) for name, times in rollouts.items()}
     update_s = {name: median(times) for name, times in updates.items()}

@@ -15,8 +15,10 @@ from alphamed_jax.randomness import random_key
 from alphamed_jax.rl import batch, decode, update
 from alphamed_jax.rl.buckets import capacities
 from alphamed_jax.rl.decode_weights import DecodeWeights, head_layout, layer_layout
+from alphamed_jax.rl.language_model import Caches, Transformer
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.reward import AnswerAutomaton
+from alphamed_jax.rl.slots import refill_width
 from alphamed_jax.rl.update import Settings
 
 
@@ -107,12 +109,13 @@ def slots_of(case: Case) -> int:
     return responses if work.slots is None else min(responses, max(work.slots // rows, 1) * rows)
 
 
-def prompt_caches(case: Case, rows: int) -> decode.Prompts:
+def prompt_caches(case: Case, rows: int) -> decode.PromptCache:
     model = case.model
     shape = (rows, model.num_kv_heads, case.work.prompt_width, model.head_dim)
     kv = (_array(case, shape, case.settings.compute.dtype, "batch", "kv_heads"),)
-    return decode.Prompts(
-        kv * model.num_layers, kv * model.num_layers, _array(case, (rows,), jnp.int32, "batch")
+    return decode.PromptCache(
+        Caches(kv * model.num_layers, kv * model.num_layers),
+        _array(case, (rows,), jnp.int32, "batch"),
     )
 
 
@@ -121,33 +124,37 @@ def last_hidden(case: Case) -> Any:
     return _array(case, shape, case.settings.compute.dtype, "batch")
 
 
-def _rows(case: Case) -> decode.Rows:
-    row = _per_row(case, case.work.prompts * case.work.group)
-    greedy = _per_row(case, case.work.prompts * case.work.group, bool)
-    return decode.Rows(row, row, row, greedy)
+def sampled_model(case: Case) -> Transformer:
+    """The model as the sampler has it."""
+    compute = case.settings.compute
+    return Transformer(case.model, compute.dtype, compute.attention, case.work.sharded)
 
 
-def decoding(case: Case, capacity: int | None = None) -> decode.Decoding:
+def refilled(case: Case) -> decode.Requests:
+    """What a refill is told."""
+    slots = slots_of(case) // data_shards(case.mesh)
+    width = slots if case.work.slots is None else refill_width(slots)
+    row = _per_row(case, width * data_shards(case.mesh))
+    return decode.Requests(row, row, row, row, row, _per_row(case, row.size, bool))
+
+
+def decoding(case: Case, capacity: int | None = None) -> decode.DecodeState:
     """State of the decode loop with caches of a capacity; None: as the workload says."""
-    work, slots = case.work, slots_of(case)
+    work, rows = case.work, data_shards(case.mesh)
     state = jax.eval_shape(
         functools.partial(
-            decode.start,
-            case.model,
-            group=work.group if work.slots is None else 1,
-            slots=slots // data_shards(case.mesh),
+            decode.init_decode_state,
+            sampled_model(case),
+            data_shards=rows,
+            slots=slots_of(case) // rows,
+            rows=work.prompts * work.group // rows,
             length=work.response,
             capacity=capacity or work.capacity or work.response,
-        ),
-        last_hidden(case),
-        _rows(case),
+        )
     )
     split = jax.tree.map(lambda x: _struct(case, x, "batch") if x.ndim else x, state)
-    caches = [
-        tuple(_struct(case, x, "batch", "kv_heads") for x in cache)
-        for cache in (state.keys, state.values)
-    ]
-    return split._replace(keys=caches[0], values=caches[1])
+    caches = jax.tree.map(lambda x: _struct(case, x, "batch", "kv_heads"), state.caches)
+    return split._replace(caches=caches)
 
 
 def former_capacity(case: Case) -> int | None:
@@ -213,7 +220,7 @@ def _scalar(dtype: Any = jnp.int32) -> Any:
 def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
     """How each phase is lowered."""
     model, work, settings = case.model, case.work, case.settings
-    dtype, sampling = settings.compute.dtype, settings.sampling
+    dtype, sampling, sampler = settings.compute.dtype, settings.sampling, sampled_model(case)
     stops = _array(case, (8,), jnp.int32)
     key = jax.eval_shape(lambda: random_key(0))
     # Made outside of the mesh's context, in which optax would place a counter on its devices.
@@ -222,37 +229,28 @@ def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
     def prefill():
         tokens = _array(case, (work.prompts, work.prompt_width), jnp.int32, "batch")
         lengths = _array(case, (work.prompts,), jnp.int32, "batch")
-        how = settings.compute.attention
-        return decode.prefill.lower(model, params(case), tokens, lengths, dtype, how)
+        width = work.prompt_width
+        return decode.prefill.lower(sampler, params(case), tokens, lengths, width=width)
 
     def refill():
-        taken = _per_row(case, slots_of(case))
-        given = (
-            decode_weights(case),
-            last_hidden(case),
-            _rows(case),
-            decoding(case),
-            taken,
-            stops,
-            key,
-        )
-        return decode.refill.lower(model, *given, sampling=sampling)
+        given = (decode_weights(case), last_hidden(case), decoding(case), refilled(case), stops)
+        return decode.refill.lower(sampler, *given, key, sampling=sampling)
 
     def steps():
         rows = work.prompts if work.slots is None else slots_of(case)
         waiting: Any = jax.ShapeDtypeStruct((data_shards(case.mesh),), jnp.int32)
-        pause = decode.Pause(waiting, _scalar(), _scalar())
-        given = (decode_weights(case), prompt_caches(case, rows), decoding(case), pause, stops, key)
-        return decode.decode.lower(model, *given, sampling=sampling)
+        until = decode.LoopExit(waiting, _scalar(), _scalar())
+        given = (decode_weights(case), prompt_caches(case, rows), decoding(case), until, stops, key)
+        return decode.decode.lower(sampler, *given, sampling=sampling)
 
     def fan_out():
         taken = _per_row(case, slots_of(case))
-        return decode.fan_out.lower(prompt_caches(case, work.prompts), taken)
+        return decode.expand_prompt_cache.lower(prompt_caches(case, work.prompts), taken)
 
     def grow():
         capacity = work.capacity or work.response
         before = decoding(case, former_capacity(case) or capacity)
-        return decode.grow.lower(before, capacity=capacity)
+        return decode.grow_cache.lower(before, capacity=capacity)
 
     def reward():
         rows = work.prompts * work.group

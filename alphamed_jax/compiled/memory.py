@@ -91,13 +91,13 @@ def sizes(case: Case, rounds: int = 1) -> Mapping[str, int]:
     reference = low if settings.loss.kl_coef > 0 else 0
     layout = device_bytes(arguments.decode_weights(case))
     decoding = arguments.decoding(case)
-    caches = device_bytes((decoding.keys, decoding.values))
+    caches = device_bytes(decoding.caches)
     former = arguments.former_capacity(case)
     capacity = work.capacity or work.response
     prompts = device_bytes(arguments.prompt_caches(case, work.prompts))
     slots = arguments.slots_of(case)
     fanned = 0 if work.slots is None else device_bytes(arguments.prompt_caches(case, slots))
-    rows = device_bytes(decoding._replace(keys=(), values=()))
+    rows = device_bytes(decoding._replace(caches=()))
     scored = reference if reference and not work.old_logprobs else weights
     known = {
         "weights": weights,

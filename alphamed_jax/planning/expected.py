@@ -16,7 +16,7 @@ from alphamed_jax.planning.phase import PhaseCost
 from alphamed_jax.planning.roofline import Amount, Seconds, seconds
 from alphamed_jax.rl import batch
 from alphamed_jax.rl.buckets import capacities
-from alphamed_jax.rl.rollout import REFILL_SHARE
+from alphamed_jax.rl.slots import REFILL_SHARE
 
 ASSUMPTIONS = (
     "Times are rooflines: peak rates, products and memory at once, communication before or after "

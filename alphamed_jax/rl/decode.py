@@ -1,9 +1,10 @@
-"""The jitted parts of a rollout: prefill, the decode loop over slots, and what happens between.
+"""The jitted parts of sampling: prefill, the decode loop over slots, and what happens between.
 
 A slot is a place in the decode batch; when its response ends, the next one of the queue takes it.
-Letters: R data rows of the mesh, s slots and n responses on each of them, P·G = R·n responses,
-C capacity of a response's cache. In the decode batch, slots are [P' G']: rows of G' responses
-that read one prompt cache, where all responses have a slot (P' = P, G' = G), else G' = 1.
+Letters: R data shards of the mesh, s slots of each and k of them refilled in a call, w prompts of
+each that are prefilled at once, n rows of results, C capacity of a response's cache. In the decode
+batch slots are [P' G']: rows of G' responses that read one prompt cache in place, where all
+responses have a slot (P' = R·w, G' = G); else each slot has a prompt cache of its own, G' = 1.
 
 All slots write their keys at one common index, `cursor`, that runs round a ring of C places, so
 that the write is one slice, in place. A response of length t owns the last t places.
@@ -16,34 +17,40 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from alphamed_jax.model import network
-from alphamed_jax.model.attention import DENSE, Attention, causal_attend
-from alphamed_jax.model.dense import prefix_decode, to_cache
 from alphamed_jax.model.masks import ring_mask, valid_mask
 from alphamed_jax.model.mesh import constrain
-from alphamed_jax.model.network import ModelConfig, Params
-from alphamed_jax.model.numerics import exact
-from alphamed_jax.rl.decode_weights import DecodeWeights
 from alphamed_jax.rl.distribution import Sampling, draw
+from alphamed_jax.rl.language_model import Caches, LanguageModel
 
 
-class Prompts(NamedTuple):
+class PromptCache(NamedTuple):
     """Keys and values of prompts per layer, [P K Tp H] each."""
 
-    keys: tuple[Array, ...]
-    values: tuple[Array, ...]
+    caches: Caches
     lengths: Int[Array, "P"]
 
 
-class Rows(NamedTuple):
-    """The responses to be sampled, of each data row its own."""
+class Prefilled(NamedTuple):
+    """Prompts that wait for their responses to get a slot."""
 
-    prompt: Int[Array, "R n"]
-    """Index of the prompt among those of the data row."""
-    sequence: Int[Array, "R n"]
-    limit: Int[Array, "R n"]
-    """Longest length; 0: not sampled at all."""
-    greedy: Bool[Array, "R n"]
+    prompts: PromptCache
+    last: Float[Array, "P D"]
+    """Hidden state of each prompt's last token."""
+
+
+class Requests(NamedTuple):
+    """The responses that slots take up, up to k of each data shard."""
+
+    slot: Int[Array, "R k"]
+    """The slot that takes it up; s: none does."""
+    prompt: Int[Array, "R k"]
+    """Index among the prompts of the data shard."""
+    row: Int[Array, "R k"]
+    """Row of the results that it is written to."""
+    sequence: Int[Array, "R k"]
+    limit: Int[Array, "R k"]
+    """Longest length."""
+    greedy: Bool[Array, "R k"]
     """Whether each token is the likeliest, instead of drawn."""
 
 
@@ -51,6 +58,7 @@ class Slots(NamedTuple):
     """What each slot is working on."""
 
     row: Int[Array, "R s"]
+    """Row of the results; n: none."""
     sequence: Int[Array, "R s"]
     limit: Int[Array, "R s"]
     greedy: Bool[Array, "R s"]
@@ -60,350 +68,364 @@ class Slots(NamedTuple):
     last: Int[Array, "R s"]
 
 
-class Decoding(NamedTuple):
+class Responses(NamedTuple):
+    """Results, in rows of each data shard."""
+
+    tokens: Int[Array, "R n T"]
+    logprobs: Float[Array, "R n T"]
+    lengths: Int[Array, "R n"]
+    finished: Bool[Array, "R n"]
+
+
+class DecodeState(NamedTuple):
     """State of the decode loop."""
 
     slots: Slots
     cursor: Int[Array, ""]
     """Place in the ring where the last tokens' keys will be written."""
-    keys: tuple[Array, ...]
-    """Own keys and values per layer, [P'·G' K C H] each. A slot has one axis here: with two, one
-    of them of length 1, XLA for CPUs would write the cache a second time for the reader."""
-    values: tuple[Array, ...]
-    tokens: Int[Array, "R n T"]
-    logprobs: Float[Array, "R n T"]
-    lengths: Int[Array, "R n"]
-    finished: Bool[Array, "R n"]
+    caches: Caches
+    """Own keys and values per layer, [P'·G' K C H] each."""
+    results: Responses
     steps: Int[Array, ""]
     busy: Int[Array, ""]
-    """Sum over steps of the slots that were at work."""
+    """Sum over steps of the slots that were active."""
 
 
-class Pause(NamedTuple):
+class LoopExit(NamedTuple):
     """When the loop returns to the host, besides when all slots are done or a cache is full."""
 
     waiting: Int[Array, "R"]
-    """Responses of each data row that have no slot yet."""
+    """Responses of each data shard that have no slot yet."""
     refill: Int[Array, ""]
     """Return once so many slots are free for waiting responses."""
     few: Int[Array, ""]
-    """Return once no data row has more than so many slots at work."""
+    """Return once no data shard has more than so many active slots."""
 
 
 @jax.jit
-def at_work(slots: Slots) -> Bool[Array, "R s"]:
+def active(slots: Slots) -> Bool[Array, "R s"]:
     """Slots whose response goes on."""
     return ~slots.stopped & (slots.length < slots.limit)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5))
+@functools.partial(jax.jit, static_argnames=("model", "width"))
 def prefill(
-    config: ModelConfig,
-    params: Params,
+    model: LanguageModel,
+    params: Any,
     tokens: Int[Array, "P Tp"],
     lengths: Int[Array, "P"],
-    dtype: Any,
-    how: Attention = DENSE,
-) -> tuple[Prompts, Float[Array, "P D"]]:
-    """Forward the prompts once, each on its own row, padded on the right.
+    *,
+    width: int,
+) -> Prefilled:
+    """Forward the prompts once, padded on the right; their caches are `width` long."""
+    caches, last = model.prefill(params, tokens, lengths)
 
-    Returns their caches, and the hidden state of each prompt's last token.
-    """
-    prompts, width = tokens.shape
-    positions = jnp.broadcast_to(jnp.arange(width), (prompts, width))
-    x = network.embed(config, params, tokens, dtype)
-    x, kv = network.run_layers(config, params, x, positions, causal_attend(how), keep_kv=True)
-    assert kv is not None
-    last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    def widened(x):
+        return jnp.pad(x, [(0, 0), (0, 0), (0, width - x.shape[2]), (0, 0)])
 
-    def per_layer(stacked):
-        rows = to_cache(stacked)
-        return tuple(constrain(row, "batch", "kv_heads", None, None) for row in rows)
+    return Prefilled(PromptCache(jax.tree.map(widened, caches), lengths), last)
 
-    return Prompts(per_layer(kv[0]), per_layer(kv[1]), lengths), last
+
+@functools.partial(jax.jit, donate_argnames="kept")
+def merge_prefilled(kept: Prefilled, new: Prefilled, fresh: Bool[Array, "P"]) -> Prefilled:
+    """The prompts of `new` where `fresh`, of `kept` elsewhere."""
+    return jax.tree.map(
+        lambda a, b: jnp.where(fresh.reshape(-1, *[1] * (a.ndim - 1)), b, a), kept, new
+    )
+
+
+def _split(x: Shaped[Array, "B ..."], data_shards: int) -> Shaped[Array, "R m ..."]:
+    """The leading axis cut into the data shards' parts."""
+    return x.reshape(data_shards, x.shape[0] // data_shards, *x.shape[1:])
 
 
 def _take(
-    x: Shaped[Array, "R m ..."], index: Int[Array, "R s"], *axes: str | None
-) -> Shaped[Array, "R s ..."]:
-    """Elements `index` of each data row's share; `axes` are the logical ones of an element."""
-    taken = jax.vmap(lambda share, i: share[i])(x, index)
+    x: Shaped[Array, "R m ..."], index: Int[Array, "R k"], *axes: str | None
+) -> Shaped[Array, "R k ..."]:
+    """Elements `index` of each data shard's; `axes` are the logical ones of an element."""
+    taken = jax.vmap(lambda shard, i: shard[i])(x, index)
     return constrain(taken, "batch", None, *axes, *(None,) * (taken.ndim - 2 - len(axes)))
 
 
+def _put(
+    x: Shaped[Array, "R m ..."], index: Int[Array, "R k"], new: Shaped[Array, "R k ..."]
+) -> Shaped[Array, "R m ..."]:
+    """Write elements `index` of each data shard's; an index beyond the last writes nothing."""
+    return jax.vmap(lambda shard, i, v: shard.at[i].set(v, mode="drop"))(x, index, new)
+
+
 def _take_caches(x: Shaped[Array, "B K S H"], index: Int[Array, "R s"]) -> Array:
-    """Caches `index` of each data row's share, [R·s K S H]."""
+    """Caches `index` of each data shard's, [R·s K S H]."""
     taken = _take(_split(x, index.shape[0]), index, "kv_heads")
     return constrain(jax.lax.collapse(taken, 0, 2), "batch", "kv_heads", None, None)
 
 
-def _split(x: Shaped[Array, "B ..."], data_shards: int) -> Shaped[Array, "R m ..."]:
-    """The leading axis cut into the data rows' shares."""
-    return x.reshape(data_shards, x.shape[0] // data_shards, *x.shape[1:])
-
-
 @jax.jit
-def fan_out(prompts: Prompts, index: Int[Array, "R s"]) -> Prompts:
-    """A copy of its prompt's cache for each slot; `index` counts within the data row."""
+def expand_prompt_cache(prompts: PromptCache, index: Int[Array, "R s"]) -> PromptCache:
+    """A copy of its prompt's cache for each slot; `index` counts within the data shard."""
     lengths = _take(_split(prompts.lengths, index.shape[0]), index)
-    return Prompts(
-        tuple(_take_caches(x, index) for x in prompts.keys),
-        tuple(_take_caches(x, index) for x in prompts.values),
-        lengths.reshape(-1),
+    caches = jax.tree.map(lambda x: _take_caches(x, index), prompts.caches)
+    return PromptCache(caches, lengths.reshape(-1))
+
+
+@functools.partial(jax.jit, donate_argnames="prompts")
+def insert_prompts(
+    prompts: PromptCache,
+    prefilled: PromptCache,
+    slot: Int[Array, "R k"],
+    prompt: Int[Array, "R k"],
+) -> PromptCache:
+    """Write the caches of refilled slots, in place; all others stay as they lie.
+
+    Args:
+      slot: the slots; beyond the last: none.
+      prompt: index of the prompt of each among those of the data shard.
+    """
+    data_shards = slot.shape[0]
+
+    def put(cache, source):
+        taken = _take(_split(source, data_shards), prompt, "kv_heads")
+        filled = _put(_split(cache, data_shards), slot, taken)
+        return constrain(filled.reshape(cache.shape), "batch", "kv_heads", None, None)
+
+    lengths = _take(_split(prefilled.lengths, data_shards), prompt)
+    return PromptCache(
+        jax.tree.map(put, prompts.caches, prefilled.caches),
+        _put(_split(prompts.lengths, data_shards), slot, lengths).reshape(-1),
     )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "group", "slots", "length", "capacity"))
-def start(
-    config: ModelConfig,
-    like: Float[Array, "P D"],
-    rows: Rows,
-    *,
-    group: int,
-    slots: int,
-    length: int,
-    capacity: int,
-) -> Decoding:
-    """A state in which all slots are free; `like` gives the dtype of the caches."""
-    data_shards, responses = rows.sequence.shape
-    shape = (data_shards * slots, config.num_kv_heads, capacity, config.head_dim)
+def _caches(model: LanguageModel, slots: int, capacity: int) -> Caches:
+    blank = jnp.zeros(model.cache_shape(slots, capacity), model.dtype)
 
-    def zeros(shape, dtype, *axes):
-        return constrain(jnp.zeros(shape, dtype), "batch", *axes, *(None,) * (len(shape) - 1))
-
-    def per_slot(dtype=jnp.int32):
-        return zeros((data_shards, slots), dtype)
-
-    def idle():
-        return Slots(
-            row=per_slot(),
-            sequence=per_slot(),
-            limit=per_slot(),
-            greedy=per_slot(bool),
-            length=per_slot(),
-            stopped=per_slot(bool),
-            last=per_slot(),
-        )
-
-    def cache():
-        blank = jnp.zeros(shape, like.dtype)
+    def layers():
         return tuple(
-            constrain(blank, "batch", "kv_heads", None, None) for _ in range(config.num_layers)
+            constrain(blank, "batch", "kv_heads", None, None) for _ in range(model.num_layers)
         )
 
-    kept = (data_shards, responses, length)
-    return Decoding(
-        slots=idle(),
+    return Caches(layers(), layers())
+
+
+@functools.partial(jax.jit, static_argnames=("model", "slots", "width"))
+def empty_prompt_cache(model: LanguageModel, *, slots: int, width: int) -> PromptCache:
+    """Room for a prompt of `width` tokens beside each slot."""
+    lengths = constrain(jnp.ones(slots, jnp.int32), "batch")
+    return PromptCache(_caches(model, slots, width), lengths)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("model", "data_shards", "slots", "rows", "length", "capacity")
+)
+def init_decode_state(
+    model: LanguageModel, *, data_shards: int, slots: int, rows: int, length: int, capacity: int
+) -> DecodeState:
+    """A state in which all slots are free.
+
+    Args:
+      slots: of each data shard, and so the `rows` of the results.
+      length: of the longest response.
+      capacity: of the caches.
+    """
+
+    def filled(shape, dtype=jnp.int32, value: Any = 0):
+        shape = (data_shards, *shape)
+        return constrain(jnp.full(shape, value, dtype), "batch", *(None,) * (len(shape) - 1))
+
+    return DecodeState(
+        slots=Slots(
+            row=filled((slots,), value=rows),
+            sequence=filled((slots,)),
+            limit=filled((slots,)),
+            greedy=filled((slots,), bool),
+            length=filled((slots,)),
+            stopped=filled((slots,), bool),
+            last=filled((slots,)),
+        ),
         cursor=jnp.int32(0),
-        keys=cache(),
-        values=cache(),
-        tokens=zeros(kept, jnp.int32),
-        logprobs=zeros(kept, jnp.float32),
-        lengths=zeros(kept[:2], jnp.int32),
-        finished=zeros(kept[:2], bool),
+        caches=_caches(model, data_shards * slots, capacity),
+        results=Responses(
+            tokens=filled((rows, length)),
+            logprobs=filled((rows, length), jnp.float32),
+            lengths=filled((rows,)),
+            finished=filled((rows,), bool),
+        ),
         steps=jnp.int32(0),
         busy=jnp.int32(0),
     )
 
 
 def _sample(
-    config: ModelConfig,
-    layout: DecodeWeights,
-    x: Float[Array, "*B D"],
-    keys: Key[Array, "R s"],
-    tokens_before: Int[Array, "R s"],
-    greedy: Bool[Array, "R s"],
+    model: LanguageModel,
+    weights: Any,
+    hidden: Float[Array, "*B D"],
+    keys: Key[Array, "R m"],
+    tokens_before: Int[Array, "R m"],
+    greedy: Bool[Array, "R m"],
     sampling: Sampling,
-) -> tuple[Int[Array, "R s"], Float[Array, "R s"]]:
-    """Token and log-probability of each slot, from hidden states [R s D] or [P' G' D].
+) -> tuple[Int[Array, "R m"], Float[Array, "R m"]]:
+    """Token and log-probability of each response, from hidden states [R m D] or [P' G' D].
 
     The noise of token t is `fold_in(fold_in(key, sequence id), t)`.
     """
-    rows = x.reshape(-1, x.shape[-1])
-    if layout.sharded:
-        rows = constrain(rows, None, "embed")
-    if layout.output_major:
-        head = layout.weights["embed" if config.tie_embeddings else "head"]
-        wide = {"preferred_element_type": jnp.float32, "precision": exact(rows.dtype)}
-        logits = constrain(jnp.matmul(head, rows.T, **wide), "vocab", "batch")
-    else:
-        logits = constrain(network.unembed(config, layout.weights, rows), "batch", "vocab")
+    logits, vocabulary_first = model.logits(weights, hidden.reshape(-1, hidden.shape[-1]))
     noise = jax.vmap(jax.random.fold_in)(keys.reshape(-1), tokens_before.reshape(-1))
-    greedy = greedy.reshape(-1)
-    token, logprob = draw(noise, logits, sampling, greedy, vocabulary_first=layout.output_major)
+    token, logprob = draw(noise, logits, sampling, greedy.reshape(-1), vocabulary_first)
     return token.reshape(keys.shape).astype(jnp.int32), logprob.reshape(keys.shape)
 
 
-def _record(
-    state: Decoding,
-    where: Bool[Array, "R s"],
-    token: Int[Array, "R s"],
-    logprob: Float[Array, "R s"],
-    stop_ids: Int[Array, "stops"],
-) -> Decoding:
-    """Append the sampled token to the responses of the slots in `where`."""
-    slots, length = state.slots, state.tokens.shape[-1]
-    place = jnp.where(where, slots.length, length)  # beyond the end: not written
+def _keys(key: Key[Array, ""], sequence: Int[Array, "R m"]) -> Key[Array, "R m"]:
+    return jax.vmap(jax.vmap(lambda i: jax.random.fold_in(key, i)))(sequence)
+
+
+def _write(
+    results: Responses,
+    row: Int[Array, "R m"],
+    place: Int[Array, "R m"],
+    token: Int[Array, "R m"],
+    logprob: Float[Array, "R m"],
+) -> Responses:
+    """Write a token of each row at `place`; beyond the end nothing is written."""
 
     def put(buffer, value):
-        return jax.vmap(lambda b, row, at, v: b.at[row, at].set(v, mode="drop"))(
-            buffer, slots.row, place, value
+        return jax.vmap(lambda b, r, at, v: b.at[r, at].set(v, mode="drop"))(
+            buffer, row, place, value
         )
 
-    return state._replace(
-        tokens=put(state.tokens, token),
-        logprobs=put(state.logprobs, logprob),
-        slots=slots._replace(
-            length=slots.length + where,
-            stopped=slots.stopped | (where & jnp.isin(token, stop_ids)),
-            last=jnp.where(where, token, slots.last),
-        ),
+    return results._replace(
+        tokens=put(results.tokens, token), logprobs=put(results.logprobs, logprob)
     )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "sampling"), donate_argnames="state")
+@functools.partial(jax.jit, static_argnames=("model", "sampling"), donate_argnames="state")
 def refill(
-    config: ModelConfig,
-    layout: DecodeWeights,
+    model: LanguageModel,
+    weights: Any,
     last: Float[Array, "P D"],
-    rows: Rows,
-    state: Decoding,
-    assigned: Int[Array, "R s"],
+    state: DecodeState,
+    requests: Requests,
     stop_ids: Int[Array, "stops"],
     key: Key[Array, ""],
     *,
     sampling: Sampling,
-) -> Decoding:
+) -> DecodeState:
     """Give free slots their next response, and draw its first token from the prompt's end.
 
     Args:
       last: hidden state of each prompt's last token.
-      assigned: response that a slot takes up, -1 where it goes on with its own.
     """
-    fresh = assigned >= 0
-    taken = jnp.maximum(assigned, 0)
-    old = state.slots
-    slots = Slots(
-        row=jnp.where(fresh, assigned, old.row),
-        sequence=jnp.where(fresh, _take(rows.sequence, taken), old.sequence),
-        limit=jnp.where(fresh, _take(rows.limit, taken), old.limit),
-        greedy=jnp.where(fresh, _take(rows.greedy, taken), old.greedy),
-        length=jnp.where(fresh, 0, old.length),
-        stopped=~fresh & old.stopped,
-        last=old.last,
+    slot = requests.slot
+    hidden = _take(_split(last, len(slot)), requests.prompt)
+    before = jnp.zeros_like(slot)
+    keys = _keys(key, requests.sequence)
+    token, logprob = _sample(model, weights, hidden, keys, before, requests.greedy, sampling)
+    wanted = (slot < state.slots.row.shape[1]) & (requests.limit > 0)
+    new = Slots(
+        row=requests.row,
+        sequence=requests.sequence,
+        limit=requests.limit,
+        greedy=requests.greedy,
+        length=wanted.astype(jnp.int32),
+        stopped=wanted & jnp.isin(token, stop_ids),
+        last=token,
     )
-    x = _take(_split(last, len(assigned)), _take(rows.prompt, taken))
-    keys = jax.vmap(jax.vmap(lambda i: jax.random.fold_in(key, i)))(slots.sequence)
-    before = jnp.zeros_like(taken)
-    token, logprob = _sample(config, layout, x, keys, before, slots.greedy, sampling)
-    wanted = fresh & (slots.limit > 0)
-    return _record(state._replace(slots=slots), wanted, token, logprob, stop_ids)
+    place = jnp.where(wanted, 0, state.results.tokens.shape[-1])
+    return state._replace(
+        slots=jax.tree.map(lambda old, value: _put(old, slot, value), state.slots, new),
+        results=_write(state.results, requests.row, place, token, logprob),
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "sampling"), donate_argnames="state")
+@functools.partial(jax.jit, static_argnames=("model", "sampling"), donate_argnames="state")
 def decode(
-    config: ModelConfig,
-    layout: DecodeWeights,
-    prompts: Prompts,
-    state: Decoding,
-    pause: Pause,
+    model: LanguageModel,
+    weights: Any,
+    prompts: PromptCache,
+    state: DecodeState,
+    until: LoopExit,
     stop_ids: Int[Array, "stops"],
     key: Key[Array, ""],
     *,
     sampling: Sampling,
-) -> Decoding:
-    """Sample a token in every slot at work, again and again until `pause` says otherwise.
+) -> DecodeState:
+    """Sample a token in every active slot, again and again until `until` says otherwise.
 
-    Returns also once a response is longer than the caches: then `grow` them.
+    Returns also once a response is longer than the caches: then `grow_cache`.
 
     `prompts` holds the cache of each row of slots [P'], read in place by all slots of that row.
     """
-    weights = layout.weights
-    dtype = weights["embed"].dtype
-    rows = prompts.keys[0].shape[0]
+    rows = prompts.lengths.shape[0]
     shape = rows, state.slots.row.size // rows
-    capacity = state.keys[0].shape[2]
-    keys = jax.vmap(jax.vmap(lambda i: jax.random.fold_in(key, i)))(state.slots.sequence)
-    prompt_mask = valid_mask(prompts.lengths, prompts.keys[0].shape[2])
+    capacity, length = state.caches.keys[0].shape[2], state.results.tokens.shape[-1]
+    keys = _keys(key, state.slots.sequence)
+    prompt_mask = valid_mask(prompts.lengths, prompts.caches.keys[0].shape[2])
 
     def going_on(state):
-        working = at_work(state.slots)
+        working = active(state.slots)
         busy = working.sum(axis=1)
-        free = jnp.minimum(working.shape[1] - busy, pause.waiting).sum()
+        free = jnp.minimum(working.shape[1] - busy, until.waiting).sum()
         longest = jnp.where(working, state.slots.length, 0).max()
-        return (busy.max() > pause.few) & (free < pause.refill) & (longest <= capacity)
+        return (busy.max() > until.few) & (free < until.refill) & (longest <= capacity)
 
     def step(state):
-        slots, working = state.slots, at_work(state.slots)
-        length = slots.length.reshape(shape)
-        positions = (prompts.lengths[:, None] + length - 1)[..., None]
-        rope = network.rope_table(config, positions)
-        own_mask = ring_mask(state.cursor, slots.length.reshape(-1), capacity)
-        x = network.embed(config, weights, slots.last.reshape(*shape, 1), dtype)
-        if not layout.sharded:
-            x = constrain(x, "batch", None, None, None)
-        own_keys, own_values = list(state.keys), list(state.values)
-        for i, layer_weights in enumerate(weights["layers"]):
-
-            def attend(q, k, v, i=i):
-                at = (0, 0, state.cursor, 0)
-                k, v = (jax.lax.collapse(to_cache(x), 0, 2) for x in (k, v))
-                own_keys[i] = jax.lax.dynamic_update_slice(own_keys[i], k, at)
-                own_values[i] = jax.lax.dynamic_update_slice(own_values[i], v, at)
-                mixed = prefix_decode(
-                    q[:, :, 0],
-                    prompts.keys[i],
-                    prompts.values[i],
-                    prompt_mask,
-                    own_keys[i],
-                    own_values[i],
-                    own_mask,
-                )
-                return mixed[:, :, None]
-
-            layer = network.layer(config, layer_weights)
-            x, _ = layer(x, rope, attend, layout.output_major, layout.sharded)
-        x = network.rms_norm(x[:, :, 0], weights["norm"], config.rms_norm_eps)
-        token, logprob = _sample(config, layout, x, keys, slots.length, slots.greedy, sampling)
-        state = state._replace(
-            keys=tuple(own_keys),
-            values=tuple(own_values),
+        slots, working = state.slots, active(state.slots)
+        hidden, caches = model.decode_step(
+            weights,
+            slots.last.reshape(shape),
+            prompts.lengths[:, None] + slots.length.reshape(shape) - 1,
+            prompts.caches,
+            prompt_mask,
+            state.caches,
+            ring_mask(state.cursor, slots.length.reshape(-1), capacity),
+            state.cursor,
+        )
+        token, logprob = _sample(model, weights, hidden, keys, slots.length, slots.greedy, sampling)
+        place = jnp.where(working, slots.length, length)
+        return state._replace(
+            slots=slots._replace(
+                length=slots.length + working,
+                stopped=slots.stopped | (working & jnp.isin(token, stop_ids)),
+                last=jnp.where(working, token, slots.last),
+            ),
+            caches=caches,
+            results=_write(state.results, slots.row, place, token, logprob),
             cursor=(state.cursor + 1) % capacity,
             steps=state.steps + 1,
             busy=state.busy + working.sum(),
         )
-        return _record(state, working, token, logprob, stop_ids)
 
     state = jax.lax.while_loop(going_on, step, state)
-    slots = state.slots
-    put = jax.vmap(lambda b, row, v: b.at[row].set(v))
+    slots, results = state.slots, state.results
     return state._replace(
-        lengths=put(state.lengths, slots.row, slots.length),
-        finished=put(state.finished, slots.row, slots.stopped),
+        results=results._replace(
+            lengths=_put(results.lengths, slots.row, slots.length),
+            finished=_put(results.finished, slots.row, slots.stopped),
+        )
     )
 
 
 @functools.partial(jax.jit, static_argnames="capacity")
-def grow(state: Decoding, *, capacity: int) -> Decoding:
+def grow_cache(state: DecodeState, *, capacity: int) -> DecodeState:
     """The same state with longer caches: the ring is cut open at its oldest place."""
-    former = state.keys[0].shape[2]
+    former = state.caches.keys[0].shape[2]
 
     def longer(cache):
         opened = jnp.roll(cache, -state.cursor, axis=2)
         return jnp.pad(opened, [(0, 0), (0, 0), (0, capacity - former), (0, 0)])
 
+    return state._replace(caches=jax.tree.map(longer, state.caches), cursor=jnp.int32(former))
+
+
+@jax.jit
+def compact_slots(state: DecodeState, kept: Int[Array, "R s"]) -> DecodeState:
+    """The same state with only the slots `kept` of each data shard, each beside its own prompt."""
     return state._replace(
-        keys=tuple(map(longer, state.keys)),
-        values=tuple(map(longer, state.values)),
-        cursor=jnp.int32(former),
+        slots=jax.tree.map(lambda x: _take(x, kept), state.slots),
+        caches=jax.tree.map(lambda x: _take_caches(x, kept), state.caches),
     )
 
 
 @jax.jit
-def keep(state: Decoding, kept: Int[Array, "R s"]) -> Decoding:
-    """The same state with only the slots `kept` of each data row, each beside its own prompt."""
-    return state._replace(
-        slots=jax.tree.map(lambda x: _take(x, kept), state.slots),
-        keys=tuple(_take_caches(x, kept) for x in state.keys),
-        values=tuple(_take_caches(x, kept) for x in state.values),
-    )
+def take_responses(results: Responses, rows: Int[Array, "R k"]) -> Responses:
+    """The rows of each data shard, whole on every device, for the host to read."""
+    taken = jax.tree.map(lambda x: _take(x, rows), results)
+    return jax.tree.map(lambda x: constrain(x, *(None,) * x.ndim), taken)

@@ -1,61 +1,35 @@
 """Evaluation during training: held-out questions, sampled and greedy, by the same answer rule.
 
-It runs in the very programs of a training rollout: the same number of prompts and responses, padded
-alike, each row with its own way to draw. Rows that no response is asked of end at once.
+All responses are one stream of the sampler: no question waits for another one's.
 """
 
-from collections import Counter, defaultdict
+import itertools
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from alphamed_jax.data.prompts import Prompt
+from alphamed_jax.model.mesh import device_put_global, host_get, mesh_of
 from alphamed_jax.model.network import Params
-from alphamed_jax.rl.decode_weights import DecodeWeights
-from alphamed_jax.rl.rollout import roll_out
-from alphamed_jax.rl.step import Learner, Outcome, decoding_weights, judge
+from alphamed_jax.rl.requests import Completion, Request
+from alphamed_jax.rl.step import Learner, make_sampler
 
 # Evaluation noise must not be training noise: its keys fold in this number first.
 EVALUATION_STREAM = 0x0E7A1
 
 
-class Asked(NamedTuple):
-    """What one rollout is asked for; row p·G + g is response g to prompt p."""
+def requests(questions: Sequence[Prompt], samples: int) -> Iterator[Request]:
+    """Ask for `samples` responses to each question and a greedy one, which is the last.
 
-    questions: list[Prompt]
-    """One of each prompt; the first one stands in for those that only fill up."""
-    owner: Int[np.ndarray, "B"]
-    """Index of the question that a row is a response to; -1: it is not asked for."""
-    sequence: Int[np.ndarray, "B"]
-    greedy: Bool[np.ndarray, "B"]
-
-
-def batches(questions: Sequence[Prompt], samples: int, prompts: int, group: int) -> Iterator[Asked]:
-    """Ask for `samples` responses to each question and a greedy one, in rollouts of one shape.
-
-    A question takes as many prompts of a rollout as its responses need. Sample j of question q has
-    sequence id q · samples + j, whatever the sizes of a rollout are.
+    Sample j of question q has sequence id q · samples + j; greedy ones have no noise.
     """
-    wanted = samples + 1
-    each = -(-wanted // group)
-    # Of each prompt in turn: its question, and its row as counted among that question's.
-    owner = np.repeat(np.arange(len(questions)), each)
-    row = np.arange(len(owner) * group).reshape(-1, group) % (each * group)
-    for start in range(0, len(owner), prompts):
-        here = np.full(prompts, -1)
-        here[: len(owner) - start] = owner[start : start + prompts]
-        rows = np.full((prompts, group), wanted)
-        rows[: len(owner) - start] = row[start : start + prompts]
-        asked, greedy = (here[:, None] >= 0) & (rows < wanted), rows == samples
-        yield Asked(
-            [questions[max(q, here[0])] for q in here],
-            np.where(asked, here[:, None], -1).reshape(-1),
-            np.where(asked & ~greedy, here[:, None] * samples + rows, 0).reshape(-1),
-            (asked & greedy).reshape(-1),
-        )
+    greedy = [False] * samples + [True]
+    for first, question in zip(itertools.count(0, samples), questions, strict=False):
+        yield Request(question.token_ids, [*range(first, first + samples), 0], greedy=greedy)
 
 
 def evaluate(
@@ -70,27 +44,27 @@ def evaluate(
     Accuracy of the sampled responses is the mean over all samples; `steps_share` counts responses
     that say anything before their box.
     """
-    rollout, samples = learner.config.rollout, learner.config.eval.samples
+    samples = learner.config.eval.samples
     rows: dict[str, list[Row]] = {"sampled": [], "greedy": []}
-    layout = decoding_weights(learner, params) if questions else None
-    for asked in batches(questions, samples, rollout.prompts, rollout.group_size):
-        outcome = answered(learner, params, asked, layout)
-        texts = decode_responses(tokenizer, outcome.tokens, outcome.lengths * (asked.owner >= 0))
-        for i in np.flatnonzero(asked.owner >= 0):
-            question, letter = questions[asked.owner[i]].question, int(outcome.verdicts[i])
-            rows["greedy" if asked.greedy[i] else "sampled"].append(
+    for batch in _batches(learner, params, questions):
+        asked = [questions[completion.request] for completion in batch]
+        read = read_answers(learner, mesh_of(params), batch, asked)
+        texts = decode_responses(tokenizer, [completion.tokens for completion in batch])
+        for completion, prompt, letter, text in zip(batch, asked, read, texts, strict=True):
+            question = prompt.question
+            rows["greedy" if completion.response == samples else "sampled"].append(
                 (
                     question.source,
-                    letter == question.answer_index,
-                    not outcome.answered[i],
-                    int(outcome.lengths[i]),
-                    not outcome.finished[i],
-                    says_something_first(texts[i]),
+                    bool(letter == question.answer_index),
+                    not 0 <= letter < len(question.options),
+                    completion.length,
+                    not completion.finished,
+                    says_something_first(text),
                 )
             )
     by_source: dict[str, dict[str, Any]] = defaultdict(dict)
     for way, all_ in rows.items():
-        for source in Counter(row[0] for row in all_):
+        for source in dict.fromkeys(prompt.question.source for prompt in questions):
             by_source[source][way] = _summary([row for row in all_ if row[0] == source])
     return {
         "step": step,
@@ -101,30 +75,45 @@ def evaluate(
     }
 
 
-def answered(
-    learner: Learner, params: Params, asked: Asked, layout: DecodeWeights | None
-) -> Outcome:
-    """Roll out and judge as training does, with the noise of evaluation."""
-    settings, rollout = learner.settings, learner.config.rollout
-    trajectories, _ = roll_out(
-        settings.model,
-        params,
-        [question.token_ids for question in asked.questions],
-        group_size=rollout.group_size,
-        max_new_tokens=rollout.max_new_tokens,
-        sampling=settings.sampling,
-        stop_ids=learner.stop_ids,
-        key=jax.random.fold_in(learner.key, EVALUATION_STREAM),
-        dtype=settings.compute.dtype,
-        attention=settings.compute.attention,
-        layout=layout,
-        slots=rollout.slots,
-        prompt_width=learner.prompt_width,
-        limits=np.where(asked.owner >= 0, rollout.max_new_tokens, 0),
-        sequences=asked.sequence,
-        greedy=asked.greedy,
+def _batches(
+    learner: Learner, params: Params, questions: Sequence[Prompt]
+) -> Iterator[tuple[Completion, ...]]:
+    """Completions, as many at a time as a training step has responses."""
+    if not questions:
+        return
+    sampler, rollout = make_sampler(learner, mesh_of(params)), learner.config.rollout
+    completions = sampler.stream(
+        sampler.load(params),
+        requests(questions, learner.config.eval.samples),
+        jax.random.fold_in(learner.key, EVALUATION_STREAM),
     )
-    return judge(learner, trajectories, asked.questions)
+    size = rollout.prompts * rollout.group_size
+    while batch := tuple(itertools.islice(completions, size)):
+        yield batch
+
+
+def read_answers(
+    learner: Learner, mesh: Any, batch: Sequence[Completion], asked: Sequence[Prompt]
+) -> Int[np.ndarray, "n"]:
+    """What the responses answer, read on the devices in the program that training has for it.
+
+    An option's index, or below 0 why there is none, as `AnswerAutomaton.verdicts` says.
+    """
+    rollout = learner.config.rollout
+    rows = rollout.prompts * rollout.group_size
+    tokens = np.zeros((rows, rollout.max_new_tokens), np.int32)
+    lengths, bare_only = np.zeros(rows, np.int32), np.zeros(rows, bool)
+    for row, (completion, prompt) in enumerate(zip(batch, asked, strict=True)):
+        lengths[row] = completion.length
+        tokens[row, : completion.length] = completion.tokens
+        bare_only[row] = prompt.question.options_look_like_labels
+    with jax.set_mesh(mesh):
+        found = learner.automaton.verdicts(
+            device_put_global(tokens, ("batch", None), mesh),
+            device_put_global(lengths, ("batch",), mesh),
+            device_put_global(bare_only, (None,), mesh),
+        )
+        return host_get(found, mesh)[: len(batch)]
 
 
 Row = tuple[str, bool, bool, int, bool, bool]
@@ -152,11 +141,11 @@ def says_something_first(text: str) -> bool:
     return bool(box) and any(character.isalpha() for character in before)
 
 
-def decode_responses(tokenizer: Any, tokens: np.ndarray, lengths: np.ndarray) -> list[str]:
+def decode_responses(tokenizer: Any, responses: Sequence[np.ndarray]) -> list[str]:
     """Text of each response, special tokens left out, white space as it was sampled."""
     return [
         tokenizer.decode(
-            row[:length].tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            tokens.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        for row, length in zip(tokens, lengths, strict=True)
+        for tokens in responses
     ]

@@ -1,5 +1,6 @@
 """One GRPO step: sample, reward, compare within the group, update."""
 
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from alphamed_jax.config import Config
@@ -17,13 +19,15 @@ from alphamed_jax.model.mesh import data_shards, device_put_global, host_get, me
 from alphamed_jax.model.network import ModelConfig, Params
 from alphamed_jax.rl.advantages import group_advantages
 from alphamed_jax.rl.batch import GroupBatch, Plan, gather, plan
-from alphamed_jax.rl.decode_weights import DecodeWeights
 from alphamed_jax.rl.distribution import Sampling, absent_ids
+from alphamed_jax.rl.language_model import Transformer
 from alphamed_jax.rl.logprobs import Compute
 from alphamed_jax.rl.loss import Totals
+from alphamed_jax.rl.requests import Request
 from alphamed_jax.rl.reward import AnswerAutomaton
-from alphamed_jax.rl.rollout import layout_for, roll_out, slots_here
 from alphamed_jax.rl.rounds import choose, merge
+from alphamed_jax.rl.sampler import Sampler
+from alphamed_jax.rl.sampler_run import SamplerConfig, SamplerWeights
 from alphamed_jax.rl.trajectories import Trajectories
 from alphamed_jax.rl.update import Settings, TrainState, score, update
 
@@ -166,12 +170,13 @@ def sample_rounds(
     """
     config = learner.config
     prompts, rounds = config.rollout.prompts, config.rollout.max_rounds
-    layout = decoding_weights(learner, params) if rounds > 1 else None
+    sampler = make_sampler(learner, mesh_of(params))
+    weights = sampler.load(params)
 
     def sample_round(first):
         indices = batch_indices(config.seed, len(questions), first, prompts)
         fresh = [questions[i] for i in indices]
-        trajectories = sample(learner, params, fresh, first, layout)
+        trajectories = sample(learner, sampler, weights, fresh, first)
         return trajectories, judge(learner, trajectories, fresh)
 
     trajectories, outcome = sample_round(drawn)
@@ -190,42 +195,41 @@ def sample_rounds(
     return trajectories, chosen, outcome
 
 
-def decoding_weights(learner: Learner, params: Params) -> DecodeWeights:
-    """The weights as rollouts of this run decode with them, for several of one step."""
+def make_sampler(learner: Learner, mesh: Mesh) -> Sampler:
+    """The sampler of a run's rollouts and evaluations."""
     rollout, settings = learner.config.rollout, learner.settings
-    shares = data_shards(mesh_of(params))
-    here = slots_here(rollout.prompts, rollout.group_size, rollout.slots, shares)
-    sharded = rollout.weights == "sharded"
-    return layout_for(settings.model, params, here, settings.compute.dtype, sharded)
+    compute, everything = settings.compute, rollout.prompts * rollout.group_size
+    return Sampler(
+        SamplerConfig(
+            model=Transformer(
+                settings.model, compute.dtype, compute.attention, rollout.weights == "sharded"
+            ),
+            sampling=settings.sampling,
+            stop_ids=learner.stop_ids,
+            max_new_tokens=rollout.max_new_tokens,
+            prompts=rollout.prompts,
+            group_size=rollout.group_size,
+            slots=rollout.slots if rollout.slots and rollout.slots < everything else None,
+            max_prompt=learner.prompt_width,
+        ),
+        mesh,
+    )
 
 
 def sample(
     learner: Learner,
-    params: Params,
+    sampler: Sampler,
+    weights: SamplerWeights,
     questions: Sequence[Prompt],
     drawn: int,
-    layout: DecodeWeights | None = None,
 ) -> Trajectories:
     """Roll out a group for each question. Sequence ids run on with the questions drawn."""
-    rollout = learner.config.rollout
-    trajectories, _ = roll_out(
-        learner.settings.model,
-        params,
-        [question.token_ids for question in questions],
-        group_size=rollout.group_size,
-        max_new_tokens=rollout.max_new_tokens,
-        sampling=learner.settings.sampling,
-        stop_ids=learner.stop_ids,
-        key=learner.key,
-        first_sequence=drawn * rollout.group_size,
-        dtype=learner.settings.compute.dtype,
-        attention=learner.settings.compute.attention,
-        layout=layout,
-        slots=rollout.slots,
-        sharded=rollout.weights == "sharded",
-        prompt_width=learner.prompt_width,
-    )
-    return trajectories
+    group = learner.config.rollout.group_size
+    groups = [
+        Request(question.token_ids, range(first, first + group))
+        for first, question in zip(itertools.count(drawn * group, group), questions, strict=False)
+    ]
+    return sampler.sample(weights, groups, learner.key)[0]
 
 
 def judge(learner: Learner, trajectories: Trajectories, questions: Sequence[Prompt]) -> Outcome:

@@ -17,6 +17,7 @@ from alphamed_jax.rl import step
 from alphamed_jax.rl.batch import gather, plan
 from alphamed_jax.rl.buckets import pad_prompts
 from alphamed_jax.rl.decode import prefill
+from alphamed_jax.rl.language_model import Transformer
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.update import init_state, update
 
@@ -85,12 +86,17 @@ def test_an_update_by_splash_is_the_same_on_a_mesh():
 def test_prefill_gives_the_same_caches_and_last_states():
     tokens, lengths = pad_prompts(PROMPTS, 1)
     counted = (np.arange(tokens.shape[1]) < lengths[:, None])[:, None, :, None]
-    dtype = jnp.dtype("float32")
-    expected, expected_last = prefill(TINY, weights(), tokens, lengths, dtype)
+
+    def prefilled(how):
+        model = Transformer(TINY, jnp.dtype("float32"), how)
+        return prefill(model, weights(), tokens, lengths, width=tokens.shape[1])
+
+    expected = prefilled(Attention("dense"))
     for how in EMULATED:
-        found, last = prefill(TINY, weights(), tokens, lengths, dtype, how)
-        np.testing.assert_allclose(last, expected_last, rtol=1e-4, atol=1e-4)
-        for a, b in zip(found.keys + found.values, expected.keys + expected.values, strict=True):
+        found = prefilled(how)
+        np.testing.assert_allclose(found.last, expected.last, rtol=1e-4, atol=1e-4)
+        ours, theirs = (jax.tree.leaves(x.prompts.caches) for x in (found, expected))
+        for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(a * counted, b * counted, rtol=1e-4, atol=1e-4)
 
 

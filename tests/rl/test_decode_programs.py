@@ -17,6 +17,7 @@ from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.decode import decode, prefill
 from alphamed_jax.rl.decode_weights import head_layout, layer_layout, make_decode_weights
 from alphamed_jax.rl.distribution import Sampling
+from alphamed_jax.rl.language_model import Caches, Transformer
 
 
 def test_programs_compiled_over_many_steps_are_as_many_as_buckets():
@@ -53,11 +54,11 @@ def test_caches_go_to_their_slots_without_leaving_their_device():
 
     shape = (8, TINY.num_kv_heads, 16, TINY.head_dim)
     caches = (array(shape, jnp.float32, "batch", "kv_heads"),) * TINY.num_layers
-    prompts = engine.Prompts(caches, caches, array((8,), jnp.int32, "batch"))
+    prompts = engine.PromptCache(Caches(caches, caches), array((8,), jnp.int32, "batch"))
     index = array((2, 6), jnp.int32, "batch")
     # when each slot gets a copy of its prompt's,
     with jax.set_mesh(mesh):
-        text = engine.fan_out.lower(prompts, index).compile().as_text()
+        text = engine.expand_prompt_cache.lower(prompts, index).compile().as_text()
     # then no device sends anything to another.
     assert collectives.collective_bytes(text) == {}
 
@@ -65,40 +66,33 @@ def test_caches_go_to_their_slots_without_leaving_their_device():
 def decode_program(config, prompts, group, length, width):
     """The compiled decode loop for a cache of `length`, and the bytes of weights and caches."""
     shape, i32, f32 = jax.ShapeDtypeStruct, jnp.int32, jnp.dtype("float32")
-    rows = shape((1, prompts * group), i32)
+    model = Transformer(config, f32)
     params = network.map_weights(lambda s, _: shape(s, f32), network.weights(config))
     layout = jax.eval_shape(lambda p: make_decode_weights(config, p, f32), params)
-    prefilled, last = jax.eval_shape(
-        lambda p, t, n: prefill(config, p, t, n, f32),
+    prefilled = jax.eval_shape(
+        lambda p, t, n: prefill(model, p, t, n, width=width),
         params,
         shape((prompts, width), i32),
         shape((prompts,), i32),
     )
+    slots = prompts * group
     state = jax.eval_shape(
-        lambda last, rows: engine.start(
-            config,
-            last,
-            rows,
-            group=group,
-            slots=prompts * group,
-            length=length,
-            capacity=length,
-        ),
-        last,
-        engine.Rows(rows, rows, rows, shape(rows.shape, bool)),
+        lambda: engine.init_decode_state(
+            model, data_shards=1, slots=slots, rows=slots, length=length, capacity=length
+        )
     )
     compiled = decode.lower(
-        config,
+        model,
         layout,
-        prefilled,
+        prefilled.prompts,
         state,
-        engine.Pause(shape((1,), i32), shape((), i32), shape((), i32)),
+        engine.LoopExit(shape((1,), i32), shape((), i32), shape((), i32)),
         shape((3,), i32),
         jax.eval_shape(lambda: jax.random.key(0)),
         sampling=Sampling(),
     ).compile()
     given = sum(x.size * 4 for x in jax.tree.leaves((layout, prefilled)))
-    cache = sum(x.size * 4 for x in jax.tree.leaves((state.keys, state.values)))
+    cache = sum(x.size * 4 for x in jax.tree.leaves(state.caches))
     return compiled, given, cache
 
 

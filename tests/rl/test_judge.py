@@ -14,6 +14,7 @@ from alphamed_jax.data.questions import Question
 from alphamed_jax.model.mesh import device_put_global
 from alphamed_jax.output.samples import describe_samples
 from alphamed_jax.rl import heldout, step
+from alphamed_jax.rl.requests import Completion
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.trajectories import Trajectories
 
@@ -115,15 +116,18 @@ def test_training_rewards_and_logs_what_the_response_means(tokenizer, name, mesh
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_evaluation_during_training_reads_by_the_same_rule(tokenizer, name, monkeypatch):
-    # Given a rollout for each question, with two sampled responses, a greedy one and an idle row,
+    # Given two sampled responses to each question and a greedy one,
     texts, told, inside = SCRIPTS[name]
-    scripts = iter([[*texts[:2], texts[0], ""], [*texts[2:], texts[2], ""]])
+    scripts = [*texts[:2], texts[0], *texts[2:], texts[2]]
+    found = written(tokenizer, scripts, mesh_like("1x1"))
 
-    def roll_out(*_, **__):
-        return written(tokenizer, next(scripts), mesh_like("1x1")), None
+    def stream(sampler, weights, requests, key):
+        for row, number in enumerate((0, 0, 0, 1, 1, 1)):
+            tokens = np.asarray(found.tokens[row, : found.lengths[row]])
+            yield Completion(number, row % 3, 0, tokens, np.zeros(len(tokens)), True)
 
-    monkeypatch.setattr(heldout, "roll_out", roll_out)
-    monkeypatch.setattr(heldout, "decoding_weights", lambda *_: None)
+    monkeypatch.setattr(step.Sampler, "load", lambda *_: None)
+    monkeypatch.setattr(step.Sampler, "stream", stream)
     # when it is evaluated,
     this = learner(tokenizer, inside_thought=inside)
     found = heldout.evaluate(this, {}, QUESTIONS, tokenizer, 0)

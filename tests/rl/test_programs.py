@@ -19,7 +19,7 @@ from alphamed_jax.rl import step as step_module
 from alphamed_jax.rl.batch import lane_counts
 from alphamed_jax.rl.buckets import bucket, capacities
 from alphamed_jax.rl.reward import AnswerAutomaton
-from alphamed_jax.rl.rollout import fewer_slots
+from alphamed_jax.rl.slots import compacted_size
 from alphamed_jax.rl.step import Learner, grpo_step, make_settings
 from alphamed_jax.rl.update import init_state
 from alphamed_jax.runtime.compilation import ProgramCounter
@@ -115,17 +115,17 @@ def test_twenty_steps_compile_as_many_programs_as_there_are_shapes(tmp_path, mad
 
     # then the large programs are as many as their shapes:
     slots = PROMPTS * GROUP // DATA_ROWS
-    stages = 2 if fewer_slots(slots) else 1  # all slots, and the few that go on at the end
-    assert fewer_slots(fewer_slots(slots)) == 0
+    stages = 2 if compacted_size(slots) else 1  # all slots, and the few that go on at the end
+    assert compacted_size(compacted_size(slots)) == 0
     rollout = {
         "layer_layout": 1,
         "head_layout": 1,
         "prefill": 1,
-        "start": 1,
+        "init_decode_state": 1,
         "refill": 1,
         "decode": stages * len(capacities(LONGEST)),
-        "keep": stages - 1,
-        "fan_out": stages - 1,
+        "compact_slots": stages - 1,
+        "expand_prompt_cache": stages - 1,
         "verdicts": 1,
         "reward": 1,
     }

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from helpers import TINY
+from helpers import TINY, mesh_like
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -26,7 +26,7 @@ from tiny_rollouts import (
 from alphamed_jax.rl import decode as engine
 from alphamed_jax.rl.buckets import bucket, pad_prompts
 from alphamed_jax.rl.distribution import Sampling
-from alphamed_jax.rl.rollout import layout_for
+from alphamed_jax.rl.language_model import Transformer
 
 # Which noise a row gets
 
@@ -59,8 +59,9 @@ def test_samples_are_the_same_with_weights_that_stay_sharded(mesh, slots):
 
 def test_sharded_weights_take_a_share_of_the_memory_that_gathered_ones_take():
     def bytes_of_a_device(sharded):
-        layout = layout_for(TINY, split_weights("4x2"), ROWS // 4, sharded=sharded)
-        arrays = jax.tree.leaves(layout.weights)
+        model = Transformer(TINY, np.dtype("float32"), sharded=sharded)
+        with jax.set_mesh(mesh_like("4x2")):
+            arrays = jax.tree.leaves(model.load(split_weights("4x2"), ROWS // 4))
         return sum(x.addressable_data(0).nbytes for x in arrays if x.ndim > 1)
 
     # All matrices have an axis of the model's width, which fsdp splits in four.

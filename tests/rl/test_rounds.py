@@ -109,7 +109,7 @@ def run_rounds(monkeypatch, carry, max_rounds, drawn=0, mesh="4x2"):
     lively = {questions[i].token_ids[0] for i, signal in zip(order, carry, strict=True) if signal}
     began = []
 
-    def sample(learner, params, fresh, first, layout):
+    def sample(learner, sampler, weights, fresh, first):
         began.append(first)
         return numbered(fresh, mesh_like(mesh))
 
@@ -130,7 +130,7 @@ def run_rounds(monkeypatch, carry, max_rounds, drawn=0, mesh="4x2"):
 
     monkeypatch.setattr(step, "sample", sample)
     monkeypatch.setattr(step, "judge", judge)
-    monkeypatch.setattr(step, "decoding_weights", lambda *_: None)
+    monkeypatch.setattr(step.Sampler, "load", lambda *_: None)
     settings = step.make_settings(config, TINY, "cpu")
     learner = step.Learner(config, settings, None, (), jax.random.key(0))
     params = {"embed": jnp.zeros(1)}

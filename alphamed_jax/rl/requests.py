@@ -1,0 +1,56 @@
+"""What a sampler is asked for, and what it gives back to the host."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt and the responses wanted to it."""
+
+    prompt: Sequence[int]
+    """Token ids, at least one."""
+    sequences: Sequence[int]
+    """The sequence id of each response."""
+    limits: Sequence[int] | None = None
+    """Longest length of each, at most `max_new_tokens`, which None stands for; 0: it is empty."""
+    greedy: Sequence[bool] | None = None
+    """Whether each takes the likeliest token each time; None: none does."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A response, on the host."""
+
+    request: int
+    """Which of the stream's requests it belongs to, in the order in which they came."""
+    response: int
+    """Which of the request's responses it is."""
+    sequence: int
+    tokens: Int[np.ndarray, "t"]
+    """The stop id included."""
+    logprobs: Float[np.ndarray, "t"]
+    """Log-probability of each token under the distribution it was drawn from, in nats."""
+    finished: bool
+    """Whether a stop id ended the response; False: it was truncated."""
+
+    @property
+    def length(self) -> int:
+        """Tokens, counting the stop id."""
+        return len(self.tokens)
+
+
+def check_requests(requests: Sequence[Request], longest: int | None = None) -> None:
+    """Refuse what cannot be sampled.
+
+    Raises:
+      ValueError: no requests, an empty prompt, or one longer than `longest`.
+    """
+    if not requests or not all(len(request.prompt) for request in requests):
+        raise ValueError("sampling needs at least one prompt, and no prompt may be empty.")
+    most = max(len(request.prompt) for request in requests)
+    if longest is not None and most > longest:
+        raise ValueError(f"a prompt of {most} tokens, but this stream takes {longest} at most.")
