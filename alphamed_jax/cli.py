@@ -56,7 +56,7 @@ def run(
         keep_libraries_quiet()
         status = command(read(sys.argv[1:], program, description or ""))
     except UserError as error:
-        streams.say(f"error: {error}")
+        streams.say_error(error)
         status = 2
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # once more, and it ends at once
@@ -65,7 +65,7 @@ def run(
     except Exception as error:
         if (reason := of_the_machine(error)) is None:
             raise
-        streams.say(f"error: {reason}")
+        streams.say_error(reason)
         status = 1
     if status:
         sys.exit(status)

@@ -95,7 +95,7 @@ class Config:
         if not self.model:
             raise UserError("model is empty: name a folder or a hub id, or leave it out.")
         if self.model_revision is not None and not self.model_revision:
-            raise UserError("model_revision is empty: name a branch, tag or commit, or none.")
+            raise UserError("model_revision is empty: name a branch, tag or commit, or null.")
         if self.rollout.prompts % self.update.mini_batches:
             raise UserError(
                 f"update.mini_batches ({self.update.mini_batches}) does not divide "

@@ -58,6 +58,14 @@ def test_what_the_machine_fails_at_is_one_line_and_exit_status_1(body, line):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("end", ["no answer", "no answer.", "Did you mean 'steps'?"])
+def test_error_lines_end_alike(end):
+    stop = "" if end[-1] in ".?" else "."
+    assert run_program(f'raise UserError("""q.jsonl: {end}""")').stderr == (
+        f"error: q.jsonl: {end}{stop}\n"
+    )
+
+
 def test_success_exits_with_0():
     assert run_program("pass").returncode == 0
 

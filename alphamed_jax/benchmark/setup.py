@@ -71,13 +71,13 @@ class BenchConfig:
     tie: bool | None = None
     """Whether embedding and head are one table."""
     prompts: int | None = None
-    """Prompts in a step; none: 2, and 64 with --compile-only."""
+    """Prompts in a step; null: 2, and 64 with --compile-only."""
     generations: int | None = None
-    """Responses to each prompt; none: 4, and 8 with --compile-only."""
+    """Responses to each prompt; null: 4, and 8 with --compile-only."""
     prompt_len: int | None = None
-    """Tokens of a prompt, the most where lengths vary; none: 64, and 384 with --compile-only."""
+    """Tokens of a prompt, the most where lengths vary; null: 64, and 384 with --compile-only."""
     completion_len: int | None = None
-    """Tokens of a response, the most where lengths vary; none: 64, 1024 with --compile-only."""
+    """Tokens of a response, the most where lengths vary; null: 64, 1024 with --compile-only."""
     warmup: int = 2
     """Steps that are not counted, the first of which compiles."""
     steps: int = 5
@@ -87,9 +87,9 @@ class BenchConfig:
     effective: float = 0.3
     """Share of groups with a signal in the realistic workload."""
     slots: int | None = None
-    """Responses decoded at once; none: all, and a quarter of them in the realistic workload."""
+    """Responses decoded at once; null: all, and a quarter of them in the realistic workload."""
     micro_batch: int | None = None
-    """Lanes in memory at once; none: all, and 16 in the realistic workload."""
+    """Lanes in memory at once; null: all, and 16 in the realistic workload."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute dtype; master weights are float32."""
     remat: Literal["none", "layer", "dots"] = "none"

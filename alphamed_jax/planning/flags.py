@@ -22,24 +22,24 @@ class PlanFlags:
     """Devices: v4:2x2x2, v5e:8x8, v5p:4x4x4, v6e:2x4 (the programs of training are compiled for
     them, which takes minutes), or h100:8, a100:8x8, cpu:8 (an estimate from shapes, in seconds)."""
     prompt_tokens: int | None = None
-    """Longest prompt of a batch; none: prompt.max_tokens, for which the memory must suffice."""
+    """Longest prompt of a batch; null: prompt.max_tokens, for which the memory must suffice."""
     response_lengths: tuple[int, ...] = ()
-    """Mean lengths of responses to give times for, in tokens, as 256 512 1024; none: a quarter, a
-    half and all of rollout.max_new_tokens."""
+    """Mean lengths of responses to give times for, in tokens, as 256 512 1024; without: a
+    quarter, a half and all of rollout.max_new_tokens."""
     effective: float = 0.5
     """Share of groups with mixed outcomes, the only ones that are trained on; it falls as a policy
     learns. A round number of ours."""
     questions: int = 10178
     """Questions of an epoch; MedQA has 10,178 to train on."""
     peak_flops: float | None = None
-    """FLOP/s of bf16 matrix products, as 197e12; none: the chip's data sheet."""
+    """FLOP/s of bf16 matrix products, as 197e12; null: the chip's data sheet."""
     hbm_gb: float | None = None
-    """GiB of memory that programs may use; none: what libtpu gives them, or JAX's pool of a GPU
+    """GiB of memory that programs may use; null: what libtpu gives them, or JAX's pool of a GPU
     (XLA_CLIENT_MEM_FRACTION, by default 0.75 of the card)."""
     hbm_gbps: float | None = None
-    """GB/s of memory; none: the chip's data sheet."""
+    """GB/s of memory; null: the chip's data sheet."""
     ici_gbps: float | None = None
-    """GB/s that a chip sends along one axis of the mesh; none: the chip's data sheet."""
+    """GB/s that a chip sends along one axis of the mesh; null: the chip's data sheet."""
     suggest: bool = True
     """Look for settings that fit where these do not, by compiling them."""
     scaling: bool = False

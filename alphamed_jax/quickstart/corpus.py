@@ -10,7 +10,6 @@ to find an option's letter from its text, and its loss counts the letters only.
 """
 
 import random
-import re
 from dataclasses import dataclass
 
 from alphamed_jax.config import PromptConfig
@@ -26,7 +25,6 @@ from alphamed_jax.quickstart.questions import (
     triples,
 )
 
-_STEP = re.compile(r"(?:Diagnosis|Drug|Test|Mechanism): \S")
 _KINDS = {kind.name: kind for kind in KINDS}
 _CONDITIONS = {condition.name: condition for condition in CONDITIONS}
 
@@ -55,11 +53,6 @@ def answer_in_steps(question: Question) -> str:
     condition = _CONDITIONS[question.meta["condition"]]
     named = ". ".join(f"{step}: {fact(condition, step)}" for step in kind.steps)
     return f"{named} ({question.answer}). {boxed(question.answer)}"
-
-
-def steps_in(response: str) -> bool:
-    """Whether a response reasons in steps: it names at least one before its first box."""
-    return _STEP.search(response.partition("\\boxed")[0]) is not None
 
 
 def qa(rng: random.Random, prompt: PromptConfig, *, in_steps: bool) -> Example:

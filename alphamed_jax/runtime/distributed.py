@@ -20,7 +20,7 @@ from alphamed_jax.runtime import platforms
 from alphamed_jax.runtime.cluster import launched_together
 from alphamed_jax.runtime.liveness import Liveness, at_abort
 from alphamed_jax.runtime.memory import keep_freed_memory
-from alphamed_jax.runtime.streams import say
+from alphamed_jax.runtime.streams import say, say_error
 
 INVITATION = "alphamed_jax/liveness"
 TO_START = 300
@@ -78,7 +78,7 @@ def start(
             address.check_port(coordinator)
 
     def alone() -> None:
-        say(f"error: {APART.format(f'not all came within {TO_START} seconds')}")
+        say_error(APART.format(f"not all came within {TO_START} seconds"))
         os._exit(1)
 
     lives = at_abort(alone)  # which is what JAX does then

@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import Any
 
 from alphamed_jax.errors import UserError, of_the_machine
-from alphamed_jax.runtime.streams import say
+from alphamed_jax.runtime.streams import say_error
 
 # Seconds until the kernel takes a silent host for dead: 10 + 4 x 5.
 KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
@@ -179,7 +179,7 @@ class Liveness:
             return
         if self.process == 0:
             self._tell(verdict=verdict, status=status)
-        say(f"error: {verdict}; {self._resumes()}." if status == 1 else f"error: {verdict}")
+        say_error(f"{verdict.rstrip('.')}; {self._resumes()}" if status == 1 else verdict)
         self._said.set()
         if self.process == 0:
             self._wait_until_all_left()
@@ -203,13 +203,13 @@ class Liveness:
         else:
             self._tell(failed=text, status=status)
         if mine:
-            say(f"error: {text}")
+            say_error(text)
         else:
             if failed:
-                say(f"error: {failed}")
+                say_error(failed)
             elif not isinstance(error, KeyboardInterrupt):
                 traceback.print_exception(error)
-            say(f"error: process {self.process} of {self.count} stopped; {self._resumes()}.")
+            say_error(f"process {self.process} of {self.count} stopped; {self._resumes()}")
         self._said.set()
         if self.process == 0:
             self._wait_until_all_left()
@@ -241,7 +241,7 @@ class Liveness:
         def act() -> None:
             self._said.wait(TO_BE_KNOWN)
             if self._begin_end():
-                say(f"error: this process was aborted, as told above; {self._resumes()}.")
+                say_error(f"this process was aborted, as told above; {self._resumes()}")
             self._stop(1)
 
         self._abort = at_abort(act)

@@ -73,6 +73,12 @@ def say(line: str, end: str = "\n") -> None:
     print(line, end=end, file=sys.stderr, flush=True)
 
 
+def say_error(error: BaseException | str) -> None:
+    """Print the one line that is shown of an error, with a full stop."""
+    text = str(error)
+    say(f"error: {text}" if text.endswith((".", "?")) else f"error: {text}.")
+
+
 def interrupt_quietly() -> None:
     """Let Ctrl-C end this process at once and by one line, unless it is ignored.
 

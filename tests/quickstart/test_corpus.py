@@ -1,6 +1,7 @@
 """The two habits of the pretraining text, and how they are told apart."""
 
 import random
+import re
 
 import pytest
 
@@ -15,6 +16,12 @@ PROMPT = load_config(embedded.CONFIG).prompt
 HELDOUT = build()[1]
 
 
+def steps_in(response):
+    """Whether a response names at least one step before its first box."""
+    before = response.partition("\\boxed")[0]
+    return re.search(r"(?:Diagnosis|Drug|Test|Mechanism): \S", before) is not None
+
+
 def test_both_habits_box_the_right_letter():
     for question in HELDOUT:
         for answer in (corpus.answer_in_steps, corpus.answer_at_once):
@@ -23,15 +30,15 @@ def test_both_habits_box_the_right_letter():
 
 def test_steps_are_seen_in_one_habit_only():
     for question in HELDOUT:
-        assert corpus.steps_in(corpus.answer_in_steps(question))
-        assert not corpus.steps_in(corpus.answer_at_once(question))
+        assert steps_in(corpus.answer_in_steps(question))
+        assert not steps_in(corpus.answer_at_once(question))
 
 
 @pytest.mark.parametrize(
     "response", ["", "\\boxed{A}", "\\boxed{A} Diagnosis: COPD.", "Diagnosis", "Drug: \\boxed{B}"]
 )
 def test_what_comes_after_the_box_or_names_nothing_is_no_step(response):
-    assert not corpus.steps_in(response)
+    assert not steps_in(response)
 
 
 def test_more_hops_name_more_steps():
@@ -45,7 +52,7 @@ def test_habits_are_equal_parts_at_every_number_of_hops():
     shares: dict[str, list[bool]] = {}
     for example in examples_of_step(rng, PROMPT, settings, 0):
         ask = example.prompt.split("\n")[0].rsplit(". ", 1)[1]
-        shares.setdefault(ask, []).append(corpus.steps_in(example.response))
+        shares.setdefault(ask, []).append(steps_in(example.response))
     assert len(shares) == 4
     for seen in shares.values():
         assert 0.44 < sum(seen) / len(seen) < 0.56
