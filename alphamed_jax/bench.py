@@ -24,7 +24,7 @@ import numpy as np
 from alphamed_jax import cli
 from alphamed_jax.benchmark import work
 from alphamed_jax.benchmark.machine import Clock, Rates, measure_rates, peak_memory_mb
-from alphamed_jax.benchmark.setup import BenchConfig, compute_dtype, make_batch, make_learner
+from alphamed_jax.benchmark.setup import BenchConfig, compute_dtype, make_batch, make_policy
 from alphamed_jax.benchmark.timing import Timed, time_savings, timed_step
 from alphamed_jax.compiled.arguments import Workload
 from alphamed_jax.compiled.programs import compile_only
@@ -35,6 +35,8 @@ from alphamed_jax.model.network import count_parameters
 from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.logprobs import Compute
+from alphamed_jax.rl.policy import Policy
+from alphamed_jax.rl.update import TrainState
 from alphamed_jax.runtime import distributed, platforms
 from alphamed_jax.runtime.streams import say
 
@@ -44,16 +46,28 @@ def bench(config: BenchConfig) -> dict[str, Any]:
     mesh = make_mesh(config.mesh)
     check_micro_batch(config.train.update.micro_batch, mesh)
     check_heads(config.model.num_heads, config.model.num_kv_heads, mesh)
-    learner, state = make_learner(config, mesh)
+    policy, state = make_policy(config, mesh)
     parameters = count_parameters(config.model)
     say(f"{parameters / 1e6:.1f} M parameters, {config.dtype}, mesh {config.mesh}")
+    with jax.set_mesh(mesh):
+        result, times = measured(config, policy, state)
+    rates = measure_rates(compute_dtype(config))
+    result["floor"] = rates._asdict()
+    result["share"] = shares(config, times, rates)
+    return result
+
+
+def measured(
+    config: BenchConfig, policy: Policy, state: TrainState
+) -> tuple[dict[str, Any], list[Timed]]:
+    """Times and memory of the steps, and of what each saving saves."""
+    train = config.train
     times: list[Timed] = []
-    outcome = None
     clock = Clock()
     for step in range(config.warmup + config.steps):
         if step == config.warmup:
             clock = Clock()
-        state, timed, outcome = timed_step(learner, state, make_batch(config, step), step)
+        state, timed = timed_step(policy, train, state, make_batch(config, step), step)
         times.append(timed)
         compiled_now = f", {timed.programs} programs compiled" if timed.programs else ""
         say(f"step {step}: rollout {timed.rollout:.2f} s, rest {timed.rest:.2f} s{compiled_now}")
@@ -62,19 +76,15 @@ def bench(config: BenchConfig) -> dict[str, Any]:
     if config.profile:
         batch = make_batch(config, len(times))
         with jax.profiler.trace(config.profile, create_perfetto_trace=True):
-            state, _, _ = timed_step(learner, state, batch, len(times))
+            state, _ = timed_step(policy, train, state, batch, len(times))
         say(f"trace of one more step in {config.profile}")
-    assert outcome is not None
     result = summary(config, times) | {"other_cpu_fraction": other, "rss_mb_peak": peak}
     if config.workload == "realistic":
         say("savings, on and off")
         first = len(times) + 1
         batches = [make_batch(config, first + i) for i in range(config.steps)]
-        state, result["savings"] = time_savings(learner, state, batches)
-    rates = measure_rates(compute_dtype(config))
-    result["floor"] = rates._asdict()
-    result["share"] = shares(config, times, rates)
-    return result
+        state, result["savings"] = time_savings(policy, train, state, batches)
+    return result, times
 
 
 def compiled(config: BenchConfig, topology: str) -> dict[str, Any]:

@@ -9,10 +9,11 @@ exits with 0, a second one ends at once. A closed pipe (`| head`) does not end a
 """
 
 import contextlib
+import dataclasses
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -21,15 +22,13 @@ from rich.console import Console
 from alphamed_jax import cli
 from alphamed_jax.config import Config, parse_config
 from alphamed_jax.data.order import batch_indices
-from alphamed_jax.data.prompts import Prompt, check_prompt, encode_questions, render_prompt
+from alphamed_jax.data.prompts import Prompt, encode_questions, render_prompt
 from alphamed_jax.data.sources import load_all
-from alphamed_jax.data.thought import begins_inside_thought
-from alphamed_jax.data.tokenizer import known_tokens, load_tokenizer, stop_ids
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import hf
 from alphamed_jax.model.finite import not_finite
 from alphamed_jax.model.hf_identity import weights_digest
-from alphamed_jax.model.mesh import check_heads, make_mesh, parse_mesh
+from alphamed_jax.model.mesh import parse_mesh
 from alphamed_jax.model.network import Params, count_parameters
 from alphamed_jax.output import fingerprint, record, storage
 from alphamed_jax.output.checkpoint import Checkpoints, DamagedCheckpoint
@@ -40,13 +39,12 @@ from alphamed_jax.output.metrics import MetricsLog
 from alphamed_jax.output.revisions import settle_revisions, with_commits
 from alphamed_jax.output.samples import describe_samples
 from alphamed_jax.planning.here import memory_line
-from alphamed_jax.randomness import random_key
 from alphamed_jax.reporting.render import write_report
 from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.heldout import evaluate
-from alphamed_jax.rl.reward import AnswerAutomaton
-from alphamed_jax.rl.step import Learner, grpo_step, make_settings
+from alphamed_jax.rl.policy import Policy, open_policy
+from alphamed_jax.rl.step import grpo_step
 from alphamed_jax.rl.update import TrainState, abstract_state, init_state
 from alphamed_jax.runtime import agreement, distributed
 from alphamed_jax.runtime.agreement import Fingerprint
@@ -71,10 +69,7 @@ class Run(NamedTuple):
     """Everything that is decided before the first step."""
 
     config: Config
-    mesh: jax.sharding.Mesh
-    weights: Path
-    """Folder of the model that training starts from."""
-    tokenizer: Any
+    policy: Policy
     train: list[Prompt]
     heldout: list[Prompt]
     rows: int
@@ -83,24 +78,17 @@ class Run(NamedTuple):
     """Reason -> rows that are neither trained on nor held out."""
     revisions: dict[str, str | None]
     """Source that came from the hub -> commit."""
-    learner: Learner
     identity: Fingerprint
     """What the run is; the same in all processes and after a resume."""
 
 
 def prepare(config: Config) -> Run:
-    """Check all input before anything is written: mesh, model, tokenizer, questions, prompts."""
-    check_prompt(config.prompt)
-    mesh = make_mesh(config.mesh)
-    check_micro_batch(config.update.micro_batch, mesh)
-    weights = hf.locate(config.model, config.model_revision)
-    model = hf.inspect(weights)
-    check_heads(model.num_heads, model.num_kv_heads, mesh)
-    tokenizer = load_tokenizer(weights)
-    known = known_tokens(tokenizer, model.vocab_size)
+    """Check all input before anything is written: policy, questions, prompts."""
+    policy = open_policy(config)
+    check_micro_batch(config.update.micro_batch, policy.mesh)
     questions = load_all(config.data, config.eval.questions, config.seed, config.data_revisions)
-    train, too_long = encode_questions(tokenizer, questions.train, config.prompt)
-    heldout, unasked = encode_questions(tokenizer, questions.heldout or (), config.prompt)
+    train, too_long = encode_questions(policy.tokenizer, questions.train, policy.prompt)
+    heldout, unasked = encode_questions(policy.tokenizer, questions.heldout or (), policy.prompt)
     prompts, rounds = config.rollout.prompts, config.rollout.max_rounds
     if len(train) < prompts * rounds:
         several = f" x rollout.max_rounds ({rounds})" if rounds > 1 else ""
@@ -108,35 +96,31 @@ def prepare(config: Config) -> Run:
             f"{len(train)} training questions are fewer than rollout.prompts ({prompts}){several}; "
             "give more data or lower rollout.prompts."
         )
-    learner = Learner(
-        config=config,
-        settings=make_settings(config, model, mesh.devices.flat[0].platform, known),
-        automaton=AnswerAutomaton.from_tokenizer(
-            tokenizer, inside_thought=begins_inside_thought(tokenizer, config.prompt)
-        ),
-        stop_ids=stop_ids(weights, tokenizer, model.vocab_size),
-        key=random_key(config.seed),
-        prompt_width=bucket(max(len(question.token_ids) for question in (*train, *heldout))),
-    )
-    dropped = dict(Counter(questions.dropped) + Counter(too_long) + Counter(unasked))
-    counts = questions.rows, dropped, questions.revisions
+    width = bucket(max(len(question.token_ids) for question in (*train, *heldout)))
+    policy = dataclasses.replace(policy, prompt_width=width)
     config = with_commits(config, questions.revisions)
-    identity = (
-        fingerprint.of_settings(config)
-        | fingerprint.of_model(model, weights_digest(weights), config.model_revision)
-        | fingerprint.of_tokenizer(tokenizer, learner.stop_ids)
+    return Run(
+        config=config,
+        policy=policy,
+        train=train,
+        heldout=heldout,
+        rows=questions.rows,
+        dropped=dict(Counter(questions.dropped) + Counter(too_long) + Counter(unasked)),
+        revisions=questions.revisions,
+        identity=fingerprint.of_settings(config)
+        | fingerprint.of_model(policy.model, weights_digest(policy.folder), config.model_revision)
+        | fingerprint.of_tokenizer(policy.tokenizer, policy.stop_ids)
         | fingerprint.of_questions("training", train)
         | fingerprint.of_questions("held-out", heldout)
-        | fingerprint.of_numbers(learner.key, learner.settings.compute.dtype.name, mesh)
+        | fingerprint.of_numbers(policy.key, policy.compute.dtype.name, policy.mesh),
     )
-    return Run(config, mesh, weights, tokenizer, train, heldout, *counts, learner, identity)
 
 
 class Progress(NamedTuple):
     """Where a run stands: all that a checkpoint restores."""
 
     step: int
-    drawn: int
+    cursor: int
     """Questions drawn so far."""
     state: TrainState
 
@@ -165,8 +149,8 @@ def starting_point(run: Run, checkpoints: Checkpoints, console: Console) -> Prog
             f"{run.config.checkpoint_folder}: {'; '.join(damaged)}, and there is none before; put "
             "one back, or choose another --output to start over."
         )
-    _, params = hf.load(run.weights, run.mesh, dtype=np.float32)
-    return Progress(0, 0, init_state(run.learner.settings, params))
+    _, params = hf.load(run.policy.folder, run.policy.mesh, dtype=np.float32)
+    return Progress(0, 0, init_state(run.policy.objective(run.config), params))
 
 
 def resumed(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> Progress:
@@ -185,9 +169,9 @@ def resumed(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> 
     place = run.config.checkpoint_folder
     for note in record.check_resumable(place, saved, run.config, run.identity):
         console.print(f"warning: {note}", style="yellow", markup=False)
-    settings = run.learner.settings
-    params = hf.abstract(settings.model, run.mesh, np.float32)
-    state = checkpoints.restore(step, abstract_state(settings, params))
+    params = hf.abstract(run.policy.model, run.policy.mesh, np.float32)
+    objective = run.policy.objective(run.config)
+    state = checkpoints.restore(step, abstract_state(objective, params))
     if broken := not_finite(state):
         raise DamagedCheckpoint(f"NaN or infinite: {', '.join(broken[:3])}")
     return Progress(step, saved["questions_drawn"], state)
@@ -204,6 +188,7 @@ def train(config: Config, console: Console, liveness: Liveness | None = None) ->
         config, newer = settle_revisions(config)
         run = prepare(config)
         config = run.config
+        held.enter_context(jax.set_mesh(run.policy.mesh))
         agreement.same_everywhere("run", run.identity)
         if newer:
             console.print(newer, markup=False)
@@ -223,12 +208,12 @@ def train(config: Config, console: Console, liveness: Liveness | None = None) ->
             show_start(console, run, resumed_from=start.step or None)
             restore_logs(run, saved, start.step, console)
             live = liveness or Liveness()
-            step, _, state = learn(run, saved, stop, console, programs, start, live)
+            step, _, state = train_loop(run, saved, stop, console, programs, start, live)
         if step < config.steps:
             console.print(f"stopped after step {step}; the same command resumes.")
             return
         if config.export:
-            hf.save(config.folder / "export", run.learner.settings.model, state.params, run.weights)
+            hf.save(config.folder / "export", run.policy.model, state.params, run.policy.folder)
         if distributed.is_main():
             write_record(run, time.perf_counter() - began, programs.first)
             write_report(config.folder)
@@ -244,7 +229,7 @@ def restore_logs(run: Run, saved: Checkpoints, step: int, console: Console) -> N
             console.print(f"{', '.join(names)} of step 1 to {step}: taken from the checkpoint.")
 
 
-def learn(
+def train_loop(
     run: Run,
     saved: Checkpoints,
     stop: distributed.StopRequest,
@@ -254,11 +239,11 @@ def learn(
     liveness: Liveness,
 ) -> Progress:
     """Step until all steps are done or a stop is asked for; what is returned is saved."""
-    config = run.config
-    step, drawn, state = start
+    config, policy = run.config, run.policy
+    step, cursor, state = start
     reference: Params | None = None
     if config.loss.kl_coef > 0:
-        _, reference = hf.load(run.weights, run.mesh, dtype=run.learner.settings.compute.dtype)
+        _, reference = hf.load(policy.folder, policy.mesh, dtype=policy.compute.dtype)
     seconds: list[float] = []
     with MetricsLog(config.folder, resume_step=step, enabled=distributed.is_main()) as log:
         if step == 0 and not stop.asked():
@@ -266,9 +251,9 @@ def learn(
         while step < config.steps and not stop.asked():
             liveness.saved = saved.complete()
             step += 1
-            state, metrics, outcome = grpo_step(run.learner, state, reference, run.train, drawn)
-            drawn += len(outcome.questions)
-            samples = describe_samples(run.tokenizer, config, outcome)
+            state, metrics, scored = grpo_step(policy, config, state, reference, run.train, cursor)
+            cursor += len(scored.questions)
+            samples = describe_samples(policy, config, scored)
             log.log(step, metrics)
             log.log_samples(step, samples)
             seconds.append(metrics["time/step"] or 0.0)
@@ -276,10 +261,10 @@ def learn(
             if first := programs.step_done():
                 console.print(first_step_line(first._asdict()))
             if given_up := shortfall(
-                int(outcome.signal.sum()),
-                len(outcome.questions),
+                int(scored.effective.sum()),
+                len(scored.questions),
                 wanted=config.rollout.prompts,
-                rounds=len(outcome.questions) // config.rollout.prompts,
+                rounds=len(scored.questions) // config.rollout.prompts,
             ):
                 console.print(f"  {given_up}")
             for warning in warnings_for(metrics):
@@ -289,23 +274,23 @@ def learn(
             if step == config.steps or (config.eval.every and step % config.eval.every == 0):
                 assess(run, state.params, step, log, console)
             if step == config.steps or step % config.checkpoint_every == 0:
-                save(run, saved, Progress(step, drawn, state))
-    save(run, saved, Progress(step, drawn, state))
-    return Progress(step, drawn, state)
+                save(run, saved, Progress(step, cursor, state))
+    save(run, saved, Progress(step, cursor, state))
+    return Progress(step, cursor, state)
 
 
 def save(run: Run, saved: Checkpoints, now: Progress) -> None:
     """Begin a checkpoint; one that is not in the output folder holds the logs, too."""
     elsewhere = run.config.checkpoints and distributed.is_main()
     logs = record.read_logs(run.config.folder) if elsewhere else {}
-    cursor = record.cursor(run.config, now.step, now.drawn, logs, run.identity)
+    cursor = record.cursor(run.config, now.step, now.cursor, logs, run.identity)
     saved.save(now.step, now.state, cursor)
 
 
 def assess(run: Run, params: Params, step: int, log: MetricsLog, console: Console) -> None:
     """Evaluate on the held-out questions, if there are any."""
     if run.heldout:
-        result = evaluate(run.learner, params, run.heldout, run.tokenizer, step)
+        result = evaluate(run.policy, run.config, params, run.heldout, step)
         log.log_eval(step, result)
         console.print(evaluation_line(result))
 
@@ -315,8 +300,8 @@ def write_record(run: Run, seconds: float, first: FirstStep | None) -> None:
     record.write_run(
         run.config.folder,
         run.config,
-        run.mesh,
-        parameters=count_parameters(run.learner.settings.model),
+        run.policy.mesh,
+        parameters=count_parameters(run.policy.model),
         questions={
             "rows": run.rows,
             "train": len(run.train),
@@ -333,13 +318,14 @@ def write_record(run: Run, seconds: float, first: FirstStep | None) -> None:
 
 def show_start(console: Console, run: Run, resumed_from: int | None) -> None:
     """Print what is about to run, down to the first prompt as the model sees it."""
-    config, device = run.config, run.mesh.devices.flat[0]
+    config, mesh = run.config, run.policy.mesh
+    device = mesh.devices.flat[0]
     console.print(
         start_panel(
             model=config.model,
-            parameters=count_parameters(run.learner.settings.model),
-            devices=f"{run.mesh.size} x {device.device_kind} in {jax.process_count()} process(es)",
-            mesh=dict(run.mesh.shape),
+            parameters=count_parameters(run.policy.model),
+            devices=f"{mesh.size} x {device.device_kind} in {jax.process_count()} process(es)",
+            mesh=dict(mesh.shape),
             batch=batch_arithmetic(
                 config.rollout.prompts,
                 config.rollout.group_size,
@@ -353,16 +339,16 @@ def show_start(console: Console, run: Run, resumed_from: int | None) -> None:
             resumed_from=resumed_from,
         )
     )
-    if found := memory_line(config, run.learner.settings.model, run.mesh, jax.local_devices()):
+    if found := memory_line(config, run.policy.model, run.policy.mesh, jax.local_devices()):
         line, fits = found
         console.print(line if fits else f"warning: {line}", style=None if fits else "yellow")
-    asked, context = [*run.train, *run.heldout], run.learner.settings.model.max_position_embeddings
-    for notice in start_notices(config, run.tokenizer, asked, run.learner.stop_ids, context):
+    asked, context = [*run.train, *run.heldout], run.policy.model.max_position_embeddings
+    for notice in start_notices(config, run.policy.tokenizer, asked, run.policy.stop_ids, context):
         console.print(f"warning: {notice}", style="yellow", markup=False)
     first = batch_indices(config.seed, len(run.train), 0, 1)[0]
-    text = render_prompt(run.tokenizer, run.train[first].question, config.prompt)
+    text = render_prompt(run.policy.tokenizer, run.train[first].question, config.prompt)
     show_first_prompt(console, text, run.train[first].token_ids)
-    if run.learner.automaton.inside_thought:
+    if run.policy.automaton.inside_thought:
         console.print("prompts end with an open <think>: answers count from </think> on.")
 
 

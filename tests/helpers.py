@@ -1,6 +1,8 @@
 """Small models and batches that several tests build on."""
 
+import dataclasses
 import importlib.util
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +12,13 @@ from jax.sharding import AxisType, Mesh
 
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.model import network
-from alphamed_jax.model.mesh import AXES, parse_mesh, sharding
+from alphamed_jax.model.mesh import AXES, mesh_of, parse_mesh, sharding
+from alphamed_jax.rl.batch import gather
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.logprobs import Compute
-from alphamed_jax.rl.update import Settings
+from alphamed_jax.rl.policy import Policy, make_compute, make_sampling
+from alphamed_jax.rl.reward import AnswerAutomaton
+from alphamed_jax.rl.update import Objective
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
@@ -52,14 +57,42 @@ def on_mesh(params, text, config=TINY):
     return jax.tree.map(jax.device_put, params, layout)
 
 
-def make_settings(config=TINY, *, sampling=None, loss=None, optimizer=None, **compute):
-    """Settings of a compiled step; float32, no remat, unless told otherwise."""
-    return Settings(
+def make_objective(config=TINY, *, sampling=None, loss=None, optimizer=None, **compute):
+    """What a compiled update depends on; float32, no remat, unless told otherwise."""
+    return Objective(
         model=config,
         sampling=sampling or Sampling(),
-        loss=loss or LossConfig(),
+        loss=dataclasses.replace(loss or LossConfig(), constant_length=24),
         optimizer=optimizer or OptimizerConfig(learning_rate=1e-3, warmup_updates=0),
         compute=Compute(jnp.dtype("float32"), **compute),
         total_updates=10,
-        constant_length=24,
+    )
+
+
+def gathered(trajectories, lengths, advantages, layout):
+    """Micro-batches on the mesh that the trajectories live on."""
+    mesh = mesh_of(trajectories)
+    with jax.set_mesh(mesh):
+        return gather(trajectories, lengths, advantages, layout, mesh)
+
+
+def a_policy(
+    config, model=TINY, mesh="1x1", *, automaton=None, stop_ids=(), tokenizer=None, width=0
+):
+    """A policy on the first of the simulated devices."""
+    mesh = mesh_like(mesh) if isinstance(mesh, str) else mesh
+    with jax.set_mesh(mesh):
+        key = jax.random.key(0)
+    return Policy(
+        folder=Path(),
+        model=model,
+        mesh=mesh,
+        tokenizer=tokenizer,
+        stop_ids=stop_ids,
+        prompt=config.prompt,
+        automaton=automaton or AnswerAutomaton.from_token_bytes([b"x"]),
+        sampling=make_sampling(config),
+        compute=make_compute(config, model, "cpu"),
+        key=key,
+        prompt_width=width,
     )

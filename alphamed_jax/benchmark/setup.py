@@ -1,7 +1,8 @@
-"""A learner of any shape with random weights, and batches of exact or long-tailed lengths."""
+"""A policy of any shape with random weights, and batches of exact or long-tailed lengths."""
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -20,8 +21,8 @@ from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.model.shapes import LLAMA_3B, LLAMA_8B, LLAMA_70B
 from alphamed_jax.randomness import random_key
 from alphamed_jax.rl.buckets import bucket
+from alphamed_jax.rl.policy import Policy, make_compute, make_sampling
 from alphamed_jax.rl.reward import AnswerAutomaton
-from alphamed_jax.rl.step import Learner, make_settings
 from alphamed_jax.rl.update import TrainState, init_state
 
 # Long-tailed lengths, our choice: log-normal with the median at a sixth of the longest, and a
@@ -187,7 +188,7 @@ class Batch(NamedTuple):
     """Made up: random weights answer nothing."""
 
 
-def make_learner(config: BenchConfig, mesh: Mesh) -> tuple[Learner, TrainState]:
+def make_policy(config: BenchConfig, mesh: Mesh) -> tuple[Policy, TrainState]:
     """Random weights and what goes with them. No token ends a response."""
     model, train = config.model, config.train
     shapes = jax.eval_shape(lambda: network.init(model, random_key(0)))
@@ -196,17 +197,23 @@ def make_learner(config: BenchConfig, mesh: Mesh) -> tuple[Learner, TrainState]:
     params = jax.jit(lambda key: network.init(model, key), out_shardings=layout)(
         random_key(config.seed)
     )
-    settings = make_settings(train, model, mesh.devices.flat[0].platform)
     words = [bytes([i]) if i < 256 else b" t%d" % i for i in range(model.vocab_size)]
-    learner = Learner(
-        config=train,
-        settings=settings,
+    with jax.set_mesh(mesh):
+        key = random_key(config.seed)
+    policy = Policy(
+        folder=Path(),
+        model=model,
+        mesh=mesh,
+        tokenizer=None,
+        prompt=train.prompt,
+        sampling=make_sampling(train),
+        compute=make_compute(train, model, mesh.devices.flat[0].platform),
         automaton=AnswerAutomaton.from_token_bytes(words),
         stop_ids=(model.vocab_size,),
-        key=random_key(config.seed),
+        key=key,
         prompt_width=bucket(config.work.prompt_len),
     )
-    return learner, init_state(settings, params)
+    return policy, init_state(policy.objective(train), params)
 
 
 def make_batch(config: BenchConfig, step: int) -> Batch:

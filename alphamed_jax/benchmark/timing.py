@@ -1,7 +1,9 @@
 """Timed steps: what each phase takes, and what each saving saves."""
 
+import dataclasses
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,15 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from alphamed_jax.benchmark.setup import Batch
-from alphamed_jax.model.mesh import data_shards, mesh_of
+from alphamed_jax.config import Config
 from alphamed_jax.rl.advantages import group_advantages
-from alphamed_jax.rl.batch import gather, plan
-from alphamed_jax.rl.loss import Totals
+from alphamed_jax.rl.batch import Plan, plan
+from alphamed_jax.rl.mini_batches import update_policy
+from alphamed_jax.rl.policy import Policy, make_sampler
 from alphamed_jax.rl.requests import Request
 from alphamed_jax.rl.slots import Occupancy
-from alphamed_jax.rl.step import Learner, Outcome, judge, learn, make_sampler
-from alphamed_jax.rl.trajectories import Trajectories
-from alphamed_jax.rl.update import TrainState, update
+from alphamed_jax.rl.step import score_rewards
+from alphamed_jax.rl.trajectories import ScoredRollouts, Trajectories
+from alphamed_jax.rl.update import TrainState
 from alphamed_jax.runtime.compilation import ProgramCounter
 
 
@@ -38,17 +41,17 @@ class Timed(NamedTuple):
 
 
 def rolled_out(
-    learner: Learner, params: Any, batch: Batch, step: int
+    policy: Policy, config: Config, params: Any, batch: Batch, step: int
 ) -> tuple[Trajectories, Occupancy]:
     """Responses of the batch, as `rl.step.sample` draws them, cut at the lengths it asks for."""
-    sampler = make_sampler(learner, mesh_of(params))
-    found = sampler.sample(sampler.load(params), groups_of(learner, batch, step), learner.key)
+    sampler = make_sampler(policy, config)
+    found = sampler.sample(sampler.load(params), groups_of(config, batch, step), policy.key)
     return jax.block_until_ready(found)
 
 
-def groups_of(learner: Learner, batch: Batch, step: int) -> list[Request]:
+def groups_of(config: Config, batch: Batch, step: int) -> list[Request]:
     """What a step asks for."""
-    size = learner.config.rollout.group_size
+    size = config.rollout.group_size
     first = step * len(batch.limits)
     return [
         Request(
@@ -60,17 +63,19 @@ def groups_of(learner: Learner, batch: Batch, step: int) -> list[Request]:
     ]
 
 
-def in_waves(learner: Learner, params: Any, batch: Batch, step: int) -> tuple[Any, Occupancy]:
+def in_waves(
+    policy: Policy, config: Config, params: Any, batch: Batch, step: int
+) -> tuple[Any, Occupancy]:
     """The same without refilling: as many groups as slots hold, to the end, then the next ones.
 
     Returns the tokens, and how busy the slots were.
     """
-    sampler = make_sampler(learner, mesh_of(params))
-    weights, groups = sampler.load(params), groups_of(learner, batch, step)
-    slots = learner.config.rollout.slots or len(batch.limits)
-    size = max(slots // learner.config.rollout.group_size, 1)
+    sampler = make_sampler(policy, config)
+    weights, groups = sampler.load(params), groups_of(config, batch, step)
+    slots = config.rollout.slots or len(batch.limits)
+    size = max(slots // config.rollout.group_size, 1)
     waves = [
-        sampler.sample(weights, groups[first : first + size], learner.key)
+        sampler.sample(weights, groups[first : first + size], policy.key)
         for first in range(0, len(groups), size)
     ]
     jax.block_until_ready(waves)
@@ -80,27 +85,33 @@ def in_waves(learner: Learner, params: Any, batch: Batch, step: int) -> tuple[An
     return tokens, Occupancy(steps, busy, busy)
 
 
-def judged(learner: Learner, trajectories: Trajectories, batch: Batch) -> Outcome:
+def scored_rollouts(
+    policy: Policy, config: Config, trajectories: Trajectories, batch: Batch
+) -> ScoredRollouts:
     """The answer rule runs as in training; then the made-up rewards take its place."""
-    outcome = judge(learner, trajectories, batch.questions)
-    rewards = jnp.asarray(batch.rewards)
-    advantages = group_advantages(rewards, learner.config.rollout.group_size)
-    return outcome._replace(rewards=batch.rewards, advantages=np.asarray(advantages))
+    scored = score_rewards(policy, config, trajectories, batch.questions)
+    advantages = group_advantages(jnp.asarray(batch.rewards), scored.group_size)
+    return dataclasses.replace(scored, rewards=batch.rewards, advantages=np.asarray(advantages))
 
 
 def timed_step(
-    learner: Learner, state: TrainState, batch: Batch, step: int
-) -> tuple[TrainState, Timed, Outcome]:
+    policy: Policy, config: Config, state: TrainState, batch: Batch, step: int
+) -> tuple[TrainState, Timed]:
     """One whole step."""
     with ProgramCounter() as programs:
         start = time.perf_counter()
-        trajectories, occupancy = rolled_out(learner, state.params, batch, step)
+        trajectories, occupancy = rolled_out(policy, config, state.params, batch, step)
         sampled = time.perf_counter()
-        outcome = judged(learner, trajectories, batch)
-        state, _ = learn(learner, state, None, trajectories, outcome)
+        scored = scored_rollouts(policy, config, trajectories, batch)
+        state, _ = update_policy(policy, config, state, None, trajectories, scored)
         jax.block_until_ready(state)
         end = time.perf_counter()
-    return state, Timed(sampled - start, end - sampled, occupancy, programs.compiled), outcome
+    return state, Timed(sampled - start, end - sampled, occupancy, programs.compiled)
+
+
+def planner(savings: dict[str, bool]) -> Callable[..., Plan]:
+    """Plans micro-batches with some of the savings off."""
+    return lambda *given, **options: plan(*given, **options | savings)
 
 
 # Name -> which savings are on.
@@ -114,7 +125,7 @@ VARIANTS = {
 
 
 def time_savings(
-    learner: Learner, state: TrainState, batches: list[Batch]
+    policy: Policy, config: Config, state: TrainState, batches: list[Batch]
 ) -> tuple[TrainState, dict[str, Any]]:
     """Median seconds of rollout and update with each saving on and off, on the same responses.
 
@@ -137,19 +148,22 @@ def time_savings(
                     return found
 
         for step, batch in enumerate(batches):
-            given = learner, state.params, batch, step
+            given = policy, config, state.params, batch, step
             trajectories, occupancy = timed(rollouts["refilled"], rolled_out, *given)
             tokens, waves = timed(rollouts["waves"], in_waves, *given)
             occupancies["refilled"].append(occupancy)
             occupancies["waves"].append(waves)
             if not np.array_equal(trajectories.tokens, tokens):
                 raise AssertionError("refilled slots sampled other tokens than plain waves")
-            outcome = judged(learner, trajectories, batch)
+            scored = scored_rollouts(policy, config, trajectories, batch)
             for name, savings in VARIANTS.items():
 
-                def one_update(savings=savings, trajectories=trajectories, outcome=outcome):
+                def one_update(savings=savings, trajectories=trajectories, scored=scored):
                     nonlocal state  # which is donated: another try starts from the newest
-                    state = _update(learner, state, trajectories, outcome, savings)
+                    state, _ = update_policy(
+                        policy, config, state, None, trajectories, scored, planner(savings)
+                    )
+                    jax.block_until_ready(state)
 
                 timed(updates[name], one_update)
     median = statistics.median
@@ -166,30 +180,3 @@ def time_savings(
         },
         "decode_steps": {name: median(o.steps for o in all_) for name, all_ in occupancies.items()},
     }
-
-
-def _update(
-    learner: Learner,
-    state: TrainState,
-    trajectories: Trajectories,
-    outcome: Outcome,
-    savings: dict[str, bool],
-) -> TrainState:
-    group, mesh = learner.config.rollout.group_size, mesh_of(state.params)
-    lengths = outcome.lengths.reshape(-1, group)
-    advantages = outcome.advantages.reshape(-1, group)
-    layout = plan(
-        np.asarray(trajectories.prompt_lengths),
-        lengths,
-        advantages,
-        micro_batch=learner.config.update.micro_batch,
-        rows=data_shards(mesh),
-        longest=learner.config.rollout.max_new_tokens,
-        prompt_width=trajectories.prompt_tokens.shape[-1],
-        **savings,
-    )
-    with jax.set_mesh(mesh):
-        batch = gather(trajectories, lengths, advantages, layout)
-        totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
-        state, _ = update(state, batch, layout.count, totals, settings=learner.settings)
-    return jax.block_until_ready(state)

@@ -19,7 +19,7 @@ from alphamed_jax.rl.language_model import Caches, Transformer
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.slots import refill_width
-from alphamed_jax.rl.update import Settings
+from alphamed_jax.rl.update import Objective
 
 
 class Workload(NamedTuple):
@@ -57,7 +57,7 @@ class Case(NamedTuple):
     model: ModelConfig
     mesh: AnyMesh
     work: Workload
-    settings: Settings
+    objective: Objective
 
 
 def _struct(case: Case, x: Any, *axes: str | None) -> Any:
@@ -82,7 +82,7 @@ def ends(case: Case) -> Any:
 
 def decode_weights(case: Case) -> DecodeWeights:
     """What `make_decode_weights` gives."""
-    model, dtype = case.model, case.settings.compute.dtype
+    model, dtype = case.model, case.objective.compute.dtype
 
     def whole(shape, axes):
         return _array(case, shape, dtype, *network.axes_in_use(axes, case.work.sharded))
@@ -112,7 +112,7 @@ def slots_of(case: Case) -> int:
 def prompt_caches(case: Case, rows: int) -> decode.PromptCache:
     model = case.model
     shape = (rows, model.num_kv_heads, case.work.prompt_width, model.head_dim)
-    kv = (_array(case, shape, case.settings.compute.dtype, "batch", "kv_heads"),)
+    kv = (_array(case, shape, case.objective.compute.dtype, "batch", "kv_heads"),)
     return decode.PromptCache(
         Caches(kv * model.num_layers, kv * model.num_layers),
         _array(case, (rows,), jnp.int32, "batch"),
@@ -121,12 +121,12 @@ def prompt_caches(case: Case, rows: int) -> decode.PromptCache:
 
 def last_hidden(case: Case) -> Any:
     shape = (case.work.prompts, case.model.hidden_size)
-    return _array(case, shape, case.settings.compute.dtype, "batch")
+    return _array(case, shape, case.objective.compute.dtype, "batch")
 
 
 def sampled_model(case: Case) -> Transformer:
     """The model as the sampler has it."""
-    compute = case.settings.compute
+    compute = case.objective.compute
     return Transformer(case.model, compute.dtype, compute.attention, case.work.sharded)
 
 
@@ -209,7 +209,7 @@ def batch_of(case: Case) -> batch.GroupBatch:
         sampler_logprobs=logprobs(),
         lanes=lanes,
         old_logprobs=logprobs() if work.old_logprobs else None,
-        reference_logprobs=logprobs() if case.settings.loss.kl_coef > 0 else None,
+        reference_logprobs=logprobs() if case.objective.loss.kl_coef > 0 else None,
     )
 
 
@@ -219,12 +219,12 @@ def _scalar(dtype: Any = jnp.int32) -> Any:
 
 def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
     """How each phase is lowered."""
-    model, work, settings = case.model, case.work, case.settings
-    dtype, sampling, sampler = settings.compute.dtype, settings.sampling, sampled_model(case)
+    model, work, objective = case.model, case.work, case.objective
+    dtype, sampling, sampler = objective.compute.dtype, objective.sampling, sampled_model(case)
     stops = _array(case, (8,), jnp.int32)
     key = jax.eval_shape(lambda: random_key(0))
     # Made outside of the mesh's context, in which optax would place a counter on its devices.
-    state = update.abstract_state(settings, params(case))
+    state = update.abstract_state(objective, params(case))
 
     def prefill():
         tokens = _array(case, (work.prompts, work.prompt_width), jnp.int32, "batch")
@@ -261,14 +261,14 @@ def lowerings(case: Case) -> dict[str, Callable[[], jax.stages.Lowered]]:
         return AnswerAutomaton.reward.lower(automaton(), tokens, lengths, told, told, bare_only)
 
     def scoring():
-        reference = settings.loss.kl_coef > 0 and not work.old_logprobs
+        reference = objective.loss.kl_coef > 0 and not work.old_logprobs
         weights = params(case, dtype if reference else jnp.float32)
         given = batch_of(case)._replace(old_logprobs=None, reference_logprobs=None)
-        return update.score.lower(weights, given, _scalar(), settings=settings)
+        return update.score.lower(weights, given, _scalar(), objective=objective)
 
     def learn():
         totals = Totals(_scalar(jnp.float32), _scalar(jnp.float32))
-        return update.update.lower(state, batch_of(case), _scalar(), totals, settings=settings)
+        return update.update.lower(state, batch_of(case), _scalar(), totals, objective=objective)
 
     return {
         "layer_layout": lambda: layer_layout.lower(

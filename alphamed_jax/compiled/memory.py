@@ -82,13 +82,13 @@ def sizes(case: Case, rounds: int = 1) -> Mapping[str, int]:
     Args:
       rounds: as rollout.max_rounds; several keep the decoding weights until the step's end.
     """
-    settings, work = case.settings, case.work
-    state = update.abstract_state(settings, arguments.params(case))
+    objective, work = case.objective, case.work
+    state = update.abstract_state(objective, arguments.params(case))
     optimizer = device_bytes((state.opt_state, state.updates, state.skipped))
     weights = device_bytes(state.params)
     ends = device_bytes(arguments.ends(case))
-    low = device_bytes(arguments.params(case, settings.compute.dtype))
-    reference = low if settings.loss.kl_coef > 0 else 0
+    low = device_bytes(arguments.params(case, objective.compute.dtype))
+    reference = low if objective.loss.kl_coef > 0 else 0
     layout = device_bytes(arguments.decode_weights(case))
     decoding = arguments.decoding(case)
     caches = device_bytes(decoding.caches)

@@ -24,7 +24,7 @@ from alphamed_jax.model.mesh import check_heads, data_shards
 from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.logprobs import Compute
-from alphamed_jax.rl.update import Settings
+from alphamed_jax.rl.update import Objective
 
 PHASES = ("layer_layout", "head_layout", "prefill", "fan_out", "refill", "decode", "grow")
 PHASES += ("reward", "score", "update")
@@ -198,8 +198,8 @@ def case_of(
             f"--mesh {mesh} has {rows} data rows: the prompts ({work.prompts}) must be a multiple "
             f"of that, and a micro-batch ({work.micro_batch}) no smaller."
         )
-    settings = Settings(model, sampling, LossConfig(), OptimizerConfig(), compute, 0, work.response)
-    return Case(model, devices, work, settings)
+    objective = Objective(model, sampling, compute, LossConfig(), OptimizerConfig(), 0)
+    return Case(model, devices, work, objective)
 
 
 def compile_only(

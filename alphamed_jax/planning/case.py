@@ -7,7 +7,7 @@ from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.planning.devices import Devices
 from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.buckets import FIRST_CAPACITY, bucket
-from alphamed_jax.rl.step import make_settings
+from alphamed_jax.rl.policy import make_compute, make_objective, make_sampling
 
 
 def case_for(
@@ -38,8 +38,9 @@ def case_for(
         old_logprobs=config.updates_per_step > 1,
         sharded=rollout.weights == "sharded",
     )
-    settings = make_settings(config, model, devices.platform)
-    case = Case(model, devices.mesh, work, settings)
+    compute = make_compute(config, model, devices.platform)
+    objective = make_objective(config, model, make_sampling(config), compute)
+    case = Case(model, devices.mesh, work, objective)
     if slots_of(case) >= prompts * rollout.group_size:
         case = case._replace(work=work._replace(slots=None))
     return case
@@ -53,7 +54,7 @@ def phases_of(case: Case) -> tuple[str, ...]:
         used.add("fan_out")
     if work.response >= 2 * FIRST_CAPACITY:
         used.add("grow")
-    if work.old_logprobs or case.settings.loss.kl_coef > 0:
+    if work.old_logprobs or case.objective.loss.kl_coef > 0:
         used.add("score")
     order = ("layer_layout", "head_layout", "prefill", "refill", "fan_out", "decode", "grow")
     return tuple(p for p in (*order, "reward", "score", "update") if p in used)

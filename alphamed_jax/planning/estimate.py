@@ -33,20 +33,20 @@ def _activations(case: Case, tokens: int) -> int:
     """Bytes of one layer's activations for so many tokens of a data row."""
     model, tensor = case.model, case.mesh.shape["tensor"]
     wide = 2 * model.intermediate_size + 2 * model.num_heads * model.head_dim
-    return tokens * (4 * model.hidden_size + wide // tensor) * case.settings.compute.dtype.itemsize
+    return tokens * (4 * model.hidden_size + wide // tensor) * case.objective.compute.dtype.itemsize
 
 
 def _products(case: Case, tokens: int) -> int:
     """Bytes that `dots` keeps of a layer: its input, q, k, v, attention's result, gate and up."""
     model, tensor = case.model, case.mesh.shape["tensor"]
     wide = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim + 2 * model.intermediate_size
-    return tokens * (2 * model.hidden_size + wide // tensor) * case.settings.compute.dtype.itemsize
+    return tokens * (2 * model.hidden_size + wide // tensor) * case.objective.compute.dtype.itemsize
 
 
 def _summed_over_tensor(case: Case, tokens: int, times: int) -> float:
     """Bytes sent by so many all-reduces of hidden states over the tensor axis."""
     tensor = case.mesh.shape["tensor"]
-    size = tokens * case.model.hidden_size * case.settings.compute.dtype.itemsize
+    size = tokens * case.model.hidden_size * case.objective.compute.dtype.itemsize
     return times * 2 * size * (tensor - 1) / tensor
 
 
@@ -106,7 +106,7 @@ def _prefill(case: Case, known: Mapping[str, int]):
 def _gathered(case: Case, passes: int) -> tuple[float, float]:
     """Bytes of gathered weights that so many passes read, and bytes sent to gather them."""
     tensor, fsdp = case.mesh.shape["tensor"], case.mesh.shape["fsdp"]
-    width = case.settings.compute.dtype.itemsize
+    width = case.objective.compute.dtype.itemsize
     size = passes * width * network.count_parameters(case.model) / tensor
     return size, size * (fsdp - 1) / fsdp
 
@@ -118,7 +118,7 @@ def _decode(case: Case, known: Mapping[str, int]):
     capacity = work.capacity or work.response
     pairs = slots * (work.prompt_width + capacity)
     flops = closed_form.forward_flops(model, slots, slots, pairs) / case.mesh.size
-    width = case.settings.compute.dtype.itemsize
+    width = case.objective.compute.dtype.itemsize
     weights = closed_form.decode_weight_bytes(model, tensor, width)
     sent = _summed_over_tensor(case, here, 2 * model.num_layers + 1)
     if work.sharded:
@@ -136,7 +136,7 @@ def _decode(case: Case, known: Mapping[str, int]):
 def _passes(case: Case, known: Mapping[str, int], backward: bool):
     """One micro-batch: its work, and bytes of its temporary arrays without gradients."""
     model, rows = case.model, data_shards(case.mesh)
-    remat, chunk = case.settings.compute.remat, case.settings.compute.logits_chunk
+    remat, chunk = case.objective.compute.remat, case.objective.compute.logits_chunk
     batch = arguments.batch_of(case)
     micros, units, _, width = batch.tokens.shape
     lanes = batch.lanes.source.shape[-2] if batch.lanes else batch.tokens.shape[-2]
@@ -152,8 +152,8 @@ def _passes(case: Case, known: Mapping[str, int], backward: bool):
     if backward:
         fsdp = case.mesh.shape["fsdp"]
         weights = network.count_parameters(model) / case.mesh.shape["tensor"]
-        sent += case.settings.compute.dtype.itemsize * weights * (fsdp - 1) / fsdp
-        one = here * model.hidden_size * case.settings.compute.dtype.itemsize
+        sent += case.objective.compute.dtype.itemsize * weights * (fsdp - 1) / fsdp
+        one = here * model.hidden_size * case.objective.compute.dtype.itemsize
         kept = (
             model.num_layers
             * {
@@ -165,7 +165,7 @@ def _passes(case: Case, known: Mapping[str, int], backward: bool):
     layers = network.layer_weights(model).values()
     layer = sum(math.prod(shape) for shape, _ in layers) / case.mesh.shape["tensor"]
     made = kept + 2 * _activations(case, here) + 2 * _logits(case, min(chunk, here))
-    made += int(2 * layer * case.settings.compute.dtype.itemsize)
+    made += int(2 * layer * case.objective.compute.dtype.itemsize)
     return Amount(flops * passes, reads, sent), made, micros
 
 

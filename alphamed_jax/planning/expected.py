@@ -73,7 +73,7 @@ def decode_loop(
     """
     model, work = case.model, case.work
     rows, tensor = data_shards(case.mesh), case.mesh.shape["tensor"]
-    width = case.settings.compute.dtype.itemsize
+    width = case.objective.compute.dtype.itemsize
     place = closed_form.cache_bytes(model, slots_of(case) // rows, 1, tensor, width)
     largest = work.capacity or work.response
     total, amount = seconds(cost.base, chip), cost.base

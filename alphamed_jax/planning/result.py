@@ -98,7 +98,7 @@ def _workload(plan: Plan) -> str:
     return (
         f"{config.rollout.prompts} prompts of up to {work.prompt_width} tokens x {work.group} "
         f"responses of up to {work.response}, {slots}; micro-batches of {work.micro_batch}, remat "
-        f"{config.update.remat}, {plan.case.settings.compute.dtype}."
+        f"{config.update.remat}, {plan.case.objective.compute.dtype}."
     )
 
 

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from alphamed_jax.errors import UserError
-from alphamed_jax.model.mesh import constrain, data_shards, device_put_global, mesh_of
+from alphamed_jax.model.mesh import constrain, data_shards, device_put_global
 from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.trajectories import Trajectories
 
@@ -259,24 +260,23 @@ def gather(
     lengths: Int[np.ndarray, "P G"],
     advantages: Float[np.ndarray, "P G"],
     layout: Plan,
+    mesh: Mesh,
 ) -> GroupBatch:
     """Bring the planned units together as [M P G T], split over the data rows of the mesh."""
-    mesh = mesh_of(trajectories)
-    with jax.set_mesh(mesh):
-        batch = _gather(
-            trajectories,
-            device_put_global(advantages.reshape(-1).astype(np.float32), (None,), mesh),
-            device_put_global(layout.prompts, (None, None), mesh),
-            device_put_global(layout.responses, (None, None, None), mesh),
-            prompt_width=layout.prompt_width,
-            width=layout.width,
-        )
-        if not layout.packed:
-            return batch
-        split = (None, "batch", None)
-        source = lane_sources(layout, lengths.reshape(-1))
-        lanes = Lanes(
-            device_put_global(source, (*split, None), mesh),
-            device_put_global(layout.starts, split, mesh),
-        )
-        return batch._replace(lanes=lanes)
+    batch = _gather(
+        trajectories,
+        device_put_global(advantages.reshape(-1).astype(np.float32), (None,), mesh),
+        device_put_global(layout.prompts, (None, None), mesh),
+        device_put_global(layout.responses, (None, None, None), mesh),
+        prompt_width=layout.prompt_width,
+        width=layout.width,
+    )
+    if not layout.packed:
+        return batch
+    split = (None, "batch", None)
+    source = lane_sources(layout, lengths.reshape(-1))
+    lanes = Lanes(
+        device_put_global(source, (*split, None), mesh),
+        device_put_global(layout.starts, split, mesh),
+    )
+    return batch._replace(lanes=lanes)

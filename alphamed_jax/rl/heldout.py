@@ -12,11 +12,12 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from alphamed_jax.config import Config
 from alphamed_jax.data.prompts import Prompt
-from alphamed_jax.model.mesh import device_put_global, host_get, mesh_of
+from alphamed_jax.model.mesh import device_put_global, host_get
 from alphamed_jax.model.network import Params
+from alphamed_jax.rl.policy import Policy, make_sampler
 from alphamed_jax.rl.requests import Completion, Request
-from alphamed_jax.rl.step import Learner, make_sampler
 
 # Evaluation noise must not be training noise: its keys fold in this number first.
 EVALUATION_STREAM = 0x0E7A1
@@ -33,10 +34,10 @@ def requests(questions: Sequence[Prompt], samples: int) -> Iterator[Request]:
 
 
 def evaluate(
-    learner: Learner,
+    policy: Policy,
+    config: Config,
     params: Params,
     questions: Sequence[Prompt],
-    tokenizer: Any,
     step: int,
 ) -> dict[str, Any]:
     """Accuracy of sampled and greedy responses; the same noise at every call.
@@ -44,12 +45,12 @@ def evaluate(
     Accuracy of the sampled responses is the mean over all samples; `steps_share` counts responses
     that say anything before their box.
     """
-    samples = learner.config.eval.samples
+    samples = config.eval.samples
     rows: dict[str, list[Row]] = {"sampled": [], "greedy": []}
-    for batch in _batches(learner, params, questions):
+    for batch in _batches(policy, config, params, questions):
         asked = [questions[completion.request] for completion in batch]
-        read = read_answers(learner, mesh_of(params), batch, asked)
-        texts = decode_responses(tokenizer, [completion.tokens for completion in batch])
+        read = read_answers(policy, config, batch, asked)
+        texts = decode_responses(policy.tokenizer, [completion.tokens for completion in batch])
         for completion, prompt, letter, text in zip(batch, asked, read, texts, strict=True):
             question = prompt.question
             rows["greedy" if completion.response == samples else "sampled"].append(
@@ -76,16 +77,16 @@ def evaluate(
 
 
 def _batches(
-    learner: Learner, params: Params, questions: Sequence[Prompt]
+    policy: Policy, config: Config, params: Params, questions: Sequence[Prompt]
 ) -> Iterator[tuple[Completion, ...]]:
     """Completions, as many at a time as a training step has responses."""
     if not questions:
         return
-    sampler, rollout = make_sampler(learner, mesh_of(params)), learner.config.rollout
+    sampler, rollout = make_sampler(policy, config), config.rollout
     completions = sampler.stream(
         sampler.load(params),
-        requests(questions, learner.config.eval.samples),
-        jax.random.fold_in(learner.key, EVALUATION_STREAM),
+        requests(questions, config.eval.samples),
+        jax.random.fold_in(policy.key, EVALUATION_STREAM),
     )
     size = rollout.prompts * rollout.group_size
     while batch := tuple(itertools.islice(completions, size)):
@@ -93,13 +94,13 @@ def _batches(
 
 
 def read_answers(
-    learner: Learner, mesh: Any, batch: Sequence[Completion], asked: Sequence[Prompt]
+    policy: Policy, config: Config, batch: Sequence[Completion], asked: Sequence[Prompt]
 ) -> Int[np.ndarray, "n"]:
     """What the responses answer, read on the devices in the program that training has for it.
 
     An option's index, or below 0 why there is none, as `AnswerAutomaton.verdicts` says.
     """
-    rollout = learner.config.rollout
+    rollout, mesh = config.rollout, policy.mesh
     rows = rollout.prompts * rollout.group_size
     tokens = np.zeros((rows, rollout.max_new_tokens), np.int32)
     lengths, bare_only = np.zeros(rows, np.int32), np.zeros(rows, bool)
@@ -107,13 +108,12 @@ def read_answers(
         lengths[row] = completion.length
         tokens[row, : completion.length] = completion.tokens
         bare_only[row] = prompt.question.options_look_like_labels
-    with jax.set_mesh(mesh):
-        found = learner.automaton.verdicts(
-            device_put_global(tokens, ("batch", None), mesh),
-            device_put_global(lengths, ("batch",), mesh),
-            device_put_global(bare_only, (None,), mesh),
-        )
-        return host_get(found, mesh)[: len(batch)]
+    found = policy.automaton.verdicts(
+        device_put_global(tokens, ("batch", None), mesh),
+        device_put_global(lengths, ("batch",), mesh),
+        device_put_global(bare_only, (None,), mesh),
+    )
+    return host_get(found, mesh)[: len(batch)]
 
 
 Row = tuple[str, bool, bool, int, bool, bool]

@@ -1,12 +1,14 @@
 """The GRPO objective on log-probabilities: clipping, aggregation, KL. Closed forms, no model."""
 
-from typing import Literal, NamedTuple
+import dataclasses
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-Ratio = Literal["token", "sequence"]
+from alphamed_jax.config import LossConfig
+
 Aggregation = Literal["token_mean", "sequence_mean", "constant"]
 KLEstimator = Literal["k1", "k2", "k3"]
 
@@ -82,18 +84,11 @@ def policy_loss(
     advantages: Float[Array, "B"],
     mask: Bool[Array, "B T"],
     *,
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
-    dual_clip: float | None = None,
-    ratio: Ratio = "token",
-    aggregation: Aggregation = "token_mean",
-    constant_length: int | None = None,
+    section: LossConfig | None = None,
     reference_logprobs: Float[Array, "B T"] | None = None,
-    kl_coef: float = 0.0,
-    kl_estimator: KLEstimator = "k3",
     sampler_logprobs: Float[Array, "B T"] | None = None,
-    tis_cap: float | None = None,
     totals: Totals | None = None,
+    **settings: Any,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Clipped surrogate loss to be minimised, and its metrics.
 
@@ -102,14 +97,14 @@ def policy_loss(
       old_logprobs: the same under the policy that sampled, as the trainer computes them.
       advantages: one per response.
       mask: True on response tokens, the first stop id included.
-      dual_clip: bound c > 1 on the loss of negative advantages, c·|A| (Ye et al. 2020).
-      ratio: importance ratio per token, or one per response, exp of the mean log-ratio
-        (GSPO, Zheng et al. 2025).
+      section: settings of the loss, as `LossConfig` explains them; None: its defaults.
+      reference_logprobs: the same under the reference policy; None: no KL term.
       sampler_logprobs: the same under the policy that sampled, as the sampler computed them;
         read only with `tis_cap`.
-      tis_cap: weigh each token's policy term by `truncated_weights` with this cap; None: by 1.
       totals: size of the whole batch. Losses and metrics of its parts then add up to the
         loss and metrics of the whole, exactly; None: the rows given are the whole.
+      settings: fields of `LossConfig` (clip_low=0.2, aggregation="constant", ...), in place of
+        those of `section`.
 
     Returns:
       The loss, and `loss/policy`, `loss/kl` and, as means over `totals.tokens`, `clip/low`,
@@ -121,34 +116,35 @@ def policy_loss(
       ValueError: `tis_cap` without `sampler_logprobs`, or aggregation `constant` without
         `constant_length`.
     """
+    use = dataclasses.replace(section or LossConfig(), **settings)
     if totals is None:
         totals = totals_of(mask)
-    weight = sequence_weights(mask, totals, aggregation, constant_length)[:, None]
+    weight = sequence_weights(mask, totals, use.aggregation, use.constant_length)[:, None]
     logprobs = jnp.where(mask, logprobs, 0.0)
     old_logprobs = jnp.where(mask, old_logprobs, 0.0)
     log_ratio = logprobs - old_logprobs
-    if ratio == "sequence":
+    if use.ratio == "sequence":
         mean = log_ratio.sum(-1, keepdims=True) / jnp.maximum(mask.sum(-1, keepdims=True), 1)
         log_ratio = jnp.broadcast_to(mean, mask.shape)
     ratios = jnp.exp(log_ratio)
     gain = advantages[:, None]
     plain = -gain * ratios
-    clipped = -gain * jnp.clip(ratios, 1.0 - clip_low, 1.0 + clip_high)
+    clipped = -gain * jnp.clip(ratios, 1.0 - use.clip_low, 1.0 + use.clip_high)
     loss = jnp.maximum(plain, clipped)
-    if dual_clip is not None:
-        loss = jnp.where(gain < 0, jnp.minimum(loss, -gain * dual_clip), loss)
+    if use.dual_clip is not None:
+        loss = jnp.where(gain < 0, jnp.minimum(loss, -gain * use.dual_clip), loss)
     trust = jnp.ones(mask.shape)
-    if tis_cap is not None:
+    if use.tis_cap is not None:
         if sampler_logprobs is None:
             raise ValueError("tis_cap needs sampler_logprobs.")
         sampler_logprobs = jnp.where(mask, sampler_logprobs, 0.0)
-        trust = truncated_weights(old_logprobs, sampler_logprobs, tis_cap)
+        trust = truncated_weights(old_logprobs, sampler_logprobs, use.tis_cap)
         loss = trust * loss
     policy = jnp.where(mask, weight * loss, 0.0).sum()
     kl = jnp.float32(0.0)
     if reference_logprobs is not None:
         reference_logprobs = jnp.where(mask, reference_logprobs, logprobs)
-        estimate = kl_estimate(logprobs, reference_logprobs, kl_estimator)
+        estimate = kl_estimate(logprobs, reference_logprobs, use.kl_estimator)
         kl = jnp.where(mask, weight * estimate, 0.0).sum()
 
     def share(x):
@@ -157,10 +153,12 @@ def policy_loss(
     metrics = {
         "loss/policy": policy,
         "loss/kl": kl,
-        "clip/low": share((ratios < 1.0 - clip_low) & (gain < 0)),
-        "clip/high": share((ratios > 1.0 + clip_high) & (gain > 0)),
+        "clip/low": share((ratios < 1.0 - use.clip_low) & (gain < 0)),
+        "clip/high": share((ratios > 1.0 + use.clip_high) & (gain > 0)),
         "ratio/mean": share(ratios),
         "tis/weight": share(trust),
-        "tis/truncated": share(jnp.zeros(mask.shape) if tis_cap is None else trust >= tis_cap),
+        "tis/truncated": share(
+            jnp.zeros(mask.shape) if use.tis_cap is None else trust >= use.tis_cap
+        ),
     }
-    return policy + kl_coef * kl, jax.lax.stop_gradient(metrics)
+    return policy + use.kl_coef * kl, jax.lax.stop_gradient(metrics)

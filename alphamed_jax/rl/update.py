@@ -35,16 +35,17 @@ class TrainState(NamedTuple):
     """Updates left out because their gradient was not finite."""
 
 
-class Settings(NamedTuple):
-    """What the compiled step depends on, all of it hashable."""
+class Objective(NamedTuple):
+    """What the compiled update depends on, all of it hashable."""
 
     model: ModelConfig
     sampling: Sampling
-    loss: LossConfig
-    optimizer: OptimizerConfig
     compute: Compute
+    loss: LossConfig
+    """As it was configured; `constant_length` is known."""
+    optimizer: OptimizerConfig
     total_updates: int
-    constant_length: int
+    """Updates of the whole run, where the learning rate falls towards its end."""
 
 
 def learning_rate(config: OptimizerConfig, total_updates: int) -> optax.Schedule:
@@ -81,7 +82,7 @@ def optimizer(config: OptimizerConfig, total_updates: int) -> optax.GradientTran
     )
 
 
-def state_shardings(abstract_params: Any, settings: Settings) -> Any:
+def state_shardings(abstract_params: Any, objective: Objective) -> Any:
     """Shardings in the shape of a `TrainState`: the moments lie where their weights lie.
 
     Spelled as compiled programs return them, without trailing Nones: jit takes P("fsdp", None)
@@ -96,7 +97,7 @@ def state_shardings(abstract_params: Any, settings: Settings) -> Any:
         return NamedSharding(whole.mesh, PartitionSpec(*axes))
 
     layout = jax.tree.map(respelled, abstract_params)
-    tx = optimizer(settings.optimizer, settings.total_updates)
+    tx = optimizer(objective.optimizer, objective.total_updates)
     opt_state = optax.tree_utils.tree_map_params(
         tx,
         lambda _, where: where,
@@ -108,36 +109,36 @@ def state_shardings(abstract_params: Any, settings: Settings) -> Any:
     return TrainState(*tree)
 
 
-def _fresh(settings: Settings, params: Params) -> TrainState:
-    opt_state = optimizer(settings.optimizer, settings.total_updates).init(params)
+def _fresh(objective: Objective, params: Params) -> TrainState:
+    opt_state = optimizer(objective.optimizer, objective.total_updates).init(params)
     return TrainState(params, opt_state, jnp.int32(0), jnp.int32(0))
 
 
-def init_state(settings: Settings, params: Params) -> TrainState:
+def init_state(objective: Objective, params: Params) -> TrainState:
     """Fresh optimiser state beside `params`, which it takes over (their arrays are donated)."""
     fresh = jax.jit(
-        functools.partial(_fresh, settings),
-        out_shardings=state_shardings(params, settings),
+        functools.partial(_fresh, objective),
+        out_shardings=state_shardings(params, objective),
         donate_argnums=0,
     )
     return fresh(params)
 
 
-def abstract_state(settings: Settings, abstract_params: Any) -> TrainState:
+def abstract_state(objective: Objective, abstract_params: Any) -> TrainState:
     """Shapes, dtypes and shardings of a state, without any array; a checkpoint is read into it."""
     return jax.tree.map(
         lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
-        jax.eval_shape(lambda p: _fresh(settings, p), abstract_params),
-        state_shardings(abstract_params, settings),
+        jax.eval_shape(lambda p: _fresh(objective, p), abstract_params),
+        state_shardings(abstract_params, objective),
     )
 
 
 def micro_batch_loss(
-    params: Params, micro: GroupBatch, totals: Totals, settings: Settings
+    params: Params, micro: GroupBatch, totals: Totals, objective: Objective
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Part of the loss that one micro-batch contributes, and the sums its metrics are made of."""
     logprobs, entropy = policy_logprobs(
-        settings.model, params, micro, settings.sampling, settings.compute
+        objective.model, params, micro, objective.sampling, objective.compute
     )
     rows = micro.tokens.shape[-1]
     logprobs, entropy = logprobs.reshape(-1, rows), entropy.reshape(-1, rows)
@@ -152,17 +153,9 @@ def micro_batch_loss(
         old,
         micro.advantages.reshape(-1),
         mask,
-        clip_low=settings.loss.clip_low,
-        clip_high=settings.loss.clip_high,
-        dual_clip=settings.loss.dual_clip,
-        ratio=settings.loss.ratio,
-        aggregation=settings.loss.aggregation,
-        constant_length=settings.constant_length,
+        section=objective.loss,
         reference_logprobs=None if reference is None else reference.reshape(-1, rows),
-        kl_coef=settings.loss.kl_coef,
-        kl_estimator=settings.loss.kl_estimator,
         sampler_logprobs=sampler,
-        tis_cap=settings.loss.tis_cap,
         totals=totals,
     )
     gap = jnp.where(mask, jnp.abs(logprobs - sampler), 0.0)
@@ -176,10 +169,10 @@ def micro_batch_loss(
 
 
 def batch_gradient(
-    params: Params, batch: GroupBatch, count: Int[Array, ""], totals: Totals, settings: Settings
+    params: Params, batch: GroupBatch, count: Int[Array, ""], totals: Totals, objective: Objective
 ) -> tuple[Params, dict[str, Array]]:
     """Gradient of the whole batch, from its first `count` micro-batches, and metric sums."""
-    one = functools.partial(micro_batch_loss, totals=totals, settings=settings)
+    one = functools.partial(micro_batch_loss, totals=totals, objective=objective)
 
     first = jax.tree.map(lambda x: x[0], batch)
     shapes = jax.eval_shape(one, params, first)[1]
@@ -201,14 +194,14 @@ def batch_gradient(
     )
 
 
-@functools.partial(jax.jit, static_argnames="settings", donate_argnames="state")
+@functools.partial(jax.jit, static_argnames="objective", donate_argnames="state")
 def update(
     state: TrainState,
     batch: GroupBatch,
     count: Int[Array, ""],
     totals: Totals,
     *,
-    settings: Settings,
+    objective: Objective,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One optimiser update.
 
@@ -220,9 +213,9 @@ def update(
       The new state, and metrics; means over trained tokens, nan where there are none.
       A gradient that is not finite changes nothing but `skipped`.
     """
-    grads, metrics = batch_gradient(state.params, batch, count, totals, settings)
+    grads, metrics = batch_gradient(state.params, batch, count, totals, objective)
     norm = optax.global_norm(grads)
-    tx = optimizer(settings.optimizer, settings.total_updates)
+    tx = optimizer(objective.optimizer, objective.total_updates)
     changes, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, changes)
     finite = jnp.isfinite(norm)
@@ -243,20 +236,22 @@ def update(
     for name in ("clip/low", "clip/high", "ratio/mean", "tis/weight", "tis/truncated"):
         metrics[name] = metrics[name] * totals.tokens / trained
     metrics["sampler_gap/max"] = jnp.where(trained > 0, metrics["sampler_gap/max"], jnp.nan)
-    schedule = learning_rate(settings.optimizer, settings.total_updates)
+    schedule = learning_rate(objective.optimizer, objective.total_updates)
     metrics |= {"grad_norm": norm, "learning_rate": jnp.asarray(schedule(state.updates))}
     return new_state, metrics
 
 
-@functools.partial(jax.jit, static_argnames="settings")
+@functools.partial(jax.jit, static_argnames="objective")
 def score(
-    params: Params, batch: GroupBatch, count: Int[Array, ""], *, settings: Settings
+    params: Params, batch: GroupBatch, count: Int[Array, ""], *, objective: Objective
 ) -> Float[Array, "M P G T"]:
     """Log-probabilities of the batch under `params`: the old or the reference policy's."""
 
     def one(i, logprobs):
         micro = jax.tree.map(lambda x: x[i], batch)
-        new, _ = policy_logprobs(settings.model, params, micro, settings.sampling, settings.compute)
+        new, _ = policy_logprobs(
+            objective.model, params, micro, objective.sampling, objective.compute
+        )
         return logprobs.at[i].set(new)
 
     return jax.lax.fori_loop(0, count, one, jnp.zeros(batch.tokens.shape))

@@ -16,7 +16,7 @@ from alphamed_jax.model.mesh import sharding
 from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.logprobs import Compute
-from alphamed_jax.rl.update import Settings
+from alphamed_jax.rl.update import Objective
 
 
 def call_text(kernel, operands):
@@ -169,7 +169,7 @@ def test_an_update_runs_the_kernels_twice_forward_and_once_backward_in_a_layer()
     )
     work = Workload(prompts=2, group=2, response=1024, micro_batch=2)
     compute = Compute(jnp.dtype("bfloat16"), "layer", attention=Attention("splash"))
-    settings = Settings(model, Sampling(), LossConfig(), OptimizerConfig(), compute, 0, 1024)
+    settings = Objective(model, Sampling(), compute, LossConfig(), OptimizerConfig(), 0)
     mesh = topology.mesh_for("v5e:2x4", "2x4")
     lower = lowerings(Case(model, mesh, work, settings))["update"]
     with jax.set_mesh(mesh):

@@ -21,7 +21,7 @@ from alphamed_jax.model.mesh import AXES, device_grid
 from alphamed_jax.model.network import ModelConfig, count_parameters
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.logprobs import Compute
-from alphamed_jax.rl.update import Settings
+from alphamed_jax.rl.update import Objective
 
 MODEL = ModelConfig(
     vocab_size=4096,
@@ -58,7 +58,7 @@ def test_slices_sum_each_gradient_once_over_the_network_between_them():
     topology.prepare()
     slices = topologies.get_topology_desc("v5e:2x4", "tpu", num_slices=2)
     mesh = Mesh(device_grid((2, 4, 2), slices.devices), AXES, axis_types=(AxisType.Auto,) * 3)
-    settings = Settings(MODEL, SAMPLING, LossConfig(), OptimizerConfig(), COMPUTE, 0, 128)
+    settings = Objective(MODEL, SAMPLING, COMPUTE, LossConfig(), OptimizerConfig(), 0)
     case = Case(MODEL, mesh, Workload(16, 4, 128, 128, micro_batch=16), settings)
     # when it is compiled,
     lower = lowerings(case)["update"]

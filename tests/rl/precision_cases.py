@@ -6,11 +6,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import TINY, make_settings, tiny_params
+from helpers import TINY, gathered, make_objective, tiny_params
 
 from alphamed_jax.model.hf_layout import by_key
 from alphamed_jax.model.mesh import data_shards, mesh_of
-from alphamed_jax.rl.batch import gather, plan
+from alphamed_jax.rl.batch import plan
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.trajectories import Trajectories
 from alphamed_jax.rl.update import batch_gradient
@@ -75,11 +75,11 @@ def gradient(name, dtype, params=None, micro_batch=32, **compute):
         rows=data_shards(mesh),
         skip_constant=True,
     )
-    settings = make_settings(MODELS[name], **compute)
+    settings = make_objective(MODELS[name], **compute)
     settings = settings._replace(compute=settings.compute._replace(dtype=jnp.dtype(dtype)))
     totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    batch = gather(jax.device_put(trajectories, everywhere), lengths, advantages, layout)
+    batch = gathered(jax.device_put(trajectories, everywhere), lengths, advantages, layout)
     with jax.set_mesh(mesh):
         grads, _ = compiled_gradient(params, batch, jnp.int32(layout.count), totals, settings)
     return {key: np.asarray(leaf) for key, leaf in by_key(grads).items()}

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TINY, make_settings, on_mesh, tiny_params
+from helpers import TINY, gathered, make_objective, on_mesh, tiny_params
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_rollouts import GROUP, LENGTH, PROMPTS, padded_stops
 
 from alphamed_jax.model.mesh import data_shards, mesh_of
-from alphamed_jax.rl.batch import gather, plan
+from alphamed_jax.rl.batch import plan
 from alphamed_jax.rl.distribution import Sampling, absent_ids, draw, logprobs_and_entropy
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.rollout import generate
@@ -125,9 +125,9 @@ def test_the_trainer_agrees_and_leaves_rows_without_a_token_alone(mesh):
         rows=data_shards(mesh_of(params)),
         skip_constant=True,
     )
-    settings = make_settings(MODEL, sampling=Sampling(absent=absent_ids(KNOWN)), logits_chunk=32)
+    settings = make_objective(MODEL, sampling=Sampling(absent=absent_ids(KNOWN)), logits_chunk=32)
     totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
-    batch = gather(drawn, lengths, advantages, layout)
+    batch = gathered(drawn, lengths, advantages, layout)
     with jax.set_mesh(mesh_of(params)):
         grads, sums = compiled_gradient(params, batch, jnp.int32(layout.count), totals, settings)
     # then the trainer's log-probabilities are the sampler's, and those rows have no gradient.

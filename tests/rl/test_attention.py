@@ -6,19 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TINY, make_settings
+from helpers import TINY, gathered, make_objective
 from tiny_rollouts import GROUP, PROMPTS, sampled, split_weights, weights
 
 from alphamed_jax.config import Config, OptimizerConfig, UpdateConfig
 from alphamed_jax.errors import UserError
 from alphamed_jax.model.attention import Attention
 from alphamed_jax.model.mesh import data_shards, mesh_of
-from alphamed_jax.rl import step
-from alphamed_jax.rl.batch import gather, plan
+from alphamed_jax.rl.batch import plan
 from alphamed_jax.rl.buckets import pad_prompts
 from alphamed_jax.rl.decode import prefill
 from alphamed_jax.rl.language_model import Transformer
 from alphamed_jax.rl.loss import Totals
+from alphamed_jax.rl.policy import make_compute
 from alphamed_jax.rl.update import init_state, update
 
 ADVANTAGES = np.random.default_rng(0).normal(size=(len(PROMPTS), GROUP)).astype(np.float32)
@@ -27,7 +27,7 @@ OPTIMIZER = OptimizerConfig(learning_rate=3e-2, warmup_updates=0)
 
 
 def settings_with(how):
-    return make_settings(optimizer=OPTIMIZER, remat="layer", attention=how)
+    return make_objective(optimizer=OPTIMIZER, remat="layer", attention=how)
 
 
 def packed_batch(trajectories):
@@ -42,7 +42,7 @@ def packed_batch(trajectories):
         skip_constant=True,
     )
     totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
-    return gather(trajectories, lengths, ADVANTAGES, layout), jnp.int32(layout.count), totals
+    return gathered(trajectories, lengths, ADVANTAGES, layout), jnp.int32(layout.count), totals
 
 
 @functools.cache
@@ -54,7 +54,7 @@ def learned(how, mesh="1x1"):
     batch, count, totals = packed_batch(trajectories)
     with jax.set_mesh(mesh_of(params)):
         state = init_state(settings, jax.tree.map(jnp.copy, params))
-        state, metrics = update(state, batch, count, totals, settings=settings)
+        state, metrics = update(state, batch, count, totals, objective=settings)
     assert batch.lanes is not None
     return state, metrics
 
@@ -102,13 +102,13 @@ def test_prefill_gives_the_same_caches_and_last_states():
 
 @pytest.mark.parametrize(("platform", "kind"), [("tpu", "splash"), ("gpu", "cudnn")])
 def test_a_run_takes_the_attention_of_its_platform_or_the_one_it_is_told(platform, kind):
-    made = step.make_settings(Config(), TINY, platform)
-    assert made.compute.attention == Attention(kind)
+    made = make_compute(Config(), TINY, platform)
+    assert made.attention == Attention(kind)
     told = Config(update=UpdateConfig(attention="dense"))
-    assert step.make_settings(told, TINY, platform).compute.attention == Attention("dense")
+    assert make_compute(told, TINY, platform).attention == Attention("dense")
 
 
 def test_an_attention_that_the_platform_does_not_have_is_refused():
     config = Config(update=UpdateConfig(attention="splash"))
     with pytest.raises(UserError, match=r"update\.attention is splash, which needs a TPU"):
-        step.make_settings(config, TINY, "cpu")
+        make_compute(config, TINY, "cpu")

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import mesh_like
+from helpers import gathered, mesh_like
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +11,6 @@ from alphamed_jax.errors import UserError
 from alphamed_jax.rl.batch import (
     check_micro_batch,
     fill_lanes,
-    gather,
     lane_counts,
     lane_sources,
     lane_width,
@@ -232,7 +231,7 @@ def test_gather_brings_each_response_with_its_own_prompt_and_advantage(
     trajectories, micro_batch, skip_constant, pack
 ):
     layout = planned(micro_batch, skip_constant=skip_constant, pack=pack)
-    batch = gather(trajectories, LENGTHS, ADVANTAGES, layout)
+    batch = gathered(trajectories, LENGTHS, ADVANTAGES, layout)
     micros, per_micro, members = layout.responses.shape
     assert batch.tokens.shape == (micros, per_micro, members, layout.width)
     assert batch.prompt_tokens.shape == (micros, per_micro, layout.prompt_width)

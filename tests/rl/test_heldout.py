@@ -5,10 +5,10 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from helpers import mesh_like
+from helpers import a_policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_run import tiny_config, write_model
+from tiny_run import MODEL, tiny_config, write_model
 
 from alphamed_jax.config import EvalConfig, RolloutConfig
 from alphamed_jax.data.prompts import Prompt
@@ -18,7 +18,7 @@ from alphamed_jax.model import hf
 from alphamed_jax.rl.heldout import EVALUATION_STREAM, evaluate, requests
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.rollout import generate
-from alphamed_jax.rl.step import Learner, grpo_step, make_settings
+from alphamed_jax.rl.step import grpo_step
 from alphamed_jax.rl.update import init_state
 from alphamed_jax.runtime.compilation import ProgramCounter
 
@@ -52,7 +52,7 @@ def test_each_sample_is_asked_for_once_under_its_own_id_and_each_question_greedi
 
 
 @pytest.fixture(scope="module")
-def learner(tmp_path_factory):
+def opened(tmp_path_factory):
     folder = tmp_path_factory.mktemp("heldout")
     write_model(folder / "model")
     config = tiny_config(
@@ -61,33 +61,40 @@ def learner(tmp_path_factory):
         rollout=RolloutConfig(prompts=4, group_size=4, max_new_tokens=12),
         eval=EvalConfig(questions=7, samples=5),
     )
-    model, params = hf.load(folder / "model", mesh_like("1x1"), dtype=np.float32)
     tokenizer = load_tokenizer(folder / "model")
     automaton = AnswerAutomaton.from_tokenizer(tokenizer)
-    settings_ = make_settings(config, model, "cpu")
-    learner = Learner(config, settings_, automaton, (256,), jax.random.key(0), WIDTH)
-    return learner, params, tokenizer
+    policy = a_policy(
+        config,
+        MODEL,
+        automaton=automaton,
+        stop_ids=(256,),
+        tokenizer=tokenizer,
+        width=WIDTH,
+    )
+    _, params = hf.load(folder / "model", policy.mesh, dtype=np.float32)
+    with jax.set_mesh(policy.mesh):
+        yield policy, config, params
 
 
-def test_accuracy_is_that_of_the_samples_drawn_question_by_question(learner):
+def test_accuracy_is_that_of_the_samples_drawn_question_by_question(opened):
     # Given an evaluation in rollouts of 4 x 4 rows, where a question takes two prompts,
-    learner, params, tokenizer = learner
-    asked, samples = questions(7), learner.config.eval.samples
-    result = evaluate(learner, params, asked, tokenizer, step=3)
-    key = jax.random.fold_in(learner.key, EVALUATION_STREAM)
+    policy, config, params = opened
+    asked, samples = questions(7), config.eval.samples
+    result = evaluate(policy, config, params, asked, step=3)
+    key = jax.random.fold_in(policy.key, EVALUATION_STREAM)
     for way, group, temperature in (("sampled", samples, 1.0), ("greedy", 1, 0.0)):
         # when all responses are sampled in one plain rollout,
         plain = generate(
-            learner.settings.model,
+            policy.model,
             params,
             [q.token_ids for q in asked],
             group_size=group,
             max_new_tokens=12,
             temperature=temperature,
-            stop_ids=learner.stop_ids,
+            stop_ids=policy.stop_ids,
             key=key,
         )
-        letters = np.asarray(learner.automaton.extract(plain.tokens, plain.lengths))
+        letters = np.asarray(policy.automaton.extract(plain.tokens, plain.lengths))
         # then it counts the same right answers, lengths and cut responses.
         right = letters == np.repeat([q.question.answer_index for q in asked], group)
         assert result[way]["correct"] == right.sum()
@@ -100,15 +107,16 @@ def test_accuracy_is_that_of_the_samples_drawn_question_by_question(learner):
     assert (result["step"], result["questions"], result["samples_per_question"]) == (3, 7, 5)
 
 
-def test_an_evaluation_before_training_costs_few_programs_of_its_own(learner):
-    learner, params, tokenizer = learner
+def test_an_evaluation_before_training_costs_few_programs_of_its_own(opened):
+    policy, config, params = opened
     asked, trained = questions(7, seed=1), questions(4, seed=2)
     # The first step's batch needs fewer places than the held-out prompts do.
     trained = [dataclasses.replace(q, token_ids=q.token_ids[:9]) for q in trained]
 
     def first_step():
         copy = jax.tree.map(lambda x: x.copy(), params)
-        grpo_step(learner, init_state(learner.settings, copy), None, trained, 0)
+        state = init_state(policy.objective(config), copy)
+        grpo_step(policy, config, state, None, trained, 0)
 
     # Given the programs of a first step,
     jax.clear_caches()
@@ -117,7 +125,7 @@ def test_an_evaluation_before_training_costs_few_programs_of_its_own(learner):
     # when it follows on an evaluation,
     jax.clear_caches()
     with ProgramCounter() as both:
-        evaluate(learner, params, asked, tokenizer, step=0)
+        evaluate(policy, config, params, asked, step=0)
         first_step()
     # then only those of a stream are added, once: each slot has a prompt cache of its own there.
     assert alone.compiled > 10

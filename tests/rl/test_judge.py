@@ -4,7 +4,7 @@ evaluation and in what is logged alike."""
 import jax
 import numpy as np
 import pytest
-from helpers import TINY, mesh_like
+from helpers import a_policy, mesh_like
 from sample_tokenizers import byte_level
 from tokenizers import AddedToken
 
@@ -13,9 +13,11 @@ from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
 from alphamed_jax.model.mesh import device_put_global
 from alphamed_jax.output.samples import describe_samples
-from alphamed_jax.rl import heldout, step
+from alphamed_jax.rl import heldout
 from alphamed_jax.rl.requests import Completion
 from alphamed_jax.rl.reward import AnswerAutomaton
+from alphamed_jax.rl.sampler import Sampler
+from alphamed_jax.rl.step import score_rewards
 from alphamed_jax.rl.trajectories import Trajectories
 
 GROUP = 2
@@ -37,15 +39,16 @@ def tokenizer():
     return made
 
 
-def learner(tokenizer, *, inside_thought=False):
-    config = Config(
-        rollout=RolloutConfig(prompts=2, group_size=GROUP, max_new_tokens=64),
-        eval=EvalConfig(samples=GROUP),
-        log=LogConfig(samples=4),
-    )
+CONFIG = Config(
+    rollout=RolloutConfig(prompts=2, group_size=GROUP, max_new_tokens=64),
+    eval=EvalConfig(samples=GROUP),
+    log=LogConfig(samples=4),
+)
+
+
+def policy(tokenizer, mesh="1x1", *, inside_thought=False):
     automaton = AnswerAutomaton.from_tokenizer(tokenizer, inside_thought=inside_thought)
-    settings = step.make_settings(config, TINY, "cpu")
-    return step.Learner(config, settings, automaton, (1,), jax.random.key(0))
+    return a_policy(CONFIG, mesh=mesh, automaton=automaton, stop_ids=(1,), tokenizer=tokenizer)
 
 
 def written(tokenizer, texts, mesh):
@@ -57,12 +60,12 @@ def written(tokenizer, texts, mesh):
     lengths = np.array([len(ids) for ids in rows], np.int32)
     prompts = len(QUESTIONS)
     return Trajectories(
-        device_put_global(np.ones((prompts, 2), np.int32), ("batch", None), mesh),
-        device_put_global(np.full(prompts, 2, np.int32), ("batch",), mesh),
-        device_put_global(tokens, ("batch", None), mesh),
-        device_put_global(lengths, ("batch",), mesh),
-        device_put_global(np.zeros(tokens.shape, np.float32), ("batch", None), mesh),
-        device_put_global(np.ones(len(rows), bool), ("batch",), mesh),
+        prompt_tokens=device_put_global(np.ones((prompts, 2), np.int32), ("batch", None), mesh),
+        prompt_lengths=device_put_global(np.full(prompts, 2, np.int32), ("batch",), mesh),
+        tokens=device_put_global(tokens, ("batch", None), mesh),
+        lengths=device_put_global(lengths, ("batch",), mesh),
+        logprobs=device_put_global(np.zeros(tokens.shape, np.float32), ("batch", None), mesh),
+        finished=device_put_global(np.ones(len(rows), bool), ("batch",), mesh),
     )
 
 
@@ -101,13 +104,14 @@ SCRIPTS = {
 def test_training_rewards_and_logs_what_the_response_means(tokenizer, name, mesh):
     # Given responses whose meaning only question and prompt tell,
     texts, told, inside = SCRIPTS[name]
-    this = learner(tokenizer, inside_thought=inside)
-    # when they are judged,
-    outcome = step.judge(this, written(tokenizer, texts, mesh_like(mesh)), QUESTIONS)
+    this = policy(tokenizer, mesh, inside_thought=inside)
+    # when they are scored,
+    with jax.set_mesh(this.mesh):
+        scored = score_rewards(this, CONFIG, written(tokenizer, texts, this.mesh), QUESTIONS)
     # then rewards and samples agree with that meaning,
-    assert outcome.rewards.tolist() == [float(letter == "C") for letter, _ in told]
-    assert outcome.answered.tolist() == [letter is not None for letter, _ in told]
-    samples = describe_samples(tokenizer, this.config, outcome)
+    assert scored.rewards.tolist() == [float(letter == "C") for letter, _ in told]
+    assert scored.answered.tolist() == [letter is not None for letter, _ in told]
+    samples = describe_samples(this, CONFIG, scored)
     logged = {(s.question_id, s.response): (s.extracted, s.reason) for s in samples}
     # and the logged response is what was scored, with its tags and its white space.
     expected = zip("0011", texts, told, strict=True)
@@ -126,11 +130,12 @@ def test_evaluation_during_training_reads_by_the_same_rule(tokenizer, name, monk
             tokens = np.asarray(found.tokens[row, : found.lengths[row]])
             yield Completion(number, row % 3, 0, tokens, np.zeros(len(tokens)), True)
 
-    monkeypatch.setattr(step.Sampler, "load", lambda *_: None)
-    monkeypatch.setattr(step.Sampler, "stream", stream)
+    monkeypatch.setattr(Sampler, "load", lambda *_: None)
+    monkeypatch.setattr(Sampler, "stream", stream)
     # when it is evaluated,
-    this = learner(tokenizer, inside_thought=inside)
-    found = heldout.evaluate(this, {}, QUESTIONS, tokenizer, 0)
+    this = policy(tokenizer, inside_thought=inside)
+    with jax.set_mesh(this.mesh):
+        found = heldout.evaluate(this, CONFIG, {}, QUESTIONS, 0)
     # then answers are what they are in training.
     for way, these in (("sampled", told), ("greedy", told[::GROUP])):
         assert found[way]["correct"] == sum(letter == "C" for letter, _ in these)

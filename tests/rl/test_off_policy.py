@@ -1,16 +1,20 @@
 """Several updates on one rollout: the weights are those of the textbook loop, written out here."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TINY, on_mesh
+from helpers import a_policy, on_mesh
 from tiny_rollouts import GROUP, LENGTH, PROMPTS, response_logits, sampled, weights, whole_rows
 
 from alphamed_jax.config import Config, LossConfig, OptimizerConfig, RolloutConfig, UpdateConfig
-from alphamed_jax.rl.step import Learner, Outcome, learn, make_settings
+from alphamed_jax.data.prompts import Prompt
+from alphamed_jax.data.questions import Question
+from alphamed_jax.rl.mini_batches import update_policy
+from alphamed_jax.rl.trajectories import ScoredRollouts
 from alphamed_jax.rl.update import init_state
 
 RATE = 0.3
@@ -24,6 +28,7 @@ ADVANTAGES = np.random.default_rng(0).normal(size=(len(PROMPTS), GROUP)).astype(
 ADVANTAGES[1] = 0.0
 MINI_BATCHES = np.arange(len(PROMPTS) * GROUP).reshape(2, -1)
 
+QUESTION = Question("q", "?", ("a", "b"), "A", "made up")
 PLAIN = LossConfig()
 ALL_TURNED = LossConfig(
     ratio="sequence", aggregation="sequence_mean", dual_clip=1.5, clip_high=0.1, tis_cap=1.2
@@ -35,33 +40,33 @@ def trajectories():
     """The sampled responses, by a sampler whose log-probabilities are not quite the trainer's."""
     found = sampled()
     noise = np.random.default_rng(1).normal(0, 0.2, size=found.logprobs.shape)
-    return found._replace(logprobs=found.logprobs + jnp.asarray(noise, jnp.float32))
+    return dataclasses.replace(found, logprobs=found.logprobs + jnp.asarray(noise, jnp.float32))
 
 
 @functools.cache
 def learned(loss):
-    """Weights and metrics after 2 mini-batches x 2 epochs by `learn`."""
+    """Weights and metrics after 2 mini-batches x 2 epochs by `update_policy`."""
     config = Config(
         rollout=RolloutConfig(prompts=len(PROMPTS), group_size=GROUP, max_new_tokens=LENGTH),
         loss=loss,
         optimizer=OPTIMIZER,
         update=UPDATES,
     )
-    settings = make_settings(config, TINY, "cpu")
-    learner = Learner(config, settings, automaton=None, stop_ids=(), key=jax.random.key(0))
+    policy = a_policy(config)
     nothing, lengths = np.zeros(len(PROMPTS) * GROUP), np.asarray(trajectories().lengths)
-    outcome = Outcome(
+    scored = ScoredRollouts(
         tokens=np.asarray(trajectories().tokens),
         lengths=lengths,
         finished=lengths < LENGTH,
-        verdicts=nothing.astype(np.int32),
+        extracted=nothing.astype(np.int32),
         rewards=nothing,
         advantages=ADVANTAGES.reshape(-1),
         options=nothing.astype(np.int32),
-        questions=(),
+        questions=tuple(Prompt(QUESTION, ids) for ids in PROMPTS),
     )
-    state = init_state(settings, on_mesh(jax.tree.map(jnp.copy, weights()), "1x1"))
-    state, metrics = learn(learner, state, None, trajectories(), outcome)
+    state = init_state(policy.objective(config), on_mesh(jax.tree.map(jnp.copy, weights()), "1x1"))
+    with jax.set_mesh(policy.mesh):
+        state, metrics = update_policy(policy, config, state, None, trajectories(), scored)
     assert int(state.updates) == 4
     return jax.tree.map(np.asarray, state.params), metrics
 

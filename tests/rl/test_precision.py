@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import make_settings
+from helpers import make_objective
 from precision_cases import MODELS, errors, gradient, weights
 
 from alphamed_jax.model import cudnn, network, splash
@@ -97,7 +97,7 @@ def test_a_prompt_copied_for_its_lanes_adds_up():
 
 def test_products_in_float32_ask_for_float32_and_those_in_bfloat16_for_nothing():
     for dtype, asked in (("float32", True), ("bfloat16", False)):
-        settings = make_settings(MODELS["qwen2"])
+        settings = make_objective(MODELS["qwen2"])
         config = settings.model
         x = jnp.zeros((1, 4), jnp.int32)
         params = jax.tree.map(lambda w, d=dtype: w.astype(d), weights("qwen2"))

@@ -7,15 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import gathered
 from precision_cases import GROUP as OF_A_PROMPT
 from precision_cases import MODELS, compiled_gradient, errors, gradient, text, weights
 
 from alphamed_jax.config import QUICKSTART, load_config
 from alphamed_jax.model import hf
 from alphamed_jax.model.hf_layout import by_key, tensors
-from alphamed_jax.rl.batch import gather, plan
+from alphamed_jax.rl.batch import plan
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.rollout import generate
+from alphamed_jax.rl.step import score_rewards
 from alphamed_jax.train import prepare
 
 PROMPTS, GROUP = 16, 8
@@ -45,23 +47,23 @@ def test_bfloat16_costs_no_more_here_than_in_transformers(by_reward):
     torch = pytest.importorskip("torch", reason="compares with transformers on torch")
     # Given responses of the quickstart's model, with advantages at random or by the answer key,
     run = prepare(load_config(QUICKSTART))
-    model, params = hf.load(run.weights, run.mesh, dtype=np.float32)
-    settings = run.learner.settings
+    model, params = hf.load(run.policy.folder, run.policy.mesh, dtype=np.float32)
+    objective = run.policy.objective(run.config)
     questions = run.train[:PROMPTS]
-    prompts = [question.tokens for question in questions]
+    prompts = [question.token_ids for question in questions]
     drawn = generate(
         model,
         params,
         prompts,
         group_size=GROUP,
         max_new_tokens=24,
-        stop_ids=run.learner.stop_ids,
+        stop_ids=run.policy.stop_ids,
         key=jax.random.key(0),
     )
     if by_reward:
-        from alphamed_jax.rl.step import judge
-
-        advantages = judge(run.learner, drawn, questions).advantages.reshape(PROMPTS, GROUP)
+        with jax.set_mesh(run.policy.mesh):
+            scored = score_rewards(run.policy, run.config, drawn, questions)
+        advantages = scored.advantages.reshape(PROMPTS, GROUP)
     else:
         advantages = np.random.default_rng(0).normal(size=(PROMPTS, GROUP)).astype(np.float32)
     lengths = np.asarray(drawn.lengths).reshape(PROMPTS, GROUP)
@@ -73,12 +75,12 @@ def test_bfloat16_costs_no_more_here_than_in_transformers(by_reward):
         rows=1,
         skip_constant=True,
     )
-    batch = gather(drawn, lengths, advantages, layout)
+    batch = gathered(drawn, lengths, advantages, layout)
     totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
 
     def ours(dtype):
-        as_ = settings._replace(compute=settings.compute._replace(dtype=jnp.dtype(dtype)))
-        with jax.set_mesh(run.mesh):
+        as_ = objective._replace(compute=objective.compute._replace(dtype=jnp.dtype(dtype)))
+        with jax.set_mesh(run.policy.mesh):
             grads, _ = compiled_gradient(params, batch, jnp.int32(layout.count), totals, as_)
         return {key: np.asarray(leaf) for key, leaf in by_key(grads).items()}
 
@@ -92,10 +94,12 @@ def test_bfloat16_costs_no_more_here_than_in_transformers(by_reward):
         rows[2][b, len(prompt) : end] = advantages.reshape(-1)[b] / lengths.sum()
     exact = ours("float32")
     # when both compute its gradient in both dtypes,
-    theirs = transformers_gradient(torch, run.weights, model, rows, torch.float32)
+    theirs = transformers_gradient(torch, run.policy.folder, model, rows, torch.float32)
     assert max(errors(theirs, exact).values()) < 1e-3
     here = errors(ours("bfloat16"), exact)
-    there = errors(transformers_gradient(torch, run.weights, model, rows, torch.bfloat16), exact)
+    there = errors(
+        transformers_gradient(torch, run.policy.folder, model, rows, torch.bfloat16), exact
+    )
     print(f"\nadvantages {'by the answer key' if by_reward else 'at random'}: % of the leaf's norm")
     for key in exact:
         print(f"{key:16s} ours {100 * here[key]:6.2f}  transformers {100 * there[key]:6.2f}")

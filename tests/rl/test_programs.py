@@ -1,10 +1,12 @@
 """The programs of training: their number follows from the shapes there are, not from the steps."""
 
+import dataclasses
 from collections import Counter
 
 import jax
 import numpy as np
 import pytest
+from helpers import a_policy
 from jax.sharding import AxisType
 from tiny_run import tiny_config, write_model
 
@@ -14,13 +16,12 @@ from alphamed_jax.data.questions import Question
 from alphamed_jax.data.tokenizer import load_tokenizer
 from alphamed_jax.model import hf
 from alphamed_jax.model.mesh import AXES
-from alphamed_jax.rl import batch
-from alphamed_jax.rl import step as step_module
+from alphamed_jax.rl import batch, mini_batches
 from alphamed_jax.rl.batch import lane_counts
 from alphamed_jax.rl.buckets import bucket, capacities
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.slots import compacted_size
-from alphamed_jax.rl.step import Learner, grpo_step, make_settings
+from alphamed_jax.rl.step import grpo_step
 from alphamed_jax.rl.update import init_state
 from alphamed_jax.runtime.compilation import ProgramCounter
 
@@ -54,11 +55,11 @@ def layouts(monkeypatch):
         found.append(batch.plan(*arguments, **options))
         return found[-1]
 
-    monkeypatch.setattr(step_module, "plan", plan)
+    monkeypatch.setattr(mini_batches, "plan", plan)
     return found
 
 
-def random_steps(learner):
+def random_steps(policy):
     """Steps with prompts of random lengths up to a random one, and random stop ids."""
     rng = np.random.default_rng(3)
     for number in range(1, STEPS + 1):
@@ -73,7 +74,7 @@ def random_steps(learner):
         # In some steps most responses end at once, in others hardly any does.
         stops = rng.choice(256, size=200, replace=False)
         stops[int(rng.integers(1, 200)) :] = stops[0]
-        yield number, learner._replace(stop_ids=tuple(stops.tolist())), questions
+        yield number, dataclasses.replace(policy, stop_ids=tuple(stops.tolist())), questions
 
 
 def test_twenty_steps_compile_as_many_programs_as_there_are_shapes(tmp_path, made, layouts):
@@ -89,25 +90,23 @@ def test_twenty_steps_compile_as_many_programs_as_there_are_shapes(tmp_path, mad
     devices = np.array(jax.devices()[:DATA_ROWS]).reshape(1, DATA_ROWS, 1)
     mesh = jax.sharding.Mesh(devices, AXES, axis_types=(AxisType.Auto,) * 3)
     model, params = hf.load(tmp_path / "model", mesh, dtype=np.float32)
-    settings = make_settings(config, model, "cpu")
     automaton = AnswerAutomaton.from_tokenizer(load_tokenizer(tmp_path / "model"))
     width = bucket(LONGEST)  # of all prompts of a run
-    learner = Learner(config, settings, automaton, (), jax.random.key(0), width)
-    state = init_state(settings, params)
+    policy = a_policy(config, model, mesh, automaton=automaton, width=width)
+    state = init_state(policy.objective(config), params)
     made.clear()
 
     def one_pass(state):
-        mixed_groups = set()
-        for number, this, questions in random_steps(learner):
-            state, _, outcome = grpo_step(this, state, None, questions, number)
-            mixed = outcome.advantages.reshape(PROMPTS, GROUP).any(axis=1)
-            mixed_groups.add(int(mixed.sum()))
-        return state, mixed_groups
+        effective = set()
+        for number, this, questions in random_steps(policy):
+            state, _, scored = grpo_step(this, config, state, None, questions, number)
+            effective.add(int(scored.effective.sum()))
+        return state, effective
 
     # when twenty steps are taken, with prompts, responses and groups with signal of all kinds,
-    with ProgramCounter() as programs:
-        state, mixed_groups = one_pass(state)
-    assert len(mixed_groups) >= 4
+    with ProgramCounter() as programs, jax.set_mesh(mesh):
+        state, effective = one_pass(state)
+    assert len(effective) >= 4
     trained = [(x.prompt_width, x.width, x.lanes, x.packed) for x in layouts]
     shapes = set(trained)
     assert {shape[0] for shape in shapes} == {width}
@@ -138,6 +137,6 @@ def test_twenty_steps_compile_as_many_programs_as_there_are_shapes(tmp_path, mad
     assert programs.compiled + programs.cached == sum(made.values())
     assert programs.compiled <= sum(bounds.values()) + SMALL, made
     # and the same steps again compile nothing at all.
-    with ProgramCounter() as again:
+    with ProgramCounter() as again, jax.set_mesh(mesh):
         one_pass(state)
     assert (again.compiled, again.cached) == (0, 0), made

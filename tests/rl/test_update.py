@@ -3,13 +3,14 @@
 Compiling is nearly all the time that these tests take: they share batches, shapes and settings.
 """
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TINY, make_settings, mesh_like, on_mesh
+from helpers import TINY, gathered, make_objective, mesh_like, on_mesh
 from jax.sharding import NamedSharding, PartitionSpec
 from tiny_rollouts import (
     GROUP,
@@ -27,7 +28,7 @@ from alphamed_jax.compiled import costs, hlo
 from alphamed_jax.compiled.arguments import Case, Workload, lowerings
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.model.mesh import data_shards, mesh_of
-from alphamed_jax.rl.batch import gather, plan
+from alphamed_jax.rl.batch import plan
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.update import (
@@ -39,7 +40,7 @@ from alphamed_jax.rl.update import (
     update,
 )
 
-SETTINGS = make_settings(optimizer=OptimizerConfig(learning_rate=3e-2, warmup_updates=0))
+OBJECTIVE = make_objective(optimizer=OptimizerConfig(learning_rate=3e-2, warmup_updates=0))
 # One group of four is constant and so without signal.
 ADVANTAGES = np.random.default_rng(0).normal(size=(len(PROMPTS), GROUP)).astype(np.float32)
 ADVANTAGES[0] = 0.0
@@ -64,7 +65,7 @@ def plain(aggregation="token_mean"):
     divisors = {
         "token_mean": np.full(len(lengths), lengths.sum()),
         "sequence_mean": len(lengths) * lengths,
-        "constant": np.full(len(lengths), len(lengths) * SETTINGS.constant_length),
+        "constant": np.full(len(lengths), len(lengths) * OBJECTIVE.loss.constant_length),
     }[aggregation]
     mask = np.arange(LENGTH) < lengths[:, None]
     token_weights = np.float32(mask * (ADVANTAGES.reshape(-1) / divisors)[:, None])
@@ -89,17 +90,17 @@ def prepared(
         share_prompts=share,
     )
     totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
-    return gather(trajectories, lengths, advantages, layout), jnp.int32(layout.count), totals
+    return gathered(trajectories, lengths, advantages, layout), jnp.int32(layout.count), totals
 
 
-def gradient_of(batch, count, totals, settings=SETTINGS, params=None):
+def gradient_of(batch, count, totals, objective=OBJECTIVE, params=None):
     params = weights() if params is None else params
     with jax.set_mesh(mesh_of(params)):
-        return compiled_gradient(params, batch, count, totals, settings)
+        return compiled_gradient(params, batch, count, totals, objective)
 
 
-def our_gradient(settings=SETTINGS, **options):
-    return gradient_of(*prepared(**options), settings)
+def our_gradient(objective=OBJECTIVE, **options):
+    return gradient_of(*prepared(**options), objective)
 
 
 def assert_close(tree, expected, tolerance=1e-5):
@@ -131,10 +132,10 @@ def test_gradient_is_the_plain_one_however_it_is_cut_up_and_computed(
     micro_batch, pack, aggregation, compute
 ):
     value, expected = plain(aggregation)
-    settings = SETTINGS
+    objective = OBJECTIVE
     if compute:
-        settings = make_settings(loss=LossConfig(aggregation=aggregation), **compute)
-    grads, sums = our_gradient(micro_batch=micro_batch, pack=pack, settings=settings)
+        objective = make_objective(loss=LossConfig(aggregation=aggregation), **compute)
+    grads, sums = our_gradient(micro_batch=micro_batch, pack=pack, objective=objective)
     assert_close(grads, expected)
     np.testing.assert_allclose(sums["loss/policy"], value, rtol=1e-5)
     assert sums["sampler_gap/max"] < 1e-4
@@ -164,7 +165,7 @@ def test_gradient_is_the_same_on_any_mesh(mesh, pack):
 def test_a_batch_without_signal_computes_no_product():
     # Given the update's program, whose micro-batches are counted at run time,
     work = Workload(prompts=8, group=4, prompt_width=64, response=64, micro_batch=4)
-    case = Case(TINY, mesh_like("1x1"), work, make_settings(remat="layer"))
+    case = Case(TINY, mesh_like("1x1"), work, make_objective(remat="layer"))
     with jax.set_mesh(case.mesh):
         text = lowerings(case)["update"]().compile().as_text()
     # then none of the model's products is outside of their loop.
@@ -251,13 +252,13 @@ def test_trainer_agrees_with_sampler_under_temperature_and_filters():
     drawn = sample(sampling=sampling, seed=5)
     batch, count, _ = prepared(drawn, skip=False)
     # when the trainer scores them,
-    logprobs = score(weights(), batch, count, settings=make_settings(sampling=sampling))
+    logprobs = score(weights(), batch, count, objective=make_objective(sampling=sampling))
     gap = np.abs(np.asarray(logprobs - batch.sampler_logprobs))
     within = np.arange(gap.shape[-1]) < np.asarray(batch.lengths)[..., None]
     # then they agree, but where rounding decides whether top-p keeps a further token: there,
     # and in few places, the log-probability moves by the share of that token.
     distance = border_distance(response_logits(weights(), *whole_rows(drawn)), sampling)
-    margins = drawn._replace(logprobs=jnp.asarray(distance, jnp.float32))
+    margins = dataclasses.replace(drawn, logprobs=jnp.asarray(distance, jnp.float32))
     clear = np.asarray(prepared(margins, skip=False)[0].sampler_logprobs) > 1e-5
     assert (within & clear).sum() > 0.95 * within.sum()
     assert gap[within & clear].max() < 1e-4
@@ -275,13 +276,13 @@ def off_policy():
 
 def fresh_state():
     """A state of its own, which an update may donate, placed as `train` places it."""
-    return init_state(SETTINGS, on_mesh(jax.tree.map(jnp.copy, weights()), "1x1"))
+    return init_state(OBJECTIVE, on_mesh(jax.tree.map(jnp.copy, weights()), "1x1"))
 
 
 @pytest.mark.parametrize("mesh", ["8x1", "2x4", "2x2x2"])
 def test_layout_of_the_state_is_that_of_the_weights_as_programs_spell_it(mesh):
     params = split_weights(mesh)
-    where = state_shardings(params, SETTINGS)
+    where = state_shardings(params, OBJECTIVE)
     moments = where.opt_state[1][0]
     for layout in (where.params, moments.mu, moments.nu):
         for leaf, weight in zip(*map(jax.tree.leaves, (layout, params)), strict=True):
@@ -291,9 +292,9 @@ def test_layout_of_the_state_is_that_of_the_weights_as_programs_spell_it(mesh):
 
 def test_second_update_on_old_logprobs_clips_and_runs_the_program_of_the_first():
     batch, count, totals = off_policy()
-    state, first = update(fresh_state(), batch, count, totals, settings=SETTINGS)
+    state, first = update(fresh_state(), batch, count, totals, objective=OBJECTIVE)
     programs = update._cache_size()
-    state, second = update(state, batch, count, totals, settings=SETTINGS)
+    state, second = update(state, batch, count, totals, objective=OBJECTIVE)
     assert float(first["clip/low"] + first["clip/high"]) == 0.0
     assert float(second["clip/low"] + second["clip/high"]) > 0.0
     assert (int(state.updates), int(state.skipped)) == (2, 0)
@@ -305,7 +306,7 @@ def test_gradient_that_is_not_finite_is_skipped_and_counted():
     batch = batch._replace(advantages=batch.advantages.at[0, 0, 0].set(jnp.nan))
     state = fresh_state()
     before = jax.tree.map(np.array, (state.params, state.opt_state))
-    state, metrics = update(state, batch, count, totals, settings=SETTINGS)
+    state, metrics = update(state, batch, count, totals, objective=OBJECTIVE)
     assert not np.isfinite(metrics["grad_norm"])
     assert (int(state.updates), int(state.skipped)) == (0, 1)
     jax.tree.map(np.testing.assert_array_equal, (state.params, state.opt_state), before)
@@ -317,7 +318,7 @@ def test_batch_without_any_signal_has_zero_gradient_and_finite_state():
     nothing = np.zeros((len(PROMPTS), GROUP), np.float32)
     _, count, _ = prepared(advantages=nothing)
     assert count == 0
-    state, metrics = update(fresh_state(), batch, count, totals, settings=SETTINGS)
+    state, metrics = update(fresh_state(), batch, count, totals, objective=OBJECTIVE)
     assert metrics["grad_norm"] == 0.0
     assert np.isnan(metrics["entropy"])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
@@ -325,10 +326,10 @@ def test_batch_without_any_signal_has_zero_gradient_and_finite_state():
 
 def test_a_batch_without_signal_moves_the_weights_by_what_adam_remembers():
     batch, count, totals = off_policy()
-    state, _ = update(fresh_state(), batch, count, totals, settings=SETTINGS)
+    state, _ = update(fresh_state(), batch, count, totals, objective=OBJECTIVE)
     before = np.asarray(state.params["norm"])
     # When a batch follows of which nothing enters the forward pass,
-    state, metrics = update(state, batch, jnp.int32(0), totals, settings=SETTINGS)
+    state, metrics = update(state, batch, jnp.int32(0), totals, objective=OBJECTIVE)
     # then it is an update with gradient zero.
     assert metrics["grad_norm"] == 0.0
     assert int(state.updates) == 2
@@ -352,9 +353,9 @@ def test_a_falling_rate_is_zero_one_update_after_the_last(schedule):
 @functools.cache
 def lowered_update():
     """The update's program before optimisation, for logits in chunks of 32 tokens."""
-    settings = make_settings(logits_chunk=32, remat="layer")
+    objective = make_objective(logits_chunk=32, remat="layer")
     state, arguments = fresh_state(), prepared(micro_batch=16)
-    return update.lower(state, *arguments, settings=settings).as_text(), (state, arguments)
+    return update.lower(state, *arguments, objective=objective).as_text(), (state, arguments)
 
 
 def test_no_array_of_all_logits_exists_in_the_step():

@@ -1,0 +1,86 @@
+"""The update of a step: mini-batches, in micro-batches, as often as there are epochs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from alphamed_jax.config import Config
+from alphamed_jax.model.mesh import data_shards, host_get
+from alphamed_jax.model.network import Params
+from alphamed_jax.rl.batch import GroupBatch, Plan, gather, plan
+from alphamed_jax.rl.loss import Totals
+from alphamed_jax.rl.policy import Policy
+from alphamed_jax.rl.step_metrics import Metrics, combine_updates
+from alphamed_jax.rl.trajectories import ScoredRollouts, Trajectories
+from alphamed_jax.rl.update import TrainState, score, update
+
+
+def update_policy(
+    policy: Policy,
+    config: Config,
+    state: TrainState,
+    reference: Params | None,
+    trajectories: Trajectories,
+    scored: ScoredRollouts,
+    plan_with: Callable[..., Plan] | None = None,
+) -> tuple[TrainState, Metrics]:
+    """Update on the batch: one pass, or several over mini-batches.
+
+    Args:
+      reference: weights of the reference policy, where loss.kl_coef is above 0.
+      scored: of the same groups as `trajectories`.
+      plan_with: what brings responses into micro-batches; None: `batch.plan`. It changes the cost
+        alone.
+    """
+    objective = policy.objective(config)
+    prompts = len(scored.questions)
+    size = prompts // config.update.mini_batches
+    batches = []
+    for start in range(0, prompts, size):
+        made, planned = mini_batch(
+            policy, config, trajectories, scored, start, start + size, plan_with or plan
+        )
+        if config.updates_per_step > 1:
+            # Later updates leave the sampling policy: keep its log-probabilities.
+            old = score(state.params, made, planned.count, objective=objective)
+            made = made._replace(old_logprobs=old)
+        if reference is not None:
+            against = score(reference, made, planned.count, objective=objective)
+            made = made._replace(reference_logprobs=against)
+        batches.append((made, planned))
+    reports: list[Any] = []
+    for _ in range(config.update.epochs):
+        for made, planned in batches:
+            totals = Totals(jnp.float32(planned.tokens), jnp.float32(planned.sequences))
+            state, report = update(state, made, planned.count, totals, objective=objective)
+            reports.append(report)
+    reports, skipped = host_get((reports, state.skipped), policy.mesh)
+    return state, combine_updates(reports) | {"updates/skipped": int(skipped)}
+
+
+def mini_batch(
+    policy: Policy,
+    config: Config,
+    trajectories: Trajectories,
+    scored: ScoredRollouts,
+    first: int,
+    last: int,
+    plan_with: Callable[..., Plan],
+) -> tuple[GroupBatch, Plan]:
+    """Plan and gather the micro-batches of the groups `first` to `last`."""
+    size = scored.group_size
+    lengths = scored.lengths.reshape(-1, size)[first:last]
+    advantages = scored.advantages.reshape(-1, size)[first:last]
+    planned = plan_with(
+        scored.prompt_lengths[first:last],
+        lengths,
+        advantages,
+        micro_batch=config.update.micro_batch,
+        rows=data_shards(policy.mesh),
+        skip_constant=config.update.skip_constant_groups and config.loss.kl_coef == 0,
+        longest=config.rollout.max_new_tokens,
+        prompt_width=trajectories.prompt_tokens.shape[-1],
+    )
+    part = trajectories.slice_groups(first, last)
+    return gather(part, lengths, advantages, planned, policy.mesh), planned

@@ -1,0 +1,152 @@
+"""The policy and all that goes with its weights: opened once by a command, the same in every step.
+
+The command enters its mesh (`with jax.set_mesh(policy.mesh)`); what it calls finds it there.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Key
+
+from alphamed_jax.config import Config, PromptConfig
+from alphamed_jax.data.prompts import check_prompt
+from alphamed_jax.data.thought import begins_inside_thought
+from alphamed_jax.data.tokenizer import known_tokens, load_tokenizer, stop_ids
+from alphamed_jax.model import hf
+from alphamed_jax.model.attention import choose_attention
+from alphamed_jax.model.mesh import check_heads, make_mesh
+from alphamed_jax.model.network import ModelConfig
+from alphamed_jax.randomness import random_key
+from alphamed_jax.rl.distribution import Sampling, absent_ids
+from alphamed_jax.rl.language_model import Transformer
+from alphamed_jax.rl.logprobs import Compute
+from alphamed_jax.rl.reward import AnswerAutomaton
+from alphamed_jax.rl.sampler import Sampler
+from alphamed_jax.rl.sampler_run import SamplerConfig
+from alphamed_jax.rl.update import Objective
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model on a mesh, how it is asked, sampled and read; all but its weights, which change."""
+
+    folder: Path
+    """Hugging Face folder that it was read from; empty where its weights are random."""
+    model: ModelConfig
+    mesh: Mesh
+    tokenizer: Any
+    stop_ids: tuple[int, ...]
+    """Any of them ends a response."""
+    prompt: PromptConfig
+    """How a question is put."""
+    automaton: AnswerAutomaton
+    """How an answer is read."""
+    sampling: Sampling
+    """The distribution that responses are drawn from, in the sampler and in the trainer."""
+    compute: Compute
+    key: Key[Array, ""]
+    """Fixed for a run: with a sequence id it decides what is sampled."""
+    prompt_width: int = 0
+    """Tokens that all prompts are padded to; 0: those of a batch to what its longest needs."""
+
+    def objective(self, config: Config) -> Objective:
+        """What the programs of the update depend on."""
+        return make_objective(config, self.model, self.sampling, self.compute)
+
+
+def open_policy(config: Config) -> Policy:
+    """Read and check all of a policy but its weights: mesh, model, tokenizer, prompt format.
+
+    Raises:
+      UserError: a mesh, prompt format, attention or model that cannot be.
+    """
+    check_prompt(config.prompt)
+    mesh = make_mesh(config.mesh)
+    folder = hf.locate(config.model, config.model_revision)
+    model = hf.inspect(folder)
+    check_heads(model.num_heads, model.num_kv_heads, mesh)
+    tokenizer = load_tokenizer(folder)
+    with jax.set_mesh(mesh):
+        key = random_key(config.seed)  # there, as are the keys that are folded from it
+    return Policy(
+        folder=folder,
+        model=model,
+        mesh=mesh,
+        tokenizer=tokenizer,
+        stop_ids=stop_ids(folder, tokenizer, model.vocab_size),
+        prompt=config.prompt,
+        automaton=AnswerAutomaton.from_tokenizer(
+            tokenizer, inside_thought=begins_inside_thought(tokenizer, config.prompt)
+        ),
+        sampling=make_sampling(config, known_tokens(tokenizer, model.vocab_size)),
+        compute=make_compute(config, model, mesh.devices.flat[0].platform),
+        key=key,
+    )
+
+
+def make_sampling(config: Config, known: Bool[np.ndarray, "V"] | None = None) -> Sampling:
+    """The distribution that responses are drawn from.
+
+    Args:
+      known: which ids have a token (`data.tokenizer.known_tokens`); None: all.
+    """
+    rollout = config.rollout
+    return Sampling(rollout.temperature, rollout.top_p, rollout.top_k, absent_ids(known))
+
+
+def make_compute(config: Config, model: ModelConfig, platform: str) -> Compute:
+    """How the forward pass is computed; `platform` decides what is automatic.
+
+    Raises:
+      UserError: an attention that platform, compute dtype or the model's head width do not allow.
+    """
+    update, name = config.update, config.update.compute_dtype
+    if name == "auto":
+        name = "float32" if platform == "cpu" else "bfloat16"
+    dtype = jnp.dtype(name)
+    attention = choose_attention(update.attention, platform, dtype, model.head_dim)
+    return Compute(dtype, update.remat, update.logits_chunk, attention)
+
+
+def make_objective(
+    config: Config, model: ModelConfig, sampling: Sampling, compute: Compute
+) -> Objective:
+    """What the programs of the update depend on."""
+    length = config.loss.constant_length or config.rollout.max_new_tokens
+    # A constant rate does not know how long the run is, so a longer one compiles the same.
+    constant = config.optimizer.schedule == "constant"
+    return Objective(
+        model=model,
+        sampling=sampling,
+        compute=compute,
+        loss=dataclasses.replace(config.loss, constant_length=length),
+        optimizer=config.optimizer,
+        total_updates=0 if constant else config.steps * config.updates_per_step,
+    )
+
+
+def make_sampler(policy: Policy, config: Config) -> Sampler:
+    """The sampler of a run's rollouts and evaluations."""
+    rollout, compute = config.rollout, policy.compute
+    everything = rollout.prompts * rollout.group_size
+    return Sampler(
+        SamplerConfig(
+            model=Transformer(
+                policy.model, compute.dtype, compute.attention, rollout.weights == "sharded"
+            ),
+            sampling=policy.sampling,
+            stop_ids=policy.stop_ids,
+            max_new_tokens=rollout.max_new_tokens,
+            prompts=rollout.prompts,
+            group_size=rollout.group_size,
+            slots=rollout.slots if rollout.slots and rollout.slots < everything else None,
+            max_prompt=policy.prompt_width,
+        ),
+        policy.mesh,
+    )
