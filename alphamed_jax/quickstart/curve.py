@@ -16,14 +16,19 @@ from alphamed_jax import cli
 from alphamed_jax.config_io import flags_of
 from alphamed_jax.errors import UserError
 from alphamed_jax.output.metrics import read_rows, write_atomically
+from alphamed_jax.reporting.charts import WIDTH, Series, line_chart
 
 PANELS = (
     ("reward/mean", "accuracy of the sampled responses", 1.0),
     ("groups/effective", "share of groups with mixed outcomes", 1.0),
     ("response_length/mean", "response length, tokens", 20.0),
 )
-WIDTH, HEIGHT, MARGIN = 260, 150, 34
-COLORS = ("#0b6e99", "#c4631a", "#5a8f29", "#8d4fa8")
+HEIGHT, TITLE, GAP = 220, 24, 20
+STYLE = (
+    "text{font:15px sans-serif;fill:#777}text.y{text-anchor:end;dominant-baseline:central}"
+    "text.x{text-anchor:middle}line.grid{stroke:#8884}polyline{fill:none;stroke-width:2}"
+    ".c1{stroke:#0b6e99}.c2{stroke:#c4631a}.c3{stroke:#5a8f29}.c4{stroke:#8d4fa8}"
+)
 
 
 @dataclass(frozen=True)
@@ -35,37 +40,23 @@ class Arguments:
     output: Path = Path("docs/quickstart.svg")
 
 
-def panel(index: int, key: str, title: str, top: float, runs: list[list[dict]]) -> str:
-    """One panel: a line per run, from 0 to `top`."""
-    left, last = index * WIDTH + MARGIN, max(row["step"] for rows in runs for row in rows)
-    width, height = WIDTH - MARGIN - 12, HEIGHT - 2 * MARGIN
-
-    def point(row: dict) -> str:
-        x = left + width * (row["step"] - 1) / max(last - 1, 1)
-        return f"{x:.1f},{MARGIN + height * (1 - row[key] / top):.1f}"
-
-    lines = "".join(
-        f'<polyline fill="none" stroke="{COLORS[i % len(COLORS)]}" stroke-width="1.6" '
-        f'points="{" ".join(point(row) for row in rows)}"/>'
-        for i, rows in enumerate(runs)
-    )
-    bottom = MARGIN + height
-    return (
-        f'<text x="{left}" y="{MARGIN - 12}">{title}</text>'
-        f'<path d="M{left},{MARGIN}V{bottom}H{left + width}" fill="none" stroke="#8888"/>'
-        f'<text x="{left - 4}" y="{MARGIN + 4}" text-anchor="end">{top:g}</text>'
-        f'<text x="{left - 4}" y="{bottom}" text-anchor="end">0</text>'
-        f'<text x="{left + width}" y="{bottom + 14}" text-anchor="end">step {last}</text>{lines}'
-    )
-
-
 def draw(runs: list[list[dict]]) -> str:
     """The picture of the rows of several metrics.jsonl, a colour for each."""
-    panels = "".join(panel(i, *spec, runs) for i, spec in enumerate(PANELS))
-    size = f'width="{WIDTH * len(PANELS)}" height="{HEIGHT}"'
+    panels = []
+    for index, (key, title, top) in enumerate(PANELS):
+        series = [Series("", [row[key] for row in rows], i + 1) for i, rows in enumerate(runs)]
+        steps = [row["step"] for row in runs[0]]
+        chart = line_chart(
+            steps, series, height=HEIGHT, limits=(0.0, top), smooth=False, tooltips=False
+        )
+        left = index * (WIDTH + GAP)
+        place = f'<svg x="{left}" y="{TITLE}" width="{WIDTH}" height="{HEIGHT}"'
+        panels.append(f'<text x="{left + 46}" y="14">{title}</text>')
+        panels.append(chart.replace("<svg", place, 1))
+    size = f"{len(PANELS) * (WIDTH + GAP)} {HEIGHT + TITLE}"
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11" '
-        f'fill="#777">{panels}</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}">'
+        f"<style>{STYLE}</style>{''.join(panels)}</svg>\n"
     )
 
 

@@ -36,6 +36,7 @@ def line_chart(
     limits: tuple[float, float] | None = None,
     stacked: bool = False,
     smooth: bool = True,
+    tooltips: bool = True,
     label: str = "",
 ) -> str:
     """Draw series over steps as one `<svg>`.
@@ -48,6 +49,7 @@ def line_chart(
         negative) and a bound that rare spikes do not stretch.
       stacked: layers on top of each other instead of lines.
       smooth: draw many values faintly, under their running median.
+      tooltips: name the values of a step where the mouse rests.
       label: read out by screen readers.
 
     Raises:
@@ -84,7 +86,8 @@ def line_chart(
             )
         else:
             drawn.append(_line(xs, heights, one.color, "line"))
-    drawn.append(_tooltips(steps, series, x, height))
+    if tooltips:
+        drawn.append(_tooltips(steps, series, x, height))
     return (
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">'
         + "".join(drawn)
