@@ -26,10 +26,11 @@ from alphamed_jax.data.prompts import Prompt, encode_questions, render_prompt
 from alphamed_jax.data.sources import load_all
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import hf
+from alphamed_jax.model.config import Params
 from alphamed_jax.model.finite import not_finite
 from alphamed_jax.model.hf_identity import weights_digest
 from alphamed_jax.model.mesh import parse_mesh
-from alphamed_jax.model.network import Params, count_parameters
+from alphamed_jax.model.network import count_parameters
 from alphamed_jax.output import fingerprint, record, storage
 from alphamed_jax.output.checkpoint import Checkpoints, DamagedCheckpoint
 from alphamed_jax.output.folder import bind_output_dir

@@ -11,7 +11,8 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from alphamed_jax.config import LossConfig, OptimizerConfig
-from alphamed_jax.model import network
+from alphamed_jax.model import modules, network
+from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import AXES, mesh_of, parse_mesh, sharding
 from alphamed_jax.rl.batch import gather
 from alphamed_jax.rl.distribution import Sampling
@@ -25,7 +26,7 @@ needs_libtpu = pytest.mark.skipif(
     reason="compiling for TPUs needs libtpu: pip install -e '.[plan]'",
 )
 
-TINY = network.ModelConfig(
+TINY = ModelConfig(
     vocab_size=320,
     hidden_size=64,
     intermediate_size=128,
@@ -39,7 +40,7 @@ TINY = network.ModelConfig(
 
 def tiny_params(config=TINY, seed=0, sharpness=4.0):
     """Random weights, scaled so that the next-token distribution is far from uniform."""
-    params = network.init(config, jax.random.key(seed))
+    params = modules.init(config, jax.random.key(seed))
     return jax.tree.map(lambda x: x * sharpness if x.ndim > 1 else x, params)
 
 

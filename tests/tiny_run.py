@@ -20,9 +20,10 @@ from alphamed_jax.config import (
     RolloutConfig,
     UpdateConfig,
 )
-from alphamed_jax.model import hf, network
+from alphamed_jax.model import hf, modules
+from alphamed_jax.model.config import ModelConfig
 
-MODEL = network.ModelConfig(
+MODEL = ModelConfig(
     vocab_size=320,
     hidden_size=32,
     intermediate_size=64,
@@ -48,7 +49,7 @@ def write_model(folder: Path) -> Path:
         tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>"
     ).save_pretrained(source)
     (source / "generation_config.json").write_text(json.dumps({"eos_token_id": 256}))
-    hf.save(folder, MODEL, network.init(MODEL, jax.random.key(0)), tokenizer_source=source)
+    hf.save(folder, MODEL, modules.init(MODEL, jax.random.key(0)), tokenizer_source=source)
     return folder
 
 

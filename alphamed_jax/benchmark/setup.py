@@ -15,9 +15,9 @@ from alphamed_jax.config import Config, OptimizerConfig, RolloutConfig, UpdateCo
 from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
 from alphamed_jax.errors import UserError
-from alphamed_jax.model import network
+from alphamed_jax.model import modules, network
+from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import sharding
-from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.model.shapes import LLAMA_3B, LLAMA_8B, LLAMA_70B
 from alphamed_jax.randomness import random_key
 from alphamed_jax.rl.buckets import bucket
@@ -191,10 +191,10 @@ class Batch(NamedTuple):
 def make_policy(config: BenchConfig, mesh: Mesh) -> tuple[Policy, TrainState]:
     """Random weights and what goes with them. No token ends a response."""
     model, train = config.model, config.train
-    shapes = jax.eval_shape(lambda: network.init(model, random_key(0)))
+    shapes = jax.eval_shape(lambda: modules.init(model, random_key(0)))
     layout = network.map_weights(lambda s, a: sharding(a, s, mesh), network.weights(model))
     assert jax.tree.structure(shapes) == jax.tree.structure(layout)
-    params = jax.jit(lambda key: network.init(model, key), out_shardings=layout)(
+    params = jax.jit(lambda key: modules.init(model, key), out_shardings=layout)(
         random_key(config.seed)
     )
     words = [bytes([i]) if i < 256 else b" t%d" % i for i in range(model.vocab_size)]

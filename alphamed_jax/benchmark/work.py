@@ -5,7 +5,8 @@ from jaxtyping import Bool, Int
 
 from alphamed_jax.compiled import closed_form
 from alphamed_jax.compiled.closed_form import causal_pairs, forward_flops
-from alphamed_jax.model.network import ModelConfig, count_parameters
+from alphamed_jax.model.config import ModelConfig
+from alphamed_jax.model.network import count_parameters
 
 
 def prefill_flops(config: ModelConfig, prompt_lengths: Int[np.ndarray, "P"]) -> int:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from alphamed_jax.model import hf, network
+from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import AnyMesh, data_shards, sharding
-from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.randomness import random_key
 from alphamed_jax.rl import batch, decode, update
 from alphamed_jax.rl.buckets import capacities
@@ -88,7 +88,10 @@ def decode_weights(case: Case) -> DecodeWeights:
         return _array(case, shape, dtype, *network.axes_in_use(axes, case.work.sharded))
 
     tree = network.weights(model)
-    layer = network.map_weights(whole, network.layer_weights(model))
+    layer = {
+        name: network.as_weight(spec, whole(spec.shape, spec.axes), case.work.sharded)
+        for name, spec in network.layer_weights(model).items()
+    }
     tree["layers"] = ()
     weights = network.map_weights(whole, {k: v for k, v in tree.items() if k != "layers"})
     weights["norm"] = _array(case, (model.hidden_size,), jnp.float32)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from alphamed_jax.model import network
-from alphamed_jax.model.network import ModelConfig
+from alphamed_jax.model.config import ModelConfig
 
 
 def shards(config: ModelConfig, axis: str | None, tensor: int) -> int:
@@ -57,9 +57,7 @@ def forward_flops(config: ModelConfig, tokens: int, head_tokens: int, pairs: int
     each pair of query and key, head and head width. (Kaplan et al. 2020, section 2.1.)
     """
     sizes = (
-        math.prod(shape)
-        for name, (shape, _) in network.layer_weights(config).items()
-        if not name.endswith(("norm", "bias"))
+        math.prod(spec.shape) for spec in network.layer_weights(config).values() if spec.inputs
     )
     head = 2 * config.hidden_size * config.vocab_size * head_tokens
     attention = 4 * config.num_layers * config.num_heads * config.head_dim * pairs

@@ -20,8 +20,8 @@ from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import network
 from alphamed_jax.model.attention import Attention
+from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import check_heads, data_shards
-from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.logprobs import Compute
 from alphamed_jax.rl.update import Objective

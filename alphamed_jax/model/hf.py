@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import network
+from alphamed_jax.model.config import ModelConfig, Params
+from alphamed_jax.model.families import FAMILIES
 from alphamed_jax.model.hf_export import save
 from alphamed_jax.model.hf_folder import (
     CONFIG,
@@ -33,11 +35,9 @@ from alphamed_jax.model.hf_folder import (
 )
 from alphamed_jax.model.hf_layout import Tensor, by_key, tensors
 from alphamed_jax.model.mesh import AnyMesh, check_heads, sharding, single_device_mesh
-from alphamed_jax.model.network import ModelConfig, Params
 
 __all__ = ["abstract", "inspect", "load", "locate", "read_config", "save"]
 
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _BLOCK = 4096  # rows that are compared at once
 STORED_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
@@ -172,17 +172,19 @@ def _check(
             faults.append(f"{name} is stored as {view.get_dtype()} (expected {known})")
         else:  # a stacked leaf has one dtype: where its layers differ, one that holds both
             dtypes[tensor.key] = jnp.promote_types(dtypes.get(tensor.key, dtype), dtype).name
-    harmless = ("*.rotary_emb.inv_freq", *([HEAD] if config.tie_embeddings else []))
+    ends = FAMILIES[config.family].ends(config)
+    table, head = ends["embed"].stored, ends["head"].stored
+    harmless = ("*.rotary_emb.inv_freq", *([head] if config.tie_embeddings else []))
     for name in sorted(stored.keys() - {tensor.name for tensor in wanted}):
         if not any(fnmatch.fnmatch(name, pattern) for pattern in harmless):
             faults.append(f"unexpected {name} {list(stored[name].get_slice(name).get_shape())}")
     if faults:
         raise UserError(f"{folder}: the weights do not fit {CONFIG}: {some(faults, '; ')}.")
-    if config.tie_embeddings and HEAD in stored and not _same(stored, EMBEDDING, HEAD):
+    if config.tie_embeddings and head in stored and not _same(stored, table, head):
         raise UserError(
             f"{folder}: {CONFIG} ties the head to the embedding (tie_word_embeddings), but "
-            f"{HEAD} is stored beside {EMBEDDING} with other values. Where the head was trained "
-            f'apart, set "tie_word_embeddings": false in {CONFIG}; otherwise take {HEAD} out.'
+            f"{head} is stored beside {table} with other values. Where the head was trained "
+            f'apart, set "tie_word_embeddings": false in {CONFIG}; otherwise take {head} out.'
         )
     return dtypes
 

@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import network
+from alphamed_jax.model.config import ModelConfig, Params
 from alphamed_jax.model.hf_folder import (
     CONFIG,
     COPIED_FILES,
@@ -37,7 +38,6 @@ from alphamed_jax.model.hf_folder import (
     to_json,
 )
 from alphamed_jax.model.hf_layout import Tensor, by_key, tensors
-from alphamed_jax.model.network import ModelConfig, Params
 
 
 def save(

@@ -9,7 +9,9 @@ from typing import Any
 
 from alphamed_jax import embedded
 from alphamed_jax.errors import UserError
-from alphamed_jax.model.network import ModelConfig, RopeScaling
+from alphamed_jax.model.config import ModelConfig, RopeScaling
+from alphamed_jax.model.families import FAMILIES
+from alphamed_jax.model.families.family import Family
 
 Json = dict[str, Any]
 
@@ -38,10 +40,8 @@ TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 DTYPES = ("float32", "bfloat16", "float16")
-FAMILIES = ("llama", "qwen2")
 # What a file may leave out, as the configuration classes of transformers fill it in.
 DEFAULT_EPS, DEFAULT_THETA = 1e-6, 10000.0
-DEFAULT_CONTEXT = {"llama": 2048, "qwen2": 32768}
 
 
 def local(folder_or_hub_id: str | Path) -> Path | None:
@@ -140,17 +140,13 @@ def read_config(folder: Path) -> ModelConfig:
     """Read config.json in the spelling of transformers 4.x or 5.x.
 
     Raises:
-      UserError: no config.json, a network that is neither Llama nor Qwen2, or a setting of it
-        that is not implemented; it is named.
+      UserError: no config.json, a network of no known family, or a setting of it that is not
+        implemented; it is named.
     """
     path = folder / "config.json"
     content = read_json(path)
-    family = content.get("model_type")
-    if family not in FAMILIES:
-        raise UserError(
-            f"{path}: model_type {family!r} is not supported; expected {' or '.join(FAMILIES)}."
-        )
-    _refuse_unsupported(content, path)
+    family = _family(content, path)
+    _refuse_unsupported(content, family, path)
     hidden = _count(content, "hidden_size", path)
     heads = _count(content, "num_attention_heads", path)
     kv_heads = _count(content, "num_key_value_heads", path, default=heads)
@@ -159,12 +155,12 @@ def read_config(folder: Path) -> ModelConfig:
             f"{path}: num_attention_heads ({heads}) is not a multiple of num_key_value_heads "
             f"({kv_heads})."
         )
-    if content.get("head_dim") is None and hidden % heads:
+    if (content.get("head_dim") or family.default_head_dim) is None and hidden % heads:
         raise UserError(
             f"{path}: hidden_size ({hidden}) is not a multiple of num_attention_heads ({heads}) "
             "and head_dim is not given."
         )
-    head_dim = _count(content, "head_dim", path, default=hidden // heads)
+    head_dim = _count(content, "head_dim", path, default=family.default_head_dim or hidden // heads)
     if head_dim % 2:
         raise UserError(f"{path}: head_dim ({head_dim}) must be even for rotary embeddings.")
     theta, scaling = _rope(content, path)
@@ -180,9 +176,9 @@ def read_config(folder: Path) -> ModelConfig:
         rope_theta=theta,
         rope_scaling=scaling,
         tie_embeddings=bool(content.get("tie_word_embeddings", False)),
-        qkv_bias=family == "qwen2",
+        family=family.model_type,
         max_position_embeddings=_count(
-            content, "max_position_embeddings", path, default=DEFAULT_CONTEXT[family]
+            content, "max_position_embeddings", path, default=family.default_context
         ),
         dtype=_dtype(content, path),
     )
@@ -193,9 +189,10 @@ def to_json(config: ModelConfig, dtype: str, token_ids: Json) -> Json:
 
     `token_ids` holds bos, eos and pad ids; the network itself does not know them.
     """
+    family = FAMILIES[config.family]
     content: Json = {
-        "architectures": ["Qwen2ForCausalLM" if config.qkv_bias else "LlamaForCausalLM"],
-        "model_type": "qwen2" if config.qkv_bias else "llama",
+        "architectures": [family.architecture],
+        "model_type": family.model_type,
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
@@ -210,11 +207,8 @@ def to_json(config: ModelConfig, dtype: str, token_ids: Json) -> Json:
         "max_position_embeddings": config.max_position_embeddings,
         "torch_dtype": dtype,
         **token_ids,
+        **family.written,
     }
-    if config.qkv_bias:
-        content["use_sliding_window"] = False
-    else:
-        content |= {"attention_bias": False, "mlp_bias": False}
     if (scaling := config.rope_scaling) is not None:
         content["rope_scaling"] = {
             "rope_type": "llama3",
@@ -226,16 +220,36 @@ def to_json(config: ModelConfig, dtype: str, token_ids: Json) -> Json:
     return content
 
 
-def _refuse_unsupported(content: Json, path: Path) -> None:
+def _family(content: Json, path: Path) -> Family:
+    """The family that config.json names; never guessed from weights or settings."""
+    named = content.get("model_type")
+    if named not in FAMILIES:
+        *others, last = FAMILIES
+        raise UserError(
+            f"{path}: model_type {named!r} is not supported; expected "
+            f"{', '.join(others)} or {last}."
+        )
+    family, architectures = FAMILIES[named], content.get("architectures") or []
+    if any(name != family.architecture for name in architectures):
+        raise UserError(
+            f"{path}: architectures {architectures!r} is not supported with model_type "
+            f"{named!r}; expected {family.architecture}."
+        )
+    return family
+
+
+def _refuse_unsupported(content: Json, family: Family, path: Path) -> None:
     """Refuse settings under which the same weights would compute something else."""
-    refused = {
-        "llama": ("attention_bias", "mlp_bias", "quantization_config"),
-        "qwen2": ("use_sliding_window", "quantization_config"),
-    }[content["model_type"]]
-    for key in refused:
+    for key in (*family.refused, "quantization_config"):
         if content.get(key):
             advice = "Use the unquantised model." if key == "quantization_config" else ""
             raise UserError(f"{path}: {key} is set, which is not supported. {advice}".rstrip())
+    kinds = {*(content.get("layer_types") or ())} - {"full_attention"}
+    if kinds:
+        raise UserError(
+            f"{path}: layer_types {', '.join(sorted(map(str, kinds)))} is not supported; "
+            "expected full_attention."
+        )
     activation = content.get("hidden_act", "silu")
     if activation not in ("silu", "swish"):
         raise UserError(f"{path}: hidden_act {activation!r} is not supported; expected 'silu'.")

@@ -1,35 +1,16 @@
 """Which tensor of a Hugging Face folder is which part of our parameter tree.
 
 Hugging Face keeps one matrix per layer as [out, in] with heads merged; we keep one stacked array
-per kind as [L, in, out] with heads apart.
+per kind as [L, in, out] with heads apart. The names are those of the family (`families`).
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 from alphamed_jax.model import network
-from alphamed_jax.model.network import ModelConfig, Params
+from alphamed_jax.model.config import ModelConfig, Params
 
-# Our name -> (Hugging Face name, order of our axes in the stored tensor).
-LAYER_NAMES: dict[str, tuple[str, tuple[int, ...]]] = {
-    "attention_norm": ("input_layernorm.weight", (0,)),
-    "q": ("self_attn.q_proj.weight", (1, 2, 0)),
-    "k": ("self_attn.k_proj.weight", (1, 2, 0)),
-    "v": ("self_attn.v_proj.weight", (1, 2, 0)),
-    "o": ("self_attn.o_proj.weight", (2, 0, 1)),
-    "q_bias": ("self_attn.q_proj.bias", (0, 1)),
-    "k_bias": ("self_attn.k_proj.bias", (0, 1)),
-    "v_bias": ("self_attn.v_proj.bias", (0, 1)),
-    "mlp_norm": ("post_attention_layernorm.weight", (0,)),
-    "gate": ("mlp.gate_proj.weight", (1, 0)),
-    "up": ("mlp.up_proj.weight", (1, 0)),
-    "down": ("mlp.down_proj.weight", (1, 0)),
-}
-TOP_NAMES: dict[str, tuple[str, tuple[int, ...]]] = {
-    "embed": ("model.embed_tokens.weight", (0, 1)),
-    "norm": ("model.norm.weight", (0,)),
-    "head": ("lm_head.weight", (1, 0)),
-}
+LAYER = "model.layers"
 
 
 @dataclass(frozen=True)
@@ -86,19 +67,17 @@ class Tensor:
 
 def tensors(config: ModelConfig) -> list[Tensor]:
     """Every tensor of the network, in the order in which they are written."""
-    tree = network.weights(config)
-    top = {
-        key: Tensor(name, key, None, *tree[key], order=order)
-        for key, (name, order) in TOP_NAMES.items()
-        if key in tree  # a tied head is no tensor of its own
+    ends = {
+        key: Tensor(spec.stored, key, None, spec.shape, spec.axes, spec.order)
+        for key, spec in network.weights(config).items()
+        if key != "layers"
     }
     of_layers = [
-        Tensor(f"model.layers.{layer}.{name}", key, layer, shape, axes, order)
+        Tensor(f"{LAYER}.{layer}.{spec.stored}", key, layer, spec.shape, spec.axes, spec.order)
         for layer in range(config.num_layers)
-        for key, (shape, axes) in network.layer_weights(config).items()
-        for name, order in [LAYER_NAMES[key]]
+        for key, spec in network.layer_weights(config).items()
     ]
-    return [top.pop("embed"), *of_layers, *top.values()]
+    return [ends.pop("embed"), *of_layers, *ends.values()]
 
 
 def by_key(tree: Params) -> dict[str, Any]:

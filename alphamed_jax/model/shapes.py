@@ -3,7 +3,7 @@
 Source: the config.json of each repository on the Hugging Face hub.
 """
 
-from alphamed_jax.model.network import ModelConfig, RopeScaling
+from alphamed_jax.model.config import ModelConfig, RopeScaling
 
 
 def _llama3(

@@ -22,7 +22,7 @@ from alphamed_jax import __version__
 from alphamed_jax.config import Config
 from alphamed_jax.config_marks import Mark, settings_without
 from alphamed_jax.data.prompts import Prompt
-from alphamed_jax.model.network import ModelConfig
+from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.runtime.agreement import DIGEST, SETTINGS, VERSIONS, Fingerprint
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")

@@ -2,8 +2,8 @@
 
 from alphamed_jax.compiled.arguments import Case, Workload, slots_of
 from alphamed_jax.config import Config
+from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import check_heads, data_shards
-from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.planning.devices import Devices
 from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.buckets import FIRST_CAPACITY, bucket

@@ -163,7 +163,7 @@ def _passes(case: Case, known: Mapping[str, int], backward: bool):
             }[remat]
         )
     layers = network.layer_weights(model).values()
-    layer = sum(math.prod(shape) for shape, _ in layers) / case.mesh.shape["tensor"]
+    layer = sum(math.prod(spec.shape) for spec in layers) / case.mesh.shape["tensor"]
     made = kept + 2 * _activations(case, here) + 2 * _logits(case, min(chunk, here))
     made += int(2 * layer * case.objective.compute.dtype.itemsize)
     return Amount(flops * passes, reads, sent), made, micros

@@ -5,8 +5,8 @@ from typing import Any
 
 from alphamed_jax.compiled.topology import GIB, Chip
 from alphamed_jax.config import Config
+from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import AnyMesh
-from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.planning.case import case_for, phases_of
 from alphamed_jax.planning.devices import Devices
 from alphamed_jax.planning.estimate import estimate

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 from alphamed_jax.compiled.arguments import Case
 from alphamed_jax.compiled.topology import GIB, Chip
 from alphamed_jax.config import Config
-from alphamed_jax.model.network import ModelConfig, count_parameters
+from alphamed_jax.model.config import ModelConfig
+from alphamed_jax.model.network import count_parameters
 from alphamed_jax.planning import tables
 from alphamed_jax.planning.case import case_for, phases_of
 from alphamed_jax.planning.devices import Devices, devices_for

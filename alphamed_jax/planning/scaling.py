@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from alphamed_jax.config import Config
 from alphamed_jax.errors import UserError
-from alphamed_jax.model.network import ModelConfig
+from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.planning import tables
 from alphamed_jax.planning.case import case_for, phases_of
 from alphamed_jax.planning.devices import Devices, devices_for

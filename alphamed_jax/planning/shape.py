@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from alphamed_jax.errors import UserError, nearest
+from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.hf_folder import CONFIG, locate, read_config
-from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.model.shapes import KNOWN
 
 

@@ -15,6 +15,7 @@ from alphamed_jax.config import PromptConfig, load_config
 from alphamed_jax.config_io import flags_of, user_path
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import hf, network
+from alphamed_jax.model.config import ModelConfig, Params
 from alphamed_jax.quickstart import corpus, questions, tokenizer
 from alphamed_jax.quickstart.measure import Measure
 from alphamed_jax.quickstart.pretrain import PretrainConfig, model_config, pretrain
@@ -47,7 +48,7 @@ def make_tokenizer(prompt: PromptConfig):
     return tokenizer.train([*texts, *corpus.vocabulary()], VOCABULARY)
 
 
-def save_model(folder: Path, config: network.ModelConfig, params: network.Params, tokens) -> None:
+def save_model(folder: Path, config: ModelConfig, params: Params, tokens) -> None:
     """Write an ordinary Hugging Face folder: weights, config, tokenizer, generation config."""
     with tempfile.TemporaryDirectory() as name:
         source = Path(name)
@@ -84,7 +85,7 @@ def make(arguments: Arguments) -> None:
     measure = Measure(tokens, config, prompt, heldout, settings.length)
     last = {}
 
-    def report(step: int, loss: float, left: float, params: network.Params) -> None:
+    def report(step: int, loss: float, left: float, params: Params) -> None:
         last.update(measure(params))
         figures = "  ".join(f"{name} {value:.2f}" for name, value in last.items())
         print(

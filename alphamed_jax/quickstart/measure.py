@@ -10,6 +10,7 @@ from alphamed_jax.config import PromptConfig
 from alphamed_jax.data.prompts import prompt_text
 from alphamed_jax.data.questions import Question
 from alphamed_jax.model import network
+from alphamed_jax.model.config import ModelConfig, Params
 from alphamed_jax.quickstart import corpus
 from alphamed_jax.quickstart.pretrain import encode
 
@@ -24,7 +25,7 @@ class Measure:
     def __init__(
         self,
         tokenizer: Any,
-        config: network.ModelConfig,
+        config: ModelConfig,
         prompt: PromptConfig,
         questions: list[Question],
         length: int,
@@ -46,7 +47,7 @@ class Measure:
             )[..., 0]
         )
 
-    def __call__(self, params: network.Params) -> dict[str, float]:
+    def __call__(self, params: Params) -> dict[str, float]:
         figures = {}
         for habit, (tokens, weights) in self._rows.items():
             logprobs = np.asarray(self._logprobs(params, tokens))

@@ -20,8 +20,10 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from alphamed_jax.config import PromptConfig
-from alphamed_jax.model import network
+from alphamed_jax.model import modules, network
+from alphamed_jax.model.config import ModelConfig, Params
 from alphamed_jax.model.dense import causal_attention
+from alphamed_jax.model.rope import rope_frequencies
 from alphamed_jax.quickstart import corpus
 from alphamed_jax.randomness import random_key
 
@@ -52,9 +54,9 @@ class PretrainConfig:
     report_every: int = 500
 
 
-def model_config(vocab_size: int) -> network.ModelConfig:
+def model_config(vocab_size: int) -> ModelConfig:
     """Three layers of width 128. Eight heads, so that the pod's `--mesh 8x8` works on it too."""
-    return network.ModelConfig(
+    return ModelConfig(
         vocab_size=vocab_size,
         hidden_size=128,
         intermediate_size=256,
@@ -67,7 +69,7 @@ def model_config(vocab_size: int) -> network.ModelConfig:
     )
 
 
-def init(config: network.ModelConfig, key: jax.Array) -> network.Params:
+def init(config: ModelConfig, key: jax.Array) -> Params:
     """Random weights, 1 / sqrt(D) wide, in which the first two layers hold an induction circuit.
 
     "What followed the last token when it occurred before?" is how a letter is found from its
@@ -78,7 +80,7 @@ def init(config: network.ModelConfig, key: jax.Array) -> network.Params:
     layer 0 queries resemble keys, so that equal contents attend to each other.
     """
     init_key, basis_key = jax.random.split(key)
-    params = network.init(config, init_key)
+    params = modules.init(config, init_key)
     params = jax.tree.map(lambda x: x * (config.hidden_size**-0.5 / 0.02), params)
     # One dimension is the same for all tokens: attention by position alone needs a constant.
     params["embed"] = params["embed"].at[:, 0].set(3 * config.hidden_size**-0.5)
@@ -95,7 +97,7 @@ def init(config: network.ModelConfig, key: jax.Array) -> network.Params:
     half = config.head_dim // 2
     fast = min(3, half - 1)  # frequencies that tell neighbours apart; the slow ones hold content
     slow = np.r_[fast:half, half + fast : 2 * half]
-    angle = network.rope_frequencies(config)[:fast]
+    angle = rope_frequencies(config)[:fast]
     basis = jax.random.normal(basis_key, (config.hidden_size, 2 * INDUCTION * len(slow)))
     basis = np.linalg.qr(np.asarray(basis).copy())[0].T.reshape(2, INDUCTION, len(slow), -1)
     basis[..., 0] = 0.0
@@ -147,8 +149,8 @@ def encode(
 
 
 def loss(
-    config: network.ModelConfig,
-    params: network.Params,
+    config: ModelConfig,
+    params: Params,
     tokens: Int[Array, "B T"],
     weights: Float[Array, "B T"],
 ) -> Float[Array, ""]:
@@ -208,13 +210,13 @@ def examples_of_step(
 
 def pretrain(
     tokenizer: Any,
-    config: network.ModelConfig,
+    config: ModelConfig,
     prompt: PromptConfig,
     settings: PretrainConfig,
     seed: int,
-    report: Callable[[int, float, float, network.Params], None],
+    report: Callable[[int, float, float, Params], None],
     chunk: int = CHUNK,
-) -> network.Params:
+) -> Params:
     """Train from scratch; calls `report(step, loss, seconds left, params)` now and then."""
     params = init(config, random_key(seed))
     opt_state = optimizer(settings).init(params)

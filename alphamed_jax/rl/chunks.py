@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from alphamed_jax.model import network
+from alphamed_jax.model.config import ModelConfig, Params
 from alphamed_jax.model.mesh import constrain, context_data_shards
-from alphamed_jax.model.network import ModelConfig, Params
 from alphamed_jax.model.numerics import exact
+from alphamed_jax.model.weights import Head
 from alphamed_jax.rl.distribution import Sampling, logprobs_and_entropy
 
 
@@ -50,7 +51,7 @@ def _forward(config, sampling, chunk, head, hidden, tokens):
 
     def one(_, inputs):
         x, targets = inputs
-        return None, logprobs_and_entropy(_logits(config, used, x), targets, sampling)
+        return None, logprobs_and_entropy(_logits(used, x), targets, sampling)
 
     _, pairs = jax.lax.scan(one, None, (_split(hidden, chunk), _split(tokens, chunk)))
     logprobs, entropy = map(_join, pairs)
@@ -59,8 +60,8 @@ def _forward(config, sampling, chunk, head, hidden, tokens):
 
 def _backward(config, sampling, chunk, residuals, cotangents):
     head, used, hidden, tokens = residuals
-    ((name, weight),) = used.items()
-    tied, precision = config.tie_embeddings, exact(hidden.dtype)
+    (name,) = head
+    weight, tied, precision = used.array, used.vocabulary_first, exact(hidden.dtype)
     rows = context_data_shards()
     rows = rows if len(hidden) % rows == 0 else 1
     of_features = "...v,vd->...d" if tied else "...v,dv->...d"
@@ -76,7 +77,7 @@ def _backward(config, sampling, chunk, residuals, cotangents):
         def chosen(logits):
             return logprobs_and_entropy(logits, targets, sampling)[0]
 
-        dlogits = jax.vjp(chosen, _logits(config, used, x))[1](d)[0].astype(x.dtype)
+        dlogits = jax.vjp(chosen, _logits(used, x))[1](d)[0].astype(x.dtype)
         dx = jnp.einsum(of_features, dlogits, weight, precision=precision)
         factors = (by_row(dlogits), by_row(x)) if tied else (by_row(x), by_row(dlogits))
         wide: Any = {"preferred_element_type": jnp.float32, "precision": precision}
@@ -85,15 +86,15 @@ def _backward(config, sampling, chunk, residuals, cotangents):
     nothing = constrain(jnp.zeros((rows, *weight.shape), jnp.float32), *split_by)
     parts = tuple(_split(x, chunk) for x in (hidden, tokens, cotangents[0]))
     total, dx = jax.lax.scan(one, nothing, parts, reverse=True)
-    whole = constrain(total.sum(0), *network.weights(config)[name][1])
+    whole = constrain(total.sum(0), *network.weights(config)[name].axes)
     return {name: whole.astype(head[name].dtype)}, _join(dx), None
 
 
 chunked_logprobs.defvjp(_forward, _backward)
 
 
-def _logits(config: ModelConfig, used: Params, x: Float[Array, "P n c D"]) -> jax.Array:
-    return constrain(network.unembed(config, used, x), "batch", None, None, "vocab")
+def _logits(used: Head, x: Float[Array, "P n c D"]) -> jax.Array:
+    return constrain(used(x), "batch", None, None, "vocab")
 
 
 def _split(x: jax.Array, chunk: int) -> jax.Array:

@@ -6,11 +6,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from alphamed_jax.model import network
+from alphamed_jax.model.config import ModelConfig, Params
 from alphamed_jax.model.mesh import constrain
-from alphamed_jax.model.network import ModelConfig, Params
+from alphamed_jax.model.weights import Head
 
 
 @functools.partial(
@@ -24,9 +25,24 @@ class DecodeWeights:
 
     weights: Params
     output_major: bool = False
-    """See `network.project_rows`."""
+    """Matrices are [O I], for few rows on a CPU; logits then come [V B]."""
     sharded: bool = False
-    """Still split over `fsdp`; see `network.Layer`."""
+    """Still split over `fsdp`; see `weights.Split`."""
+
+    def placed(self, x: Float[Array, "*B D"]) -> jax.Array:
+        """Hidden states as the layers take them: rows apart, or features where these are split."""
+        between = (None,) * (x.ndim - 2)
+        if self.sharded:
+            return constrain(x, None, *between, "embed")
+        return constrain(x, "batch", *between, None)
+
+    def logits(self, config: ModelConfig, x: Float[Array, "B D"]) -> jax.Array:
+        """Logits in float32 [B V]; [V B] where the weights are `output_major`."""
+        (array,) = network.head_weights(config, self.weights).values()
+        x = constrain(x, None, "embed") if self.sharded else x
+        if self.output_major:
+            return constrain(Head(array, True).by_token(x), "vocab", "batch")
+        return constrain(Head(array, config.tie_embeddings)(x), "batch", "vocab")
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype", "output_major", "sharded"))
@@ -39,8 +55,8 @@ def layer_layout(
     sharded: bool = False,
 ) -> Params:
     """Layer `i` of the stacked weights as decoding wants it: one program for all layers."""
-    layer = network.gathered(config, {name: w[i] for name, w in layers.items()}, dtype, sharded)
-    return network.output_major(config, layer) if output_major else layer
+    layer = {name: w[i] for name, w in layers.items()}
+    return network.gathered(config, layer, dtype, output_major, sharded)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype", "output_major", "sharded"))
@@ -52,11 +68,12 @@ def head_layout(
     sharded: bool = False,
 ) -> Params:
     """Embedding table and head as decoding wants them."""
-    head = network.gathered_head(config, params, dtype, sharded)
-    if output_major:
-        head = {name: w if name == "embed" else w.T for name, w in head.items()}
     axes = network.axes_in_use(("vocab", "embed"), sharded)
-    return {"embed": constrain(params["embed"].astype(dtype), *axes)} | head
+    table = {"embed": constrain(params["embed"].astype(dtype), *axes)}
+    if config.tie_embeddings:
+        return table
+    head = network.gathered_head(config, params, dtype, sharded).array
+    return table | {"head": head.T if output_major else head}
 
 
 def make_decode_weights(

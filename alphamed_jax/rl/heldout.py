@@ -14,8 +14,8 @@ from jaxtyping import Int
 
 from alphamed_jax.config import Config
 from alphamed_jax.data.prompts import Prompt
+from alphamed_jax.model.config import Params
 from alphamed_jax.model.mesh import device_put_global, host_get
-from alphamed_jax.model.network import Params
 from alphamed_jax.rl.policy import Policy, make_sampler
 from alphamed_jax.rl.requests import Completion, Request
 

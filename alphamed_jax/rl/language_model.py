@@ -9,10 +9,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from alphamed_jax.model import network
 from alphamed_jax.model.attention import DENSE, Attention, causal_attend
+from alphamed_jax.model.config import ModelConfig, Params
 from alphamed_jax.model.dense import prefix_decode, to_cache
 from alphamed_jax.model.mesh import constrain, mesh_of
-from alphamed_jax.model.network import ModelConfig, Params
-from alphamed_jax.model.numerics import exact
+from alphamed_jax.model.numerics import rms_norm
+from alphamed_jax.model.rope import rope_table
 from alphamed_jax.rl.decode_weights import DecodeWeights, make_decode_weights
 
 # Rows per device up to which a CPU decodes faster from output-major weights (`project_rows`).
@@ -137,10 +138,8 @@ class Transformer:
     ) -> tuple[Float[Array, "P G D"], Caches]:
         """See `LanguageModel`."""
         config, arrays = self.config, weights.weights
-        rope = network.rope_table(config, positions[..., None])
-        x = network.embed(config, arrays, tokens[..., None], self.dtype)
-        if not weights.sharded:
-            x = constrain(x, "batch", None, None, None)
+        rope = rope_table(config, positions[..., None])
+        x = weights.placed(network.embed(config, arrays, tokens[..., None], self.dtype))
         own_keys, own_values = list(own.keys), list(own.values)
         for i, layer_weights in enumerate(arrays["layers"]):
 
@@ -160,18 +159,10 @@ class Transformer:
                 )
                 return mixed[:, :, None]
 
-            layer = network.layer(config, layer_weights)
-            x, _ = layer(x, rope, attend, weights.output_major, weights.sharded)
-        hidden = network.rms_norm(x[:, :, 0], arrays["norm"], config.rms_norm_eps)
+            x, _ = network.block(config, layer_weights, x, rope, attend)
+        hidden = rms_norm(x[:, :, 0], arrays["norm"], config.rms_norm_eps)
         return hidden, Caches(tuple(own_keys), tuple(own_values))
 
     def logits(self, weights: DecodeWeights, hidden: Float[Array, "B D"]) -> tuple[Array, bool]:
         """See `LanguageModel`; [V B] from output-major weights."""
-        if weights.sharded:
-            hidden = constrain(hidden, None, "embed")
-        if not weights.output_major:
-            logits = network.unembed(self.config, weights.weights, hidden)
-            return constrain(logits, "batch", "vocab"), False
-        head = weights.weights["embed" if self.config.tie_embeddings else "head"]
-        wide = {"preferred_element_type": jnp.float32, "precision": exact(hidden.dtype)}
-        return constrain(jnp.matmul(head, hidden.T, **wide), "vocab", "batch"), True
+        return weights.logits(self.config, hidden), weights.output_major

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from alphamed_jax.model import network
 from alphamed_jax.model.attention import DENSE, Attention, prefix_attend
+from alphamed_jax.model.config import ModelConfig, Params
 from alphamed_jax.model.mesh import context_data_shards
-from alphamed_jax.model.network import ModelConfig, Params
 from alphamed_jax.rl.batch import GroupBatch
 from alphamed_jax.rl.chunks import chunk_length, chunked_logprobs
 from alphamed_jax.rl.distribution import Sampling

@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from alphamed_jax.config import Config
+from alphamed_jax.model.config import Params
 from alphamed_jax.model.mesh import data_shards, host_get
-from alphamed_jax.model.network import Params
 from alphamed_jax.rl.batch import GroupBatch, Plan, gather, plan
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.policy import Policy

@@ -20,8 +20,8 @@ from alphamed_jax.data.thought import begins_inside_thought
 from alphamed_jax.data.tokenizer import known_tokens, load_tokenizer, stop_ids
 from alphamed_jax.model import hf
 from alphamed_jax.model.attention import choose_attention
+from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import check_heads, make_mesh
-from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.randomness import random_key
 from alphamed_jax.rl.distribution import Sampling, absent_ids
 from alphamed_jax.rl.language_model import Transformer

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Key
 
 from alphamed_jax.model.attention import DENSE, Attention
+from alphamed_jax.model.config import ModelConfig, Params
 from alphamed_jax.model.mesh import mesh_of
-from alphamed_jax.model.network import ModelConfig, Params
 from alphamed_jax.rl.distribution import Sampling, absent_ids
 from alphamed_jax.rl.language_model import Transformer
 from alphamed_jax.rl.requests import Request

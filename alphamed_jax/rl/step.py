@@ -14,8 +14,8 @@ from jaxtyping import Int
 from alphamed_jax.config import Config
 from alphamed_jax.data.order import batch_indices
 from alphamed_jax.data.prompts import Prompt
+from alphamed_jax.model.config import Params
 from alphamed_jax.model.mesh import device_put_global, host_get
-from alphamed_jax.model.network import Params
 from alphamed_jax.rl.advantages import group_advantages
 from alphamed_jax.rl.dynamic_sampling import sample_rounds
 from alphamed_jax.rl.mini_batches import update_policy

@@ -15,8 +15,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from alphamed_jax.config import LossConfig, OptimizerConfig
+from alphamed_jax.model.config import ModelConfig, Params
 from alphamed_jax.model.mesh import mesh_of
-from alphamed_jax.model.network import ModelConfig, Params
 from alphamed_jax.rl.batch import GroupBatch
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.logprobs import Compute, policy_logprobs

@@ -4,7 +4,7 @@ import numpy as np
 
 from alphamed_jax.benchmark import work
 from alphamed_jax.benchmark.machine import Clock, measure_rates, peak_memory_mb
-from alphamed_jax.model.network import ModelConfig
+from alphamed_jax.model.config import ModelConfig
 
 CONFIG = ModelConfig(50, 16, 24, 2, 4, 2, 4, tie_embeddings=True)
 # Weights of a layer's matrices: q and o, k and v, gate, up and down.

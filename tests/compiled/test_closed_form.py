@@ -6,8 +6,9 @@ from helpers import TINY
 
 from alphamed_jax.compiled import closed_form
 from alphamed_jax.model import network
+from alphamed_jax.model.config import ModelConfig
 
-LLAMA_8B = network.ModelConfig(128256, 4096, 14336, 32, 32, 8, 128)
+LLAMA_8B = ModelConfig(128256, 4096, 14336, 32, 32, 8, 128)
 
 
 def test_weights_of_a_decode_step_are_all_but_the_embedding_table():

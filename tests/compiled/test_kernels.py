@@ -12,8 +12,8 @@ from alphamed_jax.compiled.arguments import Case, Workload, lowerings
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.model import splash
 from alphamed_jax.model.attention import Attention, prefix_attend
+from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import sharding
-from alphamed_jax.model.network import ModelConfig
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.logprobs import Compute
 from alphamed_jax.rl.update import Objective

@@ -18,8 +18,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from alphamed_jax.compiled import topology
 from alphamed_jax.compiled.programs import Workload, compile_only
 from alphamed_jax.errors import UserError
+from alphamed_jax.model.config import ModelConfig, RopeScaling
 from alphamed_jax.model.mesh import make_mesh
-from alphamed_jax.model.network import ModelConfig, RopeScaling
 
 
 def llama_8b(layers=32):

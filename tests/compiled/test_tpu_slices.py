@@ -17,8 +17,9 @@ from jax.sharding import AxisType, Mesh
 from alphamed_jax.compiled import topology
 from alphamed_jax.compiled.arguments import Case, Workload, lowerings
 from alphamed_jax.config import LossConfig, OptimizerConfig
+from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import AXES, device_grid
-from alphamed_jax.model.network import ModelConfig, count_parameters
+from alphamed_jax.model.network import count_parameters
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.logprobs import Compute
 from alphamed_jax.rl.update import Objective

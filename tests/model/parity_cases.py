@@ -77,8 +77,11 @@ def layer_outputs(config, params, tokens):
     positions = jnp.broadcast_to(jnp.arange(count), (rows, count))
     rope = network.rope_table(config, positions)
 
+    def as_used(config, layer_params):
+        return network.gathered(config, layer_params, jnp.float32)
+
     def step(x, layer_params):
-        x = network.layer(config, layer_params)(x, rope, causal_attention)[0]
+        x = network.block(config, as_used(config, layer_params), x, rope, causal_attention)[0]
         return x, x
 
     first = network.embed(config, params, tokens, jnp.float32)

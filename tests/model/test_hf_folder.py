@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import hf
+from alphamed_jax.model.config import ModelConfig, RopeScaling
+from alphamed_jax.model.families import FAMILIES
 from alphamed_jax.model.hf_folder import to_json
-from alphamed_jax.model.network import ModelConfig, RopeScaling
 
 LLAMA3 = {
     "factor": 32.0,
@@ -111,16 +112,23 @@ def test_no_scaling_reads_alike_in_both_spellings(read, block):
     assert old.rope_scaling is None
 
 
-def test_only_qwen2_has_biases(read):
-    assert read(QWEN2).qkv_bias
-    assert not read(CONFIG).qkv_bias
+@pytest.mark.parametrize("config", [CONFIG, QWEN2], ids=["llama", "qwen2"])
+def test_the_family_is_the_one_that_the_file_names(read, config):
+    assert read(config).family == config["model_type"]
+    assert read(_without(config, "architectures")).family == config["model_type"]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "mistral"}, "model_type 'mistral' is not supported; expected llama or"),
+        ({"model_type": "mistral"}, "model_type 'mistral' is not supported; expected llama,? "),
         ({"model_type": None}, "model_type None is not supported"),
+        ({"model_type": "qwen3_moe"}, "model_type 'qwen3_moe' is not supported; expected llama,? "),
+        (
+            {"architectures": ["Qwen2ForCausalLM"]},
+            "architectures .*Qwen2.*LlamaForCausalLM",
+        ),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types sliding_attention"),
         ({"attention_bias": True}, "attention_bias is set, which is not supported"),
         ({"mlp_bias": True}, "mlp_bias is set, which is not supported"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is set, .* unquantised model"),
@@ -208,7 +216,7 @@ def configs(draw):
         rope_theta=draw(number),
         rope_scaling=draw(st.none() | scaling),
         tie_embeddings=draw(st.booleans()),
-        qkv_bias=draw(st.booleans()),
+        family=draw(st.sampled_from([*FAMILIES])),
         max_position_embeddings=draw(size),
         dtype=draw(st.sampled_from(["float32", "bfloat16", "float16"])),
     )

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from helpers import TINY, mesh_like, on_mesh
 
-from alphamed_jax.model import network
+from alphamed_jax.model import modules, network
+from alphamed_jax.model.config import ModelConfig, RopeScaling
+from alphamed_jax.model.rope import rope_frequencies
 
-SCALING = network.RopeScaling(8.0, 1.0, 4.0, 8192)
+SCALING = RopeScaling(8.0, 1.0, 4.0, 8192)
 logits_of = jax.jit(network.logits, static_argnums=0)
 
 
@@ -37,17 +39,17 @@ def tokens(rows, length, seed=0):
 
 
 def test_random_parameters_have_the_declared_shapes():
-    config = replace(TINY, tie_embeddings=False, qkv_bias=True)
-    made = jax.eval_shape(lambda: network.init(config, jax.random.key(0)))
+    config = replace(TINY, tie_embeddings=False, family="qwen2")
+    made = jax.eval_shape(lambda: modules.init(config, jax.random.key(0)))
     declared = network.map_weights(lambda shape, _: shape, network.weights(config))
     assert jax.tree.map(lambda leaf: leaf.shape, made) == declared
     assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {jnp.dtype("float32")}
 
 
 def test_parameters_are_counted_as_the_model_cards_do():
-    llama31_8b = network.ModelConfig(128256, 4096, 14336, 32, 32, 8, 128)
-    smollm2_135m = network.ModelConfig(49152, 576, 1536, 30, 9, 3, 64, tie_embeddings=True)
-    qwen2_7b = network.ModelConfig(152064, 3584, 18944, 28, 28, 4, 128, qkv_bias=True)
+    llama31_8b = ModelConfig(128256, 4096, 14336, 32, 32, 8, 128)
+    smollm2_135m = ModelConfig(49152, 576, 1536, 30, 9, 3, 64, tie_embeddings=True)
+    qwen2_7b = ModelConfig(152064, 3584, 18944, 28, 28, 4, 128, family="qwen2")
     assert network.count_parameters(llama31_8b) == 8_030_261_248
     assert network.count_parameters(smollm2_135m) == 134_515_008
     assert network.count_parameters(qwen2_7b) == 7_615_616_512
@@ -57,8 +59,8 @@ def test_parameters_are_counted_as_the_model_cards_do():
 @pytest.mark.parametrize("factor", [8.0, 32.0])
 def test_llama3_scaling_keeps_short_waves_and_stretches_long_ones(head_dim, factor):
     config = replace(TINY, head_dim=head_dim, rope_theta=5e5)
-    plain = network.rope_frequencies(config)
-    scaled = network.rope_frequencies(replace(config, rope_scaling=replace(SCALING, factor=factor)))
+    plain = rope_frequencies(config)
+    scaled = rope_frequencies(replace(config, rope_scaling=replace(SCALING, factor=factor)))
     waves = 2 * math.pi / plain.astype(np.float64)
     short, long = waves < 8192 / 4, waves > 8192 / 1
     np.testing.assert_array_equal(scaled[short], plain[short])
@@ -73,8 +75,8 @@ def test_llama3_scaling_keeps_short_waves_and_stretches_long_ones(head_dim, fact
 def test_llama31_frequencies_differ_from_plain_ones_where_expected():
     # Given Llama 3.1 8B, 35 of its 64 frequencies are scaled.
     config = replace(TINY, head_dim=128, rope_theta=5e5)
-    plain = network.rope_frequencies(config)
-    scaled = network.rope_frequencies(replace(config, rope_scaling=SCALING))
+    plain = rope_frequencies(config)
+    scaled = rope_frequencies(replace(config, rope_scaling=SCALING))
     assert (plain != scaled).sum() == 35
 
 

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import mesh, network
+from alphamed_jax.model.config import ModelConfig
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def _specs(config, text):
 
 
 def test_each_weight_is_split_over_both_axes_of_the_mesh():
-    config = network.ModelConfig(320, 64, 128, 2, 8, 4, 8, qkv_bias=True)
+    config = ModelConfig(320, 64, 128, 2, 8, 4, 8, family="qwen2")
     assert _specs(config, "2x2x2") == {
         "embed": P("tensor", "fsdp"),
         "head": P("fsdp", "tensor"),
@@ -145,14 +146,14 @@ def test_rows_are_split_over_replicas_and_fsdp():
 
 
 def test_key_value_heads_fewer_than_the_tensor_axis_stay_whole():
-    config = network.ModelConfig(320, 64, 128, 2, 8, 2, 8)
+    config = ModelConfig(320, 64, 128, 2, 8, 2, 8)
     specs = _specs(config, "2x4")["layers"]
     assert specs["q"] == P(None, "fsdp", "tensor", None)
     assert specs["k"] == specs["v"] == P(None, "fsdp", None, None)
 
 
 def test_an_uneven_vocabulary_stays_whole():
-    config = network.ModelConfig(321, 64, 128, 2, 8, 4, 8)
+    config = ModelConfig(321, 64, 128, 2, 8, 4, 8)
     assert _specs(config, "2x4")["embed"] == P(None, "fsdp")
     assert _specs(config, "2x4")["head"] == P("fsdp", None)
 
@@ -164,7 +165,7 @@ def test_every_spec_divides_its_weight(text):
     def shard(shape, axes):
         return mesh.sharding(axes, shape, made).shard_shape(shape)  # raises if uneven
 
-    network.map_weights(shard, network.weights(network.ModelConfig(321, 60, 36, 3, 6, 3, 4)))
+    network.map_weights(shard, network.weights(ModelConfig(321, 60, 36, 3, 6, 3, 4)))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from alphamed_jax.config import load_config
 from alphamed_jax.data.prompts import encode_prompt, prompt_text
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import hf, network
+from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.dense import causal_attention
 from alphamed_jax.quickstart import corpus, make
 from alphamed_jax.quickstart.measure import Measure
@@ -115,7 +116,7 @@ def test_the_base_has_both_habits_and_steps_are_the_better_one(tokenizer, model)
 
 
 def test_a_few_steps_of_pretraining_lower_the_loss_and_repeat_by_seed(tokenizer):
-    config = network.ModelConfig(len(tokenizer), 32, 64, 2, 4, 4, 8, tie_embeddings=True)
+    config = ModelConfig(len(tokenizer), 32, 64, 2, 4, 4, 8, tie_embeddings=True)
     settings = PretrainConfig(
         steps=20, drill_steps=0, drill_share=0.0, warmup=5, learning_rate=1e-2, report_every=10
     )
@@ -162,7 +163,8 @@ def test_an_untrained_network_already_looks_up_what_followed_the_same_token():
     rope = network.rope_table(config, positions)
     for number in range(2):
         layer_params = {name: value[number] for name, value in params["layers"].items()}
-        x, _ = network.layer(config, layer_params)(x, rope, attend)
+        used = network.gathered(config, layer_params, jnp.float32)
+        x, _ = network.block(config, used, x, rope, attend)
     # Then layer 0 sees the token before, and layer 1 the one that followed at place 10
     assert seen[0][23] > 0.8
     assert int(seen[1].argmax()) == 10

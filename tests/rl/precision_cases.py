@@ -18,7 +18,7 @@ from alphamed_jax.rl.update import batch_gradient
 MODELS = {
     "llama": dataclasses.replace(TINY, tie_embeddings=False),
     "llama_tied": TINY,
-    "qwen2": dataclasses.replace(TINY, qkv_bias=True, tie_embeddings=False),
+    "qwen2": dataclasses.replace(TINY, family="qwen2", tie_embeddings=False),
 }
 PROMPTS, GROUP, PROMPT, LENGTH = 8, 4, 16, 96
 

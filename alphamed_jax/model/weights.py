@@ -1,0 +1,126 @@
+"""Weights that know how to apply themselves: a layer says `q(x)`, and not how.
+
+Training holds plain arrays (see `network`). Where a layer runs, each of its matrices becomes one
+of these pytrees, and norms and biases stay arrays. A new way to hold a weight, as a low-rank
+adapter beside it or in 8 bits, is a class here. `array` may be whatever stands for an array in a
+pytree: a tracer, a shape, a sharding.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from alphamed_jax.model.mesh import constrain
+from alphamed_jax.model.numerics import exact, project, project_rows
+
+# [.. in] -> [.. out], where either may be several axes, as heads and their width.
+Weight = Callable[[jax.Array], jax.Array]
+
+
+def _pytree(*static: str) -> Callable[[type], type]:
+    """A dataclass whose one array is `array` and whose other fields are part of its type."""
+    return functools.partial(
+        jax.tree_util.register_dataclass, data_fields=["array"], meta_fields=[*static]
+    )
+
+
+def _merged(x: jax.Array, inputs: int) -> jax.Array:
+    """`x` with its last axes, those that a weight sums over, as one."""
+    return x if inputs == 1 else x.reshape(*x.shape[:-inputs], -1)
+
+
+def _product(x: jax.Array, array: jax.Array, inputs: int) -> jax.Array:
+    return project(x, array.reshape(-1, *array.shape[inputs:]))
+
+
+@_pytree("inputs")
+@dataclass(frozen=True)
+class Matrix:
+    """[in.. out..], as training holds it."""
+
+    array: Any
+    inputs: int = 1
+    """Axes that are summed over."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`x` times the weight."""
+        return _product(_merged(x, self.inputs), self.array, self.inputs)
+
+
+@_pytree("inputs", "outputs")
+@dataclass(frozen=True)
+class OutputMajor:
+    """[O I], for decoding few rows on a CPU (see `numerics.project_rows`)."""
+
+    array: Any
+    inputs: int
+    outputs: tuple[int, ...]
+    """Shape of what comes out; its product is O."""
+
+    @classmethod
+    def of(cls, matrix: Matrix) -> "OutputMajor":
+        """The same weight, turned."""
+        shape, inputs = matrix.array.shape, matrix.inputs
+        turned = matrix.array.reshape(math.prod(shape[:inputs]), -1).T
+        return cls(turned, inputs, shape[inputs:])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`x` times the weight."""
+        x = _merged(x, self.inputs)
+        return project_rows(x, self.array).reshape(*x.shape[:-1], *self.outputs)
+
+
+@_pytree("axes", "inputs")
+@dataclass(frozen=True)
+class Split:
+    """[in.. out..] still split over `fsdp`, for decoding where a copy per data row does not fit.
+
+    All rows meet at each shard of the features, and partial products travel instead of weights
+    (Pope et al. 2022, 3.2.2).
+    """
+
+    array: Any
+    axes: tuple[str | None, ...]
+    """Logical axes; `embed` is what `fsdp` splits."""
+    inputs: int
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`x` times the weight; rows or features are apart, as the next product wants them."""
+        into, out = self.axes[: self.inputs], self.axes[self.inputs :]
+        x = _merged(x, self.inputs)
+        if "head" in into:
+            x = constrain(x, *(None,) * (x.ndim - 1), into[0])
+        y = _product(x, self.array, self.inputs)
+        between = (None,) * (y.ndim - 1 - len(out))
+        if "head" in out:  # attention is a row's own
+            return constrain(y, "batch", *between, out[0], None)
+        return constrain(y, None, *between, *out) if out == ("embed",) else y
+
+
+@_pytree("vocabulary_first")
+@dataclass(frozen=True)
+class Head:
+    """From hidden states to logits, in float32."""
+
+    array: Any
+    vocabulary_first: bool
+    """[V D], as a tied table is, or [D V]."""
+
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
+        """Logits."""
+        equation = "...d,vd->...v" if self.vocabulary_first else "...d,dv->...v"
+        return jnp.einsum(equation, x, self.array, **_wide(x))
+
+    def by_token(self, x: Float[Array, "B D"]) -> Float[Array, "V B"]:
+        """Logits of few rows by a head [V D], in the order of an output-major product."""
+        return jnp.matmul(self.array, x.T, **_wide(x))
+
+
+def _wide(x: jax.Array) -> dict:
+    return {"preferred_element_type": jnp.float32, "precision": exact(x.dtype)}
