@@ -230,8 +230,7 @@ class SamplerRun:
         """Give all free slots a response, as far as there are any; whether it gave one."""
         free, filled = ~self.active, False
         while True:
-            dry = np.array([not queue for queue in self.waiting])
-            if top_up and self.more and (free.any(axis=1) & dry).any():
+            while top_up and self.more and self._is_dry(free):
                 top_up()
             taken = take_up(free, self.waiting, self.width)
             if not any(taken):
@@ -244,6 +243,12 @@ class SamplerRun:
                         self.occupants[shard][slot] = pairs[i][1]
             self._refill(as_requests(taken, self.width, self.slots, self._put))
             filled = True
+
+    def _is_dry(self, free: np.ndarray) -> bool:
+        """Whether a data shard has a free slot [R s] and nobody waits for it."""
+        return any(
+            shard.any() and not queue for shard, queue in zip(free, self.waiting, strict=True)
+        )
 
     def _refill(self, requests: engine.Requests) -> None:
         assert self.prefilled is not None, "a response has its prompt prefilled"

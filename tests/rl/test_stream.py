@@ -1,0 +1,191 @@
+"""Streams: any number of requests, the same samples in every order, and slots that stay busy."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+from dummy_model import TABLE, DummyModel
+from helpers import mesh_like
+
+from alphamed_jax.rl import decode as engine
+from alphamed_jax.rl.distribution import Sampling
+from alphamed_jax.rl.requests import Request
+from alphamed_jax.rl.sampler import Sampler
+from alphamed_jax.rl.sampler_run import SamplerConfig
+
+GROUP, PROMPTS, LONGEST, WIDTH, STOP = 4, 8, 24, 16, 3
+KEY = jax.random.key(5)
+
+
+def sampler(mesh="1x1", **changes):
+    """Of the dummy model, in which one token in sixteen or so ends a response."""
+    config = SamplerConfig(
+        DummyModel(),
+        Sampling(),
+        (STOP,),
+        max_new_tokens=LONGEST,
+        prompts=PROMPTS,
+        group_size=GROUP,
+        max_prompt=WIDTH,
+    )
+    return Sampler(dataclasses.replace(config, **changes), mesh_like(mesh))
+
+
+def made_requests(count, group=GROUP, seed=0, limits=None):
+    """Prompts of all lengths, with ids that run on from one request to the next."""
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        prompt = rng.integers(0, 16, size=rng.integers(1, WIDTH + 1)).tolist()
+        ids = range(number * group, (number + 1) * group)
+        longest = None if limits is None else [int(x) for x in limits[number * group :][:group]]
+        yield Request(prompt, ids, longest)
+
+
+def by_sequence(completions):
+    return {c.sequence: (c.tokens.tolist(), c.logprobs.tolist(), c.finished) for c in completions}
+
+
+@functools.cache
+def sampled(count=21):
+    """What `sample` gives, all of a batch at once and each response in a slot of its own."""
+    this, found = sampler(), {}
+    groups = list(made_requests(count))
+    for first in range(0, count, PROMPTS):
+        part = groups[first : first + PROMPTS]
+        trajectories, _ = this.sample(this.load(TABLE), part, KEY)
+        host = jax.device_get(trajectories)
+        for row, sequence in enumerate(s for group in part for s in group.sequences):
+            length = host.lengths[row]
+            tokens, logprobs = host.tokens[row, :length], host.logprobs[row, :length]
+            found[sequence] = tokens.tolist(), logprobs.tolist(), bool(host.finished[row])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("mesh", "slots", "prompts"),
+    [("1x1", None, PROMPTS), ("1x1", 1, 3), ("1x1", 40, 5), ("8x1", 16, PROMPTS), ("2x4", 7, 6)],
+)
+def test_a_stream_samples_what_sample_does_in_any_slots_and_order_on_any_mesh(mesh, slots, prompts):
+    this = sampler(mesh, slots=slots, prompts=prompts)
+    weights, expected = this.load(TABLE), sampled()
+    requests = list(made_requests(21))
+    stream = this.stream(weights, iter(requests), KEY)
+    completions = list(stream)
+    assert by_sequence(completions) == expected
+    # Each says which request and which of its responses it is.
+    for completion in completions:
+        assert divmod(completion.sequence, GROUP) == (completion.request, completion.response)
+        assert completion.length == len(completion.tokens)
+    # In another order they are the same,
+    order = np.random.default_rng(1).permutation(21)
+    assert by_sequence(this.stream(weights, (requests[i] for i in order), KEY)) == expected
+    # and after a restart what is missing, of some requests nothing, is what it would have been.
+    kept = {sequence for sequence in expected if sequence % 5 < 3 or sequence < 44}
+    left = [
+        dataclasses.replace(r, sequences=[s for s in r.sequences if s not in kept])
+        for r in requests
+    ]
+    assert by_sequence(this.stream(weights, left, KEY)) == {
+        sequence: found for sequence, found in expected.items() if sequence not in kept
+    }
+
+
+def test_greedy_and_sampled_responses_of_all_limits_are_one_stream():
+    # Given requests with a greedy response and one that may have no token,
+    this, expected = sampler(slots=6), sampled()
+    requests = [
+        dataclasses.replace(r, limits=[LONGEST, 0, 5, LONGEST], greedy=[False] * 3 + [True])
+        for r in made_requests(21)
+    ]
+    found = by_sequence(this.stream(this.load(TABLE), requests, KEY))
+    greedy = sampler(sampling=Sampling(temperature=1.0))
+    for sequence, (tokens, logprobs, finished) in found.items():
+        usual = expected[sequence]
+        match sequence % GROUP:
+            case 0:
+                assert (tokens, logprobs, finished) == usual
+            case 1:
+                assert (tokens, finished) == ([], False)
+            case 2:
+                assert tokens == usual[0][:5]
+            case 3:
+                assert set(logprobs) == {0.0}
+    # A greedy response depends on its prompt alone.
+    alone = [Request(r.prompt, [0], greedy=[True]) for r in made_requests(21)]
+    again = [
+        c.tokens.tolist()
+        for c in sorted(greedy.stream(greedy.load(TABLE), alone, KEY), key=lambda c: c.request)
+    ]
+    assert again == [found[n * GROUP + 3][0] for n in range(21)]
+
+
+@pytest.mark.parametrize("prompt", [[], [1] * (WIDTH + 1)])
+def test_an_empty_prompt_and_one_that_is_too_long_are_refused(prompt):
+    this = sampler()
+    with pytest.raises(ValueError, match=r"no prompt may be empty|takes 16 at most"):
+        list(this.stream(this.load(TABLE), [Request(prompt, [0])], KEY))
+    with pytest.raises(ValueError, match="max_prompt"):
+        sampler(max_prompt=0).stream(this.load(TABLE), [], KEY)
+
+
+def test_a_stream_of_nothing_ends_at_once():
+    this = sampler()
+    assert list(this.stream(this.load(TABLE), [], KEY)) == []
+
+
+def long_tailed(count, longest, seed=0):
+    """Lengths with a median of a sixth of the longest, and a few that are cut."""
+    rng = np.random.default_rng(seed)
+    return np.clip(rng.lognormal(np.log(longest / 6), 0.8, size=count), 1, longest).astype(int)
+
+
+def test_slots_stay_busy_and_memory_is_flat_in_the_number_of_requests():
+    # Given requests of one response each, whose lengths have a long tail, in 64 slots,
+    this = sampler(slots=64, stop_ids=(16,), max_new_tokens=96, prompts=32, group_size=1)
+    weights = this.load(TABLE)
+
+    def run(count):
+        limits, asked = long_tailed(count, 96), 0
+
+        def requests():
+            nonlocal asked
+            for request in made_requests(count, 1, limits=limits):
+                asked += 1
+                yield request
+
+        stream, done, ahead, held = this.stream(weights, requests(), KEY), 0, 0, 0
+        for completion in stream:
+            assert completion.length == limits[completion.sequence]
+            done += 1
+            ahead = max(ahead, asked - done)
+            if done % 50 == 0:
+                held = max(held, sum(x.nbytes for x in jax.live_arrays()))
+        assert done == count
+        return stream.occupancy, ahead, held
+
+    few, many = run(500), run(2000)
+    # then they are busy at least nine tenths of the time, the last tail included,
+    assert many[0].busy >= 0.9
+    # requests are taken as they are needed, and no more of anything is held.
+    assert few[1] <= 64 + 2 * 32 + 64
+    assert many[1] <= few[1] + 32
+    assert many[2] <= 1.02 * few[2]
+
+
+def test_streams_of_any_length_run_the_same_programs():
+    this = sampler(slots=8)
+    weights = this.load(TABLE)
+    programs = (
+        engine.prefill,
+        engine.insert_prompts,
+        engine.refill,
+        engine.decode,
+        engine.take_responses,
+    )
+    list(this.stream(weights, made_requests(9), KEY))
+    before = [program._cache_size() for program in programs]
+    for count in (1, 7, 30):
+        list(this.stream(weights, made_requests(count, seed=count), KEY))
+    assert [program._cache_size() for program in programs] == before
