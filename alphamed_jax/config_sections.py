@@ -96,6 +96,10 @@ class LossConfig:
 
     advantage: Literal["std", "none", "leave_one_out"] = "std"
     """std: (r - group mean) / group std; none: r - group mean; leave_one_out: RLOO."""
+    variant: Literal["clip", "cispo"] = "clip"
+    """clip: tokens whose ratio is out of bounds get no gradient (PPO). cispo: no token is left out;
+    each is weighed by its clipped ratio (MiniMax-M1), there with clip_low 1, which bounds nothing.
+    The same gradient at one update a step; it differs where updates follow on one rollout."""
     clip_low: float = 0.2
     """Ratios below 1 - clip_low get no gradient where the advantage is negative."""
     clip_high: float = 0.2
@@ -121,6 +125,8 @@ class LossConfig:
         _at_least(0, loss_kl_coef=self.kl_coef)
         if self.dual_clip is not None and not 1 < self.dual_clip < math.inf:
             raise UserError(f"loss.dual_clip is {self.dual_clip}: it must be above 1, or null.")
+        if self.dual_clip is not None and self.variant == "cispo":
+            raise UserError("loss.dual_clip bounds the loss of loss.variant clip; take it out.")
         if self.tis_cap is not None:
             _at_least(1, loss_tis_cap=self.tis_cap)
         if self.constant_length is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alphamed_jax.config import Config, load_config, parse_config, to_yaml
+from alphamed_jax.config import Config, LossConfig, load_config, parse_config, to_yaml
 from alphamed_jax.errors import UserError
 
 
@@ -132,3 +132,8 @@ def test_a_configuration_beside_no_run_keeps_its_output(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = written(tmp_path, "model: m\noutput: elsewhere\n", "config.yaml")
     assert parse("--config", str(path)).folder == Path("elsewhere")
+
+
+def test_a_bound_that_the_loss_variant_does_not_have_is_refused():
+    with pytest.raises(UserError, match=r"loss\.dual_clip bounds the loss of loss\.variant clip"):
+        LossConfig(variant="cispo", dual_clip=3.0)

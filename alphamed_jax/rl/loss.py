@@ -78,6 +78,29 @@ def truncated_weights(
     return jax.lax.stop_gradient(jnp.minimum(jnp.exp(old_logprobs - sampler_logprobs), cap))
 
 
+def token_losses(
+    ratios: Float[Array, "B T"],
+    logprobs: Float[Array, "B T"],
+    gain: Float[Array, "B 1"],
+    use: LossConfig,
+) -> tuple[Float[Array, "B T"], Bool[Array, "B T"], Bool[Array, "B T"]]:
+    """Loss of each token with advantage A = `gain`, and where its ratio r is clipped, low and high.
+
+    clip: max(-A r, -A clip(r)), so that beyond the bound a token gets no gradient (PPO, Schulman et
+    al. 2017; separate bounds: DAPO, Yu et al. 2025).
+    cispo: -A sg(clip(r)) log-probability: each token gets a gradient, and clipping bounds its
+    weight (CISPO, MiniMax-M1, 2025, arXiv 2506.13585, equations 4 and 5).
+    """
+    bounded = jnp.clip(ratios, 1.0 - use.clip_low, 1.0 + use.clip_high)
+    low, high = ratios < 1.0 - use.clip_low, ratios > 1.0 + use.clip_high
+    if use.variant == "cispo":
+        return -gain * jax.lax.stop_gradient(bounded) * logprobs, low, high
+    loss = jnp.maximum(-gain * ratios, -gain * bounded)
+    if use.dual_clip is not None:
+        loss = jnp.where(gain < 0, jnp.minimum(loss, -gain * use.dual_clip), loss)
+    return loss, low & (gain < 0), high & (gain > 0)
+
+
 def policy_loss(
     logprobs: Float[Array, "B T"],
     old_logprobs: Float[Array, "B T"],
@@ -108,8 +131,9 @@ def policy_loss(
 
     Returns:
       The loss, and `loss/policy`, `loss/kl` and, as means over `totals.tokens`, `clip/low`,
-      `clip/high` (share of tokens whose gradient the clip removes), `ratio/mean`, `tis/weight`
-      and `tis/truncated` (share of tokens whose weight is the cap; 1 and 0 without one).
+      `clip/high` (share of tokens whose gradient the clip removes, or bounds: `cispo`),
+      `ratio/mean`, `tis/weight` and `tis/truncated` (share of tokens whose weight is the cap; 1
+      and 0 without one).
       Whatever stands where `mask` is False, NaN included, changes nothing.
 
     Raises:
@@ -128,11 +152,7 @@ def policy_loss(
         log_ratio = jnp.broadcast_to(mean, mask.shape)
     ratios = jnp.exp(log_ratio)
     gain = advantages[:, None]
-    plain = -gain * ratios
-    clipped = -gain * jnp.clip(ratios, 1.0 - use.clip_low, 1.0 + use.clip_high)
-    loss = jnp.maximum(plain, clipped)
-    if use.dual_clip is not None:
-        loss = jnp.where(gain < 0, jnp.minimum(loss, -gain * use.dual_clip), loss)
+    loss, low, high = token_losses(ratios, logprobs, gain, use)
     trust = jnp.ones(mask.shape)
     if use.tis_cap is not None:
         if sampler_logprobs is None:
@@ -153,8 +173,8 @@ def policy_loss(
     metrics = {
         "loss/policy": policy,
         "loss/kl": kl,
-        "clip/low": share((ratios < 1.0 - use.clip_low) & (gain < 0)),
-        "clip/high": share((ratios > 1.0 + use.clip_high) & (gain > 0)),
+        "clip/low": share(low),
+        "clip/high": share(high),
         "ratio/mean": share(ratios),
         "tis/weight": share(trust),
         "tis/truncated": share(

@@ -48,6 +48,7 @@ def value_and_gradient(case, **options):
 def closed_form(
     case,
     *,
+    variant="clip",
     clip_low=0.2,
     clip_high=0.2,
     dual_clip=None,
@@ -82,18 +83,20 @@ def closed_form(
                 loss, slope = -a * bounded, 0.0
             if dual_clip is not None and a < 0 and loss > -a * dual_clip:
                 loss, slope = -a * dual_clip, 0.0
+            if variant == "cispo":  # the weight is a constant: the slope is by the log-probability
+                loss, slope = -a * bounded * float(case.new[b, t]), -a * bounded
             trust = 1.0
             if tis_cap is not None:  # a constant: no slope of its own
                 trust = min(np.exp(float(case.old[b, t]) - float(case.sampler[b, t])), tis_cap)
                 metrics["tis/truncated"] += (trust == tis_cap) / tokens
             metrics["tis/weight"] += trust / tokens
             policy += weight * trust * loss
-            if ratio == "token":
+            if ratio == "token" or variant == "cispo":
                 gradient[b, t] += weight * trust * slope
             else:
                 gradient[b, :own] += weight * trust * slope / own
-            metrics["clip/low"] += (r < 1 - clip_low and a < 0) / tokens
-            metrics["clip/high"] += (r > 1 + clip_high and a > 0) / tokens
+            metrics["clip/low"] += (r < 1 - clip_low and (a < 0 or variant == "cispo")) / tokens
+            metrics["clip/high"] += (r > 1 + clip_high and (a > 0 or variant == "cispo")) / tokens
             metrics["ratio/mean"] += r / tokens
             if kl_estimator is not None:
                 d = float(case.reference[b, t]) - float(case.new[b, t])
@@ -243,6 +246,39 @@ def test_constant_aggregation_without_a_length_is_refused():
         value_and_gradient(case, aggregation="constant")
 
 
+# CISPO
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=seeds,
+    clip_low=st.sampled_from([0.2, 1.0]),
+    clip_high=st.sampled_from([0.2, 2.0]),
+    ratio=st.sampled_from(["token", "sequence"]),
+    aggregation=st.sampled_from(["token_mean", "sequence_mean", "constant"]),
+    tis_cap=st.sampled_from([None, 1.5]),
+)
+def test_cispo_has_its_closed_form(seed, **options):
+    case = Case(seed, spread=0.5)
+    options |= {"kl_coef": 0.3, "kl_estimator": "k3", "constant_length": 10}
+    assert_matches(case, case.reference, variant="cispo", **options)
+
+
+def test_cispo_leaves_no_token_out_and_bounds_its_weight():
+    # Given ratios far beyond both bounds, and advantages of both signs,
+    case = Case(3, lengths=(6, 6, 6, 6), spread=1.0)
+    bounds = {"clip_low": 1.0, "clip_high": 0.2}
+    clipped = value_and_gradient(case, variant="clip", **bounds)
+    weighed = value_and_gradient(case, variant="cispo", **bounds)
+    # then the clipped objective drops some of the tokens, CISPO none, each by its bounded weight.
+    assert (clipped[2] == 0).any()
+    ratios = np.exp(case.new - case.old)
+    expected = -case.advantages[:, None] * np.minimum(ratios, 1.2) / case.mask.sum()
+    np.testing.assert_allclose(weighed[2], expected, rtol=1e-4)
+    assert weighed[1]["clip/low"] == 0.0
+    np.testing.assert_allclose(weighed[1]["clip/high"], (ratios > 1.2).mean(), rtol=1e-5)
+
+
 @settings(max_examples=12, deadline=None)
 @given(
     seed=seeds,
@@ -251,12 +287,15 @@ def test_constant_aggregation_without_a_length_is_refused():
     aggregation=st.sampled_from(["token_mean", "sequence_mean", "constant"]),
     ratio=st.sampled_from(["token", "sequence"]),
     tis_cap=st.sampled_from([None, 1.5]),
+    variant=st.sampled_from(["clip", "cispo"]),
 )
-def test_parts_of_a_batch_add_up_to_the_whole(seed, homes, lengths, aggregation, ratio, tis_cap):
+def test_parts_of_a_batch_add_up_to_the_whole(
+    seed, homes, lengths, aggregation, ratio, tis_cap, variant
+):
     # Given a batch whose rows are dealt to three unequal parts, garbage on the rows left blank,
     case = Case(seed, lengths)
     options = {"aggregation": aggregation, "ratio": ratio, "tis_cap": tis_cap}
-    options |= {"constant_length": 7, "kl_coef": 0.1}
+    options |= {"constant_length": 7, "kl_coef": 0.1, "variant": variant}
     whole = value_and_gradient(case, reference_logprobs=case.reference, **options)
     totals = totals_of(jnp.asarray(case.mask))
     assert (float(totals.tokens), float(totals.sequences)) == (sum(lengths), ROWS)
@@ -286,16 +325,17 @@ def test_a_batch_twice_as_large_halves_the_loss_of_its_part(aggregation):
     np.testing.assert_allclose(half, whole / 2, rtol=1e-5)
 
 
-@pytest.mark.parametrize("ratio", ["token", "sequence"])
+@pytest.mark.parametrize("change", [{}, {"ratio": "sequence"}, {"variant": "cispo"}])
 @pytest.mark.parametrize("garbage", [np.nan, np.inf, -np.inf, 1e30])
-def test_whatever_stands_under_the_mask_changes_nothing(garbage, ratio):
+def test_whatever_stands_under_the_mask_changes_nothing(garbage, change):
     # Given a batch with a cut row and a row of padding alone,
     case, spoilt = Case(5), Case(5)
     for array in (spoilt.new, spoilt.old, spoilt.reference, spoilt.sampler):
         array[~spoilt.mask] = garbage
     spoilt.advantages[np.array(LENGTHS) == 0] = garbage
-    options = {"ratio": ratio, "kl_coef": 0.2, "aggregation": "sequence_mean", "dual_clip": 2.0}
-    options["tis_cap"] = 1.5
+    options: dict = {"kl_coef": 0.2, "aggregation": "sequence_mean", "tis_cap": 1.5} | change
+    if "variant" not in change:
+        options["dual_clip"] = 2.0
     # when garbage stands on the padding, then value, metrics and gradient are the same bits.
     clean = value_and_gradient(case, reference_logprobs=case.reference, **options)
     dirty = value_and_gradient(spoilt, reference_logprobs=spoilt.reference, **options)
@@ -370,6 +410,15 @@ def test_on_policy_the_gradient_is_the_policy_gradient(ratio):
     np.testing.assert_allclose(metrics["ratio/mean"], 1.0, rtol=1e-6)
     # and the gradient is that of -mean(advantage x log-probability).
     np.testing.assert_allclose(gradient, -per_token, rtol=1e-5)
+
+
+def test_on_policy_the_gradient_of_cispo_is_the_policy_gradient():
+    case = Case(lengths=(6, 1, 3, 2))
+    case.new = case.old.copy()
+    _, metrics, gradient = value_and_gradient(case, variant="cispo", clip_low=1.0)
+    per_token = case.mask * case.advantages[:, None] / case.mask.sum()
+    np.testing.assert_allclose(gradient, -per_token, rtol=1e-5)
+    assert (metrics["clip/low"], metrics["clip/high"]) == (0.0, 0.0)
 
 
 def test_metrics_carry_no_gradient():

@@ -30,6 +30,7 @@ MINI_BATCHES = np.arange(len(PROMPTS) * GROUP).reshape(2, -1)
 
 QUESTION = Question("q", "?", ("a", "b"), "A", "made up")
 PLAIN = LossConfig()
+CISPO = LossConfig(variant="cispo", clip_low=1.0, clip_high=0.1)
 ALL_TURNED = LossConfig(
     ratio="sequence", aggregation="sequence_mean", dual_clip=1.5, clip_high=0.1, tis_cap=1.2
 )
@@ -90,6 +91,9 @@ def textbook_loss(params, old, rows, loss):
     gained = jnp.minimum(
         ratio * gain, jnp.clip(ratio, 1 - loss.clip_low, 1 + loss.clip_high) * gain
     )
+    if loss.variant == "cispo":
+        weight = jax.lax.stop_gradient(jnp.clip(ratio, 1 - loss.clip_low, 1 + loss.clip_high))
+        gained = weight * gain * jnp.where(mask, response_logprobs(params)[rows], 0.0)
     if loss.dual_clip is not None:
         gained = jnp.where(gain < 0, jnp.maximum(gained, loss.dual_clip * gain), gained)
     if loss.tis_cap is not None:
@@ -124,10 +128,11 @@ def distance(a, b):
     return largest[0] / largest[1]
 
 
-@pytest.mark.parametrize("loss", [PLAIN, ALL_TURNED], ids=["plain", "all turned"])
+@pytest.mark.parametrize("loss", [PLAIN, CISPO, ALL_TURNED], ids=["plain", "cispo", "all turned"])
 def test_two_mini_batches_twice_are_the_textbook_loop(loss):
     params, metrics = learned(loss)
-    assert distance(params, textbook(loss)) < 1e-4
+    # A last digit in the weights at the start ends in 1e-4; the variants are 0.96 apart.
+    assert distance(params, textbook(loss)) < (1e-3 if loss is CISPO else 1e-4)
     # The later updates are off the policy that sampled, and some of their tokens are clipped.
     assert metrics["clip/low"] + metrics["clip/high"] > 0.02
     assert abs(metrics["ratio/mean"] - 1) > 1e-3
