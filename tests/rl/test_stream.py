@@ -55,11 +55,12 @@ def sampled(count=21):
     for first in range(0, count, PROMPTS):
         part = groups[first : first + PROMPTS]
         trajectories, _ = this.sample(this.load(TABLE), part, KEY)
-        host = jax.device_get(trajectories)
+        names = ("tokens", "logprobs", "lengths", "finished")
+        rows = dict(zip(names, (np.asarray(getattr(trajectories, n)) for n in names), strict=True))
         for row, sequence in enumerate(s for group in part for s in group.sequences):
-            length = host.lengths[row]
-            tokens, logprobs = host.tokens[row, :length], host.logprobs[row, :length]
-            found[sequence] = tokens.tolist(), logprobs.tolist(), bool(host.finished[row])
+            length = rows["lengths"][row]
+            tokens, logprobs = (rows[name][row, :length].tolist() for name in names[:2])
+            found[sequence] = tokens, logprobs, bool(rows["finished"][row])
     return found
 
 
