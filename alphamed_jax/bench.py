@@ -26,12 +26,13 @@ from alphamed_jax.benchmark import work
 from alphamed_jax.benchmark.machine import Clock, Rates, measure_rates, peak_memory_mb
 from alphamed_jax.benchmark.setup import BenchConfig, compute_dtype, make_batch, make_policy
 from alphamed_jax.benchmark.timing import Timed, time_savings, timed_step
-from alphamed_jax.compiled.arguments import Workload
-from alphamed_jax.compiled.programs import compile_only
 from alphamed_jax.config_io import flags_of, user_path
 from alphamed_jax.model.attention import choose_attention
 from alphamed_jax.model.mesh import check_heads, make_mesh, parse_mesh
 from alphamed_jax.model.network import count_parameters
+from alphamed_jax.programs import PROGRAMS
+from alphamed_jax.programs.compile_only import compile_only
+from alphamed_jax.programs.planned import StepShape
 from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.logprobs import Compute
@@ -90,7 +91,7 @@ def measured(
 def compiled(config: BenchConfig, topology: str) -> dict[str, Any]:
     """Compile the programs for a TPU topology and hold them against what the model needs."""
     work = config.work
-    sizes = Workload(
+    shape = StepShape(
         prompts=work.prompts,
         group=work.generations,
         prompt_width=bucket(work.prompt_len),
@@ -104,8 +105,8 @@ def compiled(config: BenchConfig, topology: str) -> dict[str, Any]:
         topology,
         config.mesh,
         config.model,
-        sizes,
-        phases=("decode", "update"),
+        shape,
+        programs=[program for program in PROGRAMS if program.bars],
         compute=Compute(dtype, "layer", attention=attention),
     )
     for name, bar in found["bars"].items():

@@ -2,12 +2,12 @@
 
 from helpers import TINY
 
+from alphamed_jax.compiled.work import Work
 from alphamed_jax.config import Config, RolloutConfig, UpdateConfig
-from alphamed_jax.planning.case import case_for
+from alphamed_jax.planning.cost import Cost
 from alphamed_jax.planning.devices import devices_for
 from alphamed_jax.planning.flags import PlanFlags
-from alphamed_jax.planning.phase import PhaseCost
-from alphamed_jax.planning.roofline import Amount
+from alphamed_jax.planning.step import planned_step
 
 GPU = "h100:8"
 
@@ -23,12 +23,13 @@ def config(mesh="4x2", *, update=None, **settings):
     )
 
 
-def case(of=None, topology=GPU, prompt_tokens=64):
-    """Its case on eight GPUs, which are nowhere."""
+def step(of=None, topology=GPU, prompt_tokens=64):
+    """Its step on eight GPUs, which are nowhere."""
     of = of or config()
-    return case_for(of, TINY, devices_for(topology, of.mesh, PlanFlags()), prompt_tokens)
+    return planned_step(of, TINY, devices_for(topology, of.mesh, PlanFlags()), prompt_tokens)
 
 
-def cost(flops=0, traffic=0, sent=0, *, turn=(0, 0, 0), peak=0, refused=""):
-    """A phase's cost of round numbers."""
-    return PhaseCost(Amount(flops, traffic, sent), Amount(*turn), {}, {}, peak, refused)
+def cost(flops=0, traffic=0, comm_bytes=0, *, per_iteration=(0, 0, 0), peak=0, refused=""):
+    """A program's cost of round numbers."""
+    work = Work(flops, traffic, comm_bytes)
+    return Cost(work, Work(*per_iteration), {}, {}, peak, refused)

@@ -10,13 +10,14 @@ from jax.sharding import AbstractMesh, AxisType
 from alphamed_jax.compiled import topology
 from alphamed_jax.config import load_config, parse_config
 from alphamed_jax.model.mesh import AXES, parse_mesh
-from alphamed_jax.planning.case import case_for, phases_of
+from alphamed_jax.planning.cost import estimated_cost
 from alphamed_jax.planning.devices import Devices, devices_for
-from alphamed_jax.planning.estimate import estimate
-from alphamed_jax.planning.fit import failing, held
+from alphamed_jax.planning.fit import failing, memory_of
 from alphamed_jax.planning.flags import PlanFlags
-from alphamed_jax.planning.measure import compiling
+from alphamed_jax.planning.measure import compiling, measure_all
 from alphamed_jax.planning.shape import model_shape
+from alphamed_jax.planning.step import planned_step
+from alphamed_jax.programs import named, planned_programs
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 WANTED = {
@@ -49,9 +50,9 @@ def test_estimated_from_shapes_each_fits_where_it_says(name, where, flags):
     config = parse_config(["--config", str(CONFIGS / f"{name}.yaml"), *flags], "train", "")
     chip, sizes = topology.chip(where), parse_mesh(config.mesh)
     on = AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
-    case = case_for(config, model_shape(config.model), Devices(where, on, chip, "tpu"))
-    costs = {phase: cost for phase, cost in estimate(case).items() if phase in phases_of(case)}
-    assert not failing(held(case, costs, chip))
+    step = planned_step(config, model_shape(config.model), Devices(where, on, chip, "tpu"))
+    costs = measure_all(planned_programs(step), step, estimated_cost)
+    assert not failing(memory_of(step, costs, chip))
 
 
 @pytest.mark.slow
@@ -60,6 +61,6 @@ def test_the_update_that_is_tightest_fits_as_compiled():
     # 3B on eight chips of 16 GB.
     config = load_config(CONFIGS / "alphamed_3b.yaml")
     devices = devices_for("v5e:2x4", "2x4", PlanFlags())
-    case = case_for(config, model_shape(config.model), devices)
-    found = held(case, {"update": compiling(case, "update")}, devices.chip)
+    step, update = planned_step(config, model_shape(config.model), devices), named("update")
+    found = memory_of(step, {update: compiling(update, step)}, devices.chip)
     assert not failing(found)

@@ -196,35 +196,33 @@ def computation_traffic(program: Program, name: str, unknown_trips: int = 1) -> 
     return total
 
 
-def step_body(program: Program) -> str:
-    """Name of the body of the `while` loop whose turn moves most bytes: the decode step."""
+def step_body(program: Program) -> str | None:
+    """Name of the body of the `while` loop that moves most bytes; of a rollout the decode step."""
     loops = (i for c in program.computations.values() for i in c.values() if i.opcode == "while")
     bodies = {called(loop, "body") or "" for loop in loops}
-    return max(bodies, key=lambda name: computation_traffic(program, name).total)
+    return max(bodies, key=lambda name: computation_traffic(program, name).total, default=None)
 
 
 def bytes_per_step(text: str) -> int:
-    """Bytes of HBM that one turn of the largest `while` loop reads and writes.
+    """Bytes of HBM that one iteration of the largest `while` loop reads and writes.
 
     An update in place counts as what it writes, not as the whole array; inner loops of unknown
     length count once.
     """
     program = parse(text)
-    return computation_traffic(program, step_body(program)).total
+    return computation_traffic(program, step_body(program) or program.entry).total
 
 
-def large_writes(text: str, size: int) -> list[str]:
-    """Names of instructions of the decode step that write `size` bytes or more to HBM.
+def writes(program: Program, computation: str) -> dict[str, int]:
+    """Bytes of HBM that each instruction of a computation writes, by its name and opcode.
 
-    With the size of one layer's cache, these are copies of a cache.
+    In the decode step one that writes as much as a layer's cache is a copy of a cache.
     """
-    program = parse(text)
-    body = step_body(program)
-    return [
-        f"{i.name} ({i.opcode})"
-        for i in program.computations[body].values()
-        if traffic(program, body, i).written >= size
-    ]
+    written = (
+        (f"{i.name} ({i.opcode})", traffic(program, computation, i).written)
+        for i in program.computations[computation].values()
+    )
+    return {name: size for name, size in written if size}
 
 
 def _product(instruction: Instruction, known: dict[str, Instruction]) -> int:

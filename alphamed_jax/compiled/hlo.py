@@ -139,38 +139,15 @@ def users(computation: dict[str, Instruction], name: str) -> list[tuple[Instruct
     return found
 
 
-def largest_buffer(text: str, dimension: int | None = None) -> Shape:
-    """The largest array outside of fusions; of those with a `dimension` of this length."""
-    program = parse(text)
+def array_shapes(program: Program) -> frozenset[tuple[int, ...]]:
+    """Dimensions of all arrays outside of fusions."""
     within = fused(program)
-    sizes = [
-        shape
+    return frozenset(
+        shape.dims
         for name, computation in program.computations.items()
         if name not in within
         for i in computation.values()
         for shape in i.shapes
-        if dimension is None or dimension in shape.dims
-    ]
-    return max(sizes, key=lambda shape: shape.size, default=Shape("pred", (0,), 0, 0))
-
-
-def most_rows(text: str, dimension: int, but: int) -> int:
-    """Most rows of an array with a `dimension` of this length outside of fusions.
-
-    With a vocabulary: rows of logits. Arrays that also have a dimension of `but` are weights.
-    """
-    program = parse(text)
-    within = fused(program)
-    return max(
-        (
-            math.prod(shape.dims) // dimension
-            for name, computation in program.computations.items()
-            if name not in within
-            for i in computation.values()
-            for shape in i.shapes
-            if dimension in shape.dims and but not in shape.dims
-        ),
-        default=0,
     )
 
 
@@ -182,13 +159,3 @@ def fused(program: Program) -> set[str | None]:
         for i in c.values()
         if i.opcode == "fusion"
     }
-
-
-def largest_constant(text: str) -> int:
-    """Elements of the largest constant in StableHLO text, one value repeated not counted."""
-    sizes = [0]
-    for line in text.splitlines():
-        match = re.search(r"stablehlo\.constant dense(_resource)?<(.*)> : tensor<([^>]*)>", line)
-        if match and (match[1] or match[2][0] in '["'):
-            sizes.append(math.prod(int(n) for n in match[3].split("x")[:-1]))
-    return max(sizes)

@@ -1,21 +1,24 @@
-"""Whether the phases of a step fit into a chip's memory, and what takes it up."""
+"""Whether the programs of a step fit into a chip's memory, and what takes it up."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from alphamed_jax.compiled import memory
-from alphamed_jax.compiled.arguments import Case
 from alphamed_jax.compiled.topology import Chip
-from alphamed_jax.planning.phase import PhaseCost
+from alphamed_jax.planning.cost import Cost
+from alphamed_jax.programs.planned import PlannedStep
+from alphamed_jax.programs.record import Program, checkpoint_parts, memory_parts, resident_bytes
 
 # Memory falls into pieces, and the runtime keeps some: what a plan leaves free.
 RESERVE = 0.02
+CHECKPOINT = "checkpoint"
+"""Not a program: the border of steps at which a checkpoint is copied."""
 
 
-class Held(NamedTuple):
-    """Memory of one device during a phase, in bytes."""
+class PhaseMemory(NamedTuple):
+    """Memory of one device during a program, in bytes."""
 
-    parts: dict[str, int]
-    """Arrays that stay: see `memory.GROUPS`."""
+    parts: Mapping[str, int]
+    """Arrays that stay, by kind: see `programs.record.KINDS`."""
     temporaries: int
     """Results, activations and all else that the program makes."""
     total: int
@@ -25,28 +28,27 @@ class Held(NamedTuple):
 
 
 def limit(chip: Chip) -> int:
-    """Bytes that a phase may take."""
+    """Bytes that a program and what lies beside it may take."""
     return int((1 - RESERVE) * chip.memory)
 
 
-def held(case: Case, costs: dict[str, PhaseCost], chip: Chip, rounds: int = 1) -> dict[str, Held]:
-    """Memory of each phase that was measured, and of the border at which a checkpoint is copied.
+def memory_of(step: PlannedStep, costs: dict[Program, Cost], chip: Chip) -> dict[str, PhaseMemory]:
+    """Memory of each program that was measured, and of the copy for a checkpoint."""
 
-    Args:
-      rounds: as rollout.max_rounds.
-    """
-    known, beside = memory.sizes(case, rounds), memory.beside(case, rounds)
-    found = {}
-    for name in (*costs, "checkpoint"):
-        parts = memory.parts(known, name)
-        cost = costs.get(name)
-        total = beside[name] + (cost.peak if cost else 0)
-        refused = cost.refused if cost else ""
+    def phase(parts: Mapping[str, int], total: int, refused: str = "") -> PhaseMemory:
         fits = not refused and total <= limit(chip)
-        found[name] = Held(parts, max(total - sum(parts.values()), 0), total, refused, fits)
-    return found
+        return PhaseMemory(parts, max(total - sum(parts.values()), 0), total, refused, fits)
+
+    found = {
+        program.name: phase(
+            memory_parts(program, step), cost.peak + resident_bytes(program, step), cost.refused
+        )
+        for program, cost in costs.items()
+    }
+    copied = checkpoint_parts(step)
+    return found | {CHECKPOINT: phase(copied, sum(copied.values()))}
 
 
-def failing(phases: dict[str, Held]) -> tuple[str, ...]:
+def failing(phases: dict[str, PhaseMemory]) -> tuple[str, ...]:
     """Phases that do not fit."""
     return tuple(name for name, there in phases.items() if not there.fits)

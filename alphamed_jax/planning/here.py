@@ -7,11 +7,13 @@ from alphamed_jax.compiled.topology import GIB, Chip
 from alphamed_jax.config import Config
 from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import AnyMesh
-from alphamed_jax.planning.case import case_for, phases_of
+from alphamed_jax.planning.cost import estimated_cost
 from alphamed_jax.planning.devices import Devices
-from alphamed_jax.planning.estimate import estimate
-from alphamed_jax.planning.fit import failing, held
+from alphamed_jax.planning.fit import failing, memory_of
+from alphamed_jax.planning.measure import measure_all
 from alphamed_jax.planning.pool import SHARE
+from alphamed_jax.planning.step import planned_step
+from alphamed_jax.programs import planned_programs
 
 _ANY = Chip(1.0, 0.0, 1.0, 1.0)
 """A chip of which only the memory is asked."""
@@ -43,9 +45,8 @@ def memory_line(
     if limit is None:
         return None
     there = Devices("here", mesh, _ANY._replace(memory=float(limit)), "gpu")
-    case = case_for(config, model, there)
-    costs = {name: estimate(case)[name] for name in phases_of(case)}
-    phases = held(case, costs, there.chip, config.rollout.max_rounds)
+    step = planned_step(config, model, there)
+    phases = memory_of(step, measure_all(planned_programs(step), step, estimated_cost), there.chip)
     name, most = max(phases.items(), key=lambda phase: phase[1].total)
     line = f"{name} needs about {most.total / GIB:.1f} of {limit / GIB:.1f} GiB that JAX may use"
     if not failing(phases):

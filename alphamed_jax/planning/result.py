@@ -1,22 +1,25 @@
 """A plan: everything that is measured for a configuration, as text and as JSON."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from alphamed_jax.compiled.arguments import Case
 from alphamed_jax.compiled.topology import GIB, Chip
 from alphamed_jax.config import Config
 from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.network import count_parameters
 from alphamed_jax.planning import tables
-from alphamed_jax.planning.case import case_for, phases_of
+from alphamed_jax.planning.cost import Cost
 from alphamed_jax.planning.devices import Devices, devices_for
 from alphamed_jax.planning.expected import ASSUMPTIONS, Expected, expect
-from alphamed_jax.planning.fit import RESERVE, Held, failing, held
+from alphamed_jax.planning.fit import RESERVE, PhaseMemory, failing, memory_of
 from alphamed_jax.planning.flags import PlanFlags, mean_lengths
 from alphamed_jax.planning.measure import Measure, measure_all, measure_for
-from alphamed_jax.planning.phase import PhaseCost
 from alphamed_jax.planning.pool import pool_share
+from alphamed_jax.planning.step import planned_step
 from alphamed_jax.planning.suggest import PRICES, Suggestion, search
+from alphamed_jax.programs import PROGRAMS, planned_programs
+from alphamed_jax.programs.planned import PlannedStep
+from alphamed_jax.programs.record import Program
 
 
 class Plan(NamedTuple):
@@ -24,9 +27,9 @@ class Plan(NamedTuple):
 
     config: Config
     devices: Devices
-    case: Case
-    costs: dict[str, PhaseCost]
-    phases: dict[str, Held]
+    step: PlannedStep
+    costs: dict[Program, Cost]
+    phases: dict[str, PhaseMemory]
     expected: list[Expected]
     suggestion: Suggestion | None
     """Sought only where it does not fit."""
@@ -48,27 +51,28 @@ def make_plan(
     model: ModelConfig,
     devices: Devices,
     measure: Measure | None = None,
+    programs: Sequence[Program] = PROGRAMS,
 ) -> Plan:
-    """Measure all phases of a step, and look for settings that fit where these do not.
+    """Measure all programs of a step, and look for settings that fit where these do not.
 
     Args:
-      measure: how a phase is measured; None: compiled for TPUs, estimated for others.
+      measure: how a program is measured; None: compiled for TPUs, estimated for others.
+      programs: those that there are.
     """
     measure = measure or measure_for(devices)
 
-    def make_case(changed: Config) -> Case:
+    def make_step(changed: Config) -> PlannedStep:
         here = devices
         if changed.mesh != config.mesh:
             here = devices_for(devices.topology, changed.mesh, flags)
-        return case_for(changed, model, here, flags.prompt_tokens)
+        return planned_step(changed, model, here, flags.prompt_tokens)
 
-    case = make_case(config)
-    costs = measure_all(case, phases_of(case), measure)
-    rounds = config.rollout.max_rounds
-    phases = held(case, costs, devices.chip, rounds)
+    step = make_step(config)
+    costs = measure_all(planned_programs(step, programs), step, measure)
+    phases = memory_of(step, costs, devices.chip)
     expected = [
         expect(
-            case,
+            step,
             config,
             costs,
             devices.chip,
@@ -80,8 +84,8 @@ def make_plan(
     ]
     suggestion = None
     if failing(phases) and flags.suggest:
-        suggestion = search(config, make_case, costs, measure, devices.chip)
-    return Plan(config, devices, case, costs, phases, expected, suggestion)
+        suggestion = search(config, make_step, costs, measure, devices.chip, programs=programs)
+    return Plan(config, devices, step, costs, phases, expected, suggestion)
 
 
 def _peaks(chip: Chip) -> str:
@@ -94,12 +98,12 @@ def _peaks(chip: Chip) -> str:
 
 
 def _workload(plan: Plan) -> str:
-    work, config = plan.case.work, plan.config
-    slots = "all at once" if work.slots is None else f"{work.slots} at once"
+    shape, config = plan.step.shape, plan.config
+    slots = "all at once" if shape.slots is None else f"{shape.slots} at once"
     return (
-        f"{config.rollout.prompts} prompts of up to {work.prompt_width} tokens x {work.group} "
-        f"responses of up to {work.response}, {slots}; micro-batches of {work.micro_batch}, remat "
-        f"{config.update.remat}, {plan.case.objective.compute.dtype}."
+        f"{config.rollout.prompts} prompts of up to {shape.prompt_width} tokens x {shape.group} "
+        f"responses of up to {shape.response}, {slots}; micro-batches of {shape.micro_batch}, "
+        f"remat {config.update.remat}, {plan.step.objective.compute.dtype}."
     )
 
 
@@ -127,7 +131,7 @@ def _prices(found: Suggestion) -> list[str]:
 def as_text(plan: Plan) -> str:
     """For reading."""
     chip, devices = plan.devices.chip, plan.devices
-    parameters = count_parameters(plan.case.model)
+    parameters = count_parameters(plan.step.model)
     estimated = not devices.compiled
     title = (
         f"{plan.config.model}: {parameters / 1e9:.3g} G parameters on {devices.topology} "
@@ -172,26 +176,20 @@ def as_json(plan: Plan) -> dict[str, Any]:
     phases: dict[str, dict[str, Any]] = {}
     for name, there in plan.phases.items():
         phases[name] = {
-            "memory": there.parts | {"temporaries": there.temporaries},
+            "memory": {**there.parts} | {"temporaries": there.temporaries},
             "hbm_bytes": there.total,
             "fits": there.fits,
             "refused": there.refused or None,
         }
-        if name not in plan.costs:
-            continue
-        cost = plan.costs[name]
-        amount = cost.base.plus(cost.turn)
-        phases[name] |= {
+    for program, cost in plan.costs.items():
+        phases[program.name] |= {
             "estimated": cost.estimated,
             "compile_seconds": round(cost.seconds, 1),
-            "flops": amount.flops,
-            "bytes": amount.traffic,
-            "sent_bytes": amount.sent,
-            "collective_bytes": {
-                kind: cost.collectives.get(kind, 0) + cost.turn_collectives.get(kind, 0)
-                for kind in cost.collectives | cost.turn_collectives
-            },
-            "seconds_in_step": longest.phases[name].apart,
+            "flops": cost.work.flops,
+            "bytes": cost.work.traffic,
+            "sent_bytes": cost.work.comm_bytes,
+            "collective_bytes": cost.moved,
+            "seconds_in_step": longest.phases[program.name].serial,
         }
     found = plan.suggestion
     return {
@@ -204,11 +202,11 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "phases": phases,
         "estimated": not plan.devices.compiled,
         "model": plan.config.model,
-        "parameters": count_parameters(plan.case.model),
+        "parameters": count_parameters(plan.step.model),
         "topology": plan.devices.topology,
         "mesh": plan.devices.name,
         "chips": plan.devices.mesh.size,
-        "workload": plan.case.work._asdict(),
+        "workload": plan.step.shape._asdict(),
         "peaks": {
             "flops": chip.flops,
             "hbm_bytes": chip.memory,
@@ -225,7 +223,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
                 "step_seconds_if_communication_is_hidden": e.hidden,
                 "generated_tokens_per_second": e.generated_per_second,
                 "epoch_seconds": e.epoch,
-                "phase_seconds": {name: s.apart for name, s in e.phases.items()},
+                "phase_seconds": {name: s.serial for name, s in e.phases.items()},
             }
             for e in plan.expected
         ],

@@ -6,13 +6,14 @@ from alphamed_jax.config import Config
 from alphamed_jax.errors import UserError
 from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.planning import tables
-from alphamed_jax.planning.case import case_for, phases_of
 from alphamed_jax.planning.devices import Devices, devices_for
 from alphamed_jax.planning.expected import ASSUMPTIONS, Expected, expect
-from alphamed_jax.planning.fit import Held, held
+from alphamed_jax.planning.fit import PhaseMemory, memory_of
 from alphamed_jax.planning.flags import PlanFlags, mean_lengths
 from alphamed_jax.planning.measure import measure_all, measure_for
+from alphamed_jax.planning.step import planned_step
 from alphamed_jax.planning.suggest import Change, apply
+from alphamed_jax.programs import planned_programs
 
 CHIPS = (16, 64, 256)
 # Squares of the 2D tori, and the nearest to cubes of the 3D ones.
@@ -25,7 +26,7 @@ class Size(NamedTuple):
 
     devices: Devices
     config: Config
-    phases: dict[str, Held]
+    phases: dict[str, PhaseMemory]
     expected: Expected
     refused: tuple[str, ...]
 
@@ -77,10 +78,10 @@ def scale(flags: PlanFlags, config: Config, model: ModelConfig, base: Devices) -
     for chips in CHIPS:
         here = grown(config, base, chips)
         devices = devices_for(topology_for(base.topology, chips), here.mesh, flags)
-        case = case_for(here, model, devices, flags.prompt_tokens)
-        costs = measure_all(case, phases_of(case), measure_for(devices))
+        step = planned_step(here, model, devices, flags.prompt_tokens)
+        costs = measure_all(planned_programs(step), step, measure_for(devices))
         expected = expect(
-            case,
+            step,
             here,
             costs,
             devices.chip,
@@ -88,8 +89,8 @@ def scale(flags: PlanFlags, config: Config, model: ModelConfig, base: Devices) -
             effective=flags.effective,
             questions=flags.questions,
         )
-        phases = held(case, costs, devices.chip, here.rollout.max_rounds)
-        refused = tuple(name for name, cost in costs.items() if cost.refused)
+        phases = memory_of(step, costs, devices.chip)
+        refused = tuple(program.name for program, cost in costs.items() if cost.refused)
         found.append(Size(devices, here, phases, expected, refused))
     return found
 
@@ -160,7 +161,7 @@ def as_json(sizes: list[Size]) -> dict[str, Any]:
             "prompts": size.config.rollout.prompts,
             "flops": sum(work.flops for work in size.expected.work.values()),
             "bytes": sum(work.traffic for work in size.expected.work.values()),
-            "sent_bytes": sum(work.sent for work in size.expected.work.values()),
+            "sent_bytes": sum(work.comm_bytes for work in size.expected.work.values()),
             "collective_bytes": size.expected.collectives,
             "hbm_bytes": max(there.total for there in size.phases.values()),
             "fits": size.fits,

@@ -6,38 +6,29 @@ differently, and last another mesh of the same devices.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from alphamed_jax.compiled.arguments import Case, slots_of
-from alphamed_jax.compiled.memory import sizes
 from alphamed_jax.compiled.topology import Chip
 from alphamed_jax.config import Config
 from alphamed_jax.errors import UserError
-from alphamed_jax.model.mesh import data_shards
-from alphamed_jax.planning.case import phases_of
-from alphamed_jax.planning.estimate import floor
-from alphamed_jax.planning.fit import Held, failing, held, limit
+from alphamed_jax.planning.cost import Cost, estimated_cost
+from alphamed_jax.planning.fit import PhaseMemory, failing, limit, memory_of
 from alphamed_jax.planning.measure import Measure
-from alphamed_jax.planning.phase import PhaseCost
+from alphamed_jax.programs import PROGRAMS, planned_programs
+from alphamed_jax.programs.planned import PlannedStep
+from alphamed_jax.programs.record import (
+    Program,
+    checkpoint_parts,
+    memory_parts,
+    parts,
+    resident_bytes,
+)
 
 # Programs to compile for the search, beyond those of the plan itself.
 MOST_COMPILES = 8
-LAYOUT = ("layer_layout", "head_layout")
-LEARNING = ("score", "update")
-DECODING = ("refill", "fan_out", "decode", "grow")
-# Those that need most memory first: where they do not fit, the others need not be compiled.
-MEASURED_FIRST = ("update", "score", "decode", "grow", "refill", "fan_out")
-MEASURED_FIRST += ("prefill", *LAYOUT, "reward")
 
-# Setting -> the programs that it changes, and what it costs.
-PROGRAMS = {
-    "update.micro_batch": LEARNING,
-    "update.remat": LEARNING,
-    "update.logits_chunk": LEARNING,
-    "rollout.slots": DECODING,
-    "rollout.weights": (*LAYOUT, *DECODING),
-}
+# Setting -> what it costs.
 PRICES = {
     "update.micro_batch": "the same gradient; weights are gathered for more micro-batches",
     "update.remat": "the same gradient; a second forward pass, a third more FLOPs",
@@ -68,7 +59,7 @@ class Suggestion(NamedTuple):
 
     changes: Changes
     fits: bool
-    phases: dict[str, Held]
+    phases: dict[str, PhaseMemory]
     compiles: int
     """Programs compiled for the whole search."""
 
@@ -94,53 +85,57 @@ def apply(config: Config, changes: Changes) -> Config:
     return config
 
 
-def learning_ladder(config: Config, rows: int) -> list[Changes]:
+def update_ladder(config: Config, shards: int) -> list[Changes]:
     """Settings of the update that need less and less memory."""
     update, rungs = config.update, []
     base: Changes = () if update.remat == "layer" else (Change("update.remat", "layer"),)
     if base:
         rungs.append(base)
     size = update.micro_batch
-    while size > rows:
-        size = max(size // 2 // rows * rows, rows)
+    while size > shards:
+        size = max(size // 2 // shards * shards, shards)
         rungs.append((*base, Change("update.micro_batch", size)))
     if update.logits_chunk > 512:
         rungs.append((*(rungs[-1] if rungs else ()), Change("update.logits_chunk", 512)))
     return rungs
 
 
-def decoding_ladder(case: Case) -> list[Changes]:
+def decoding_ladder(step: PlannedStep) -> list[Changes]:
     """Numbers of slots that need less and less memory: down to an eighth of all responses."""
-    rows, all_of_them = data_shards(case.mesh), case.work.prompts * case.work.group
-    size, rungs = slots_of(case), []
-    while size > max(rows, all_of_them // 8):
-        size = max(size // 2 // rows * rows, rows)
+    shards, size, rungs = step.data_shards, step.slots, []
+    while size > max(shards, step.responses // 8):
+        size = max(size // 2 // shards * shards, shards)
         rungs.append((Change("rollout.slots", size),))
     return rungs
 
 
-def bases(config: Config, mesh: tuple[int, int, int], failing: tuple[str, ...]) -> list[Changes]:
+def bases(config: Config, mesh: tuple[int, int, int], failing: Iterable[Program]) -> list[Changes]:
     """What the ladders start from, in the order in which it is tried.
 
     Args:
       mesh: replica, fsdp and tensor.
+      failing: programs that do not fit.
     """
     found: list[Changes] = [()]
-    gathered = config.rollout.weights == "gathered"
-    if gathered and not {*LAYOUT, *DECODING, "prefill"}.isdisjoint(failing):
+    stages = {program.stage for program in failing}
+    if config.rollout.weights == "gathered" and "rollout" in stages:
         found.append((Change("rollout.weights", "sharded"),))
     replica, fsdp, tensor = mesh
-    if fsdp % 2 == 0 and set(failing) - {"checkpoint"}:  # the state is split over all devices
+    if fsdp % 2 == 0 and stages:  # the state is split over all devices
         sizes = (replica, fsdp // 2, tensor * 2)
         found.append((Change("mesh", "x".join(map(str, sizes[1:] if replica == 1 else sizes))),))
     return found
 
 
-def changed(changes: Changes, names: tuple[str, ...]) -> set[str]:
-    """Of these programs, those that the changes make others."""
-    if any(change.name == "mesh" for change in changes):
-        return set(names)
-    return {name for change in changes for name in PROGRAMS[change.name]} & set(names)
+def changed(
+    programs: Iterable[Program], step: PlannedStep, other: PlannedStep
+) -> tuple[Program, ...]:
+    """The programs that another step has to compile: new ones, and those of other arguments."""
+    return tuple(
+        program
+        for program in programs
+        if program.used(other) and not (program.used(step) and program.same(step, other))
+    )
 
 
 class _Spent(Exception):
@@ -150,25 +145,26 @@ class _Spent(Exception):
 class _Trials:
     """Programs measured and suggestions tried in one search."""
 
-    def __init__(self, measure: Measure, chip: Chip, rounds: int, most: int):
-        self.measure, self.chip, self.rounds, self.most = measure, chip, rounds, most
+    def __init__(self, measure: Measure, chip: Chip, most: int):
+        self.measure, self.chip, self.most = measure, chip, most
         self.spent = 0
         self.closest: Suggestion | None = None
 
-    def cost(self, case: Case, name: str) -> PhaseCost:
-        """Cost of a phase, unless too many were measured."""
+    def cost(self, program: Program, step: PlannedStep) -> Cost:
+        """Cost of a program, unless too many were measured."""
         if self.spent == self.most:
             raise _Spent
         self.spent += 1
-        return self.measure(case, name)
+        return self.measure(program, step)
 
-    def wrong(self, case: Case, costs: dict[str, PhaseCost]) -> set[str]:
-        """Phases that do not fit."""
-        return set(failing(held(case, costs, self.chip, self.rounds)))
+    def wrong(self, step: PlannedStep, costs: dict[Program, Cost]) -> set[Program]:
+        """Programs that do not fit."""
+        names = failing(memory_of(step, costs, self.chip))
+        return {program for program in costs if program.name in names}
 
-    def note(self, changes: Changes, case: Case, costs: dict[str, PhaseCost]) -> bool:
+    def note(self, changes: Changes, step: PlannedStep, costs: dict[Program, Cost]) -> bool:
         """Keep what comes closest; whether it fits."""
-        phases = held(case, costs, self.chip, self.rounds)
+        phases = memory_of(step, costs, self.chip)
         found = Suggestion(changes, not failing(phases), phases, self.spent)
         best = self.closest
         if best is None or (found.fits, -found.worst) > (best.fits, -best.worst):
@@ -176,22 +172,32 @@ class _Trials:
         return found.fits
 
 
-def _hopeless(case: Case, cost: PhaseCost, trial: Case, room: int) -> bool:
+def _hopeless(step: PlannedStep, trial: PlannedStep, cost: Cost, room: int) -> bool:
     """Whether an update of smaller micro-batches is still far too large: activations shrink with
     them, gradients do not."""
-    known = sizes(case)
+    known = parts(step.state, step.batch)
     fixed = 3 * known["weights"] + known["optimizer"] + known["batch"]
-    share = trial.work.micro_batch / case.work.micro_batch
+    share = trial.shape.micro_batch / step.shape.micro_batch
     return fixed + share * max(cost.peak - fixed, 0) > 1.1 * room
+
+
+def largest_first(programs: Iterable[Program], step: PlannedStep) -> list[Program]:
+    """By estimated memory: where those that need most do not fit, the others are not compiled."""
+
+    def size(program: Program) -> int:
+        return estimated_cost(program, step).peak + resident_bytes(program, step)
+
+    return sorted(programs, key=size, reverse=True)
 
 
 def search(
     config: Config,
-    make_case: Callable[[Config], Case],
-    costs: dict[str, PhaseCost],
+    make_step: Callable[[Config], PlannedStep],
+    costs: dict[Program, Cost],
     measure: Measure,
     chip: Chip,
     most: int = MOST_COMPILES,
+    programs: Sequence[Program] = PROGRAMS,
 ) -> Suggestion | None:
     """Settings that fit where `config` does not, or those that come closest.
 
@@ -199,21 +205,22 @@ def search(
     larger than the memory.
 
     Args:
-      make_case: the case of a configuration; a `UserError` says that it cannot be.
+      make_step: the step of a configuration; a `UserError` says that it cannot be.
       costs: those of the configuration as it is.
       most: programs to compile at most.
+      programs: those that there are.
 
     Returns:
       None where no change was worth compiling.
     """
-    trials = _Trials(measure, chip, config.rollout.max_rounds, most)
-    case = make_case(config)
-    replica, fsdp, tensor = case.mesh.shape.values()
-    starts = bases(config, (replica, fsdp, tensor), tuple(trials.wrong(case, costs)))
+    trials = _Trials(measure, chip, most)
+    step = make_step(config)
+    replica, fsdp, tensor = step.mesh.shape.values()
+    starts = bases(config, (replica, fsdp, tensor), trials.wrong(step, costs))
     try:
         for base in starts:
             with contextlib.suppress(UserError):  # this mesh cuts heads, say
-                if _attempt(config, base, make_case, costs, trials):
+                if _attempt(config, base, make_step, costs, trials, programs):
                     break
     except _Spent:
         pass
@@ -223,48 +230,63 @@ def search(
 def _attempt(
     config: Config,
     base: Changes,
-    make_case: Callable[[Config], Case],
-    costs: dict[str, PhaseCost],
+    make_step: Callable[[Config], PlannedStep],
+    costs: dict[Program, Cost],
     trials: _Trials,
+    programs: Sequence[Program],
 ) -> bool:
-    """Go down the ladders from `base` until all phases fit."""
-    case = make_case(apply(config, base))
+    """Go down the ladders from `base` until all programs fit."""
+    before, step = make_step(config), make_step(apply(config, base))
     room, chosen = limit(trials.chip), base
-    if floor(case, trials.rounds)["checkpoint"] > room:
+    if sum(checkpoint_parts(step).values()) > room:
         return False
-    now = {n: c for n, c in costs.items() if n not in changed(base, tuple(costs))}
-    ladders = {
-        (*LAYOUT, "prefill", "reward"): [],
-        DECODING: decoding_ladder(case),
-        LEARNING: learning_ladder(config, data_shards(case.mesh)),
-    }
-    for group, ladder in ladders.items():
-        wrong = trials.wrong(case, now) & set(group)
-        unknown = set(group) & set(phases_of(case)) - set(now)
+    anew = changed(programs, before, step)
+    now = {program: cost for program, cost in costs.items() if program not in anew}
+    for stage, ladder in _stages(config, step, make_step, base, programs):
+        wrong = trials.wrong(step, now) & set(stage)
+        unknown = set(stage) & set(planned_programs(step, programs)) - set(now)
         if not wrong | unknown:
             continue
         # Without a change of its own a group is tried where the base has changed its programs.
         rungs: list[Changes] = ladder if wrong else [(), *ladder]
         for rung in rungs:
             changes = (*chosen, *rung)
-            trial = make_case(apply(config, changes))
-            names = [name for name in MEASURED_FIRST if name in group and name in phases_of(trial)]
-            least = floor(trial, trials.rounds)
-            if any(least[name] > room for name in names):
+            trial = make_step(apply(config, changes))
+            used = [p for p in planned_programs(trial, programs) if p in stage]
+            if any(sum(memory_parts(program, trial).values()) > room for program in used):
                 continue
-            before = now.get("update") if group == LEARNING else None
-            if before and rung != rungs[-1] and _hopeless(case, before, trial, room):
+            update = next((p for p in stage if p.name == "update" and p in now), None)
+            if update and rung != rungs[-1] and _hopeless(step, trial, now[update], room):
                 continue
-            there = {n: c for n, c in now.items() if n not in changed(rung, group)}
-            for name in names:
-                if name not in there:
-                    there[name] = trials.cost(trial, name)
-                    if name in trials.wrong(trial, there):
+            kept = {p: c for p, c in now.items() if p not in changed(stage, step, trial)}
+            for program in largest_first(used, trial):
+                if program not in kept:
+                    kept[program] = trials.cost(program, trial)
+                    if program in trials.wrong(trial, kept):
                         break
-            trials.note(changes, trial, {**now, **there})
-            if not trials.wrong(trial, there) & set(names):
-                chosen, case, now = changes, trial, there
+            trials.note(changes, trial, {**now, **kept})
+            if not trials.wrong(trial, kept) & set(used):
+                chosen, step, now = changes, trial, kept
                 break
         else:
             return False
-    return trials.note(chosen, case, {n: c for n, c in now.items() if n in phases_of(case)})
+    last = planned_programs(step, programs)
+    return trials.note(chosen, step, {p: c for p, c in now.items() if p in last})
+
+
+def _stages(
+    config: Config,
+    step: PlannedStep,
+    make_step: Callable[[Config], PlannedStep],
+    base: Changes,
+    programs: Sequence[Program],
+) -> list[tuple[tuple[Program, ...], list[Changes]]]:
+    """Programs with the ladder that changes them; first those that none does."""
+    found: list[tuple[tuple[Program, ...], list[Changes]]] = []
+    free = [program for program in programs if program.planned]
+    for ladder in (decoding_ladder(step), update_ladder(config, step.data_shards)):
+        end = make_step(apply(config, (*base, *ladder[-1]))) if ladder else step
+        moved = changed(free, step, end)
+        found.append((tuple(program for program in free if program in moved), ladder))
+        free = [program for program in free if program not in moved]
+    return [(tuple(free), []), *found]

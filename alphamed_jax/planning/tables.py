@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from alphamed_jax.compiled.topology import GIB, Chip
+from alphamed_jax.planning.cost import Cost
 from alphamed_jax.planning.expected import Expected
-from alphamed_jax.planning.fit import Held
-from alphamed_jax.planning.phase import PhaseCost
+from alphamed_jax.planning.fit import PhaseMemory
 from alphamed_jax.planning.roofline import seconds
+from alphamed_jax.programs.record import Program
 
 Number = float | int
 COLUMNS = {
@@ -17,11 +18,6 @@ COLUMNS = {
     "batch": "batch",
     "copy": "copy",
 }
-
-
-# What a row of the phases is for, where it is not the whole of the step.
-UNITS = {"layer_layout": "a layer", "decode": "a step"}
-UNITS |= {"score": "a micro-batch", "update": "a micro-batch"}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -66,14 +62,16 @@ def duration(time: Number) -> str:
     return "0" if time == 0 else "< 1 ms"
 
 
-def memory_table(phases: dict[str, Held], costs: dict[str, PhaseCost], capacity: Number) -> str:
+def memory_table(
+    phases: dict[str, PhaseMemory], costs: dict[Program, Cost], capacity: Number
+) -> str:
     """GiB per chip in each phase, against the capacity."""
     rows = []
+    estimated = {program.name for program, cost in costs.items() if cost.estimated}
     for name, there in phases.items():
         verdict = "yes" if there.fits else "NO: refused" if there.refused else "NO"
-        marked = name in costs and costs[name].estimated
         parts = [gib(there.parts[part]) for part in COLUMNS]
-        total = f"{gib(there.total)}{'*' if marked else ''}"
+        total = f"{gib(there.total)}{'*' if name in estimated else ''}"
         rows.append([name, *parts, gib(there.temporaries), total, gib(capacity), verdict])
     header = ["GiB per chip", *COLUMNS.values(), "temporaries", "total", "capacity", "fits"]
     return table(header, rows)
@@ -88,26 +86,21 @@ def moved(kinds: Mapping[str, Number]) -> str:
     )
 
 
-def phase_table(costs: dict[str, PhaseCost], chip: Chip) -> str:
-    """Work and roofline time of each phase; loops of unknown length turn once."""
+def phase_table(costs: dict[Program, Cost], chip: Chip) -> str:
+    """Work and roofline time of each program; open loops with one iteration."""
     rows = []
-    for name, cost in costs.items():
-        amount = cost.base.plus(cost.turn)
-        time = seconds(amount, chip)
-        kinds = {
-            kind: cost.collectives.get(kind, 0) + cost.turn_collectives.get(kind, 0)
-            for kind in cost.collectives | cost.turn_collectives
-        }
-        unit = f"{name}, {UNITS[name]}" if name in UNITS else name
+    for program, cost in costs.items():
+        time = seconds(cost.work, chip)
+        unit = f"{program.name}, {program.unit}" if program.unit else program.name
         rows.append(
             [
                 f"{unit}{' *' if cost.estimated else ''}",
-                scaled(amount.flops),
-                scaled(amount.traffic, "B"),
-                moved(kinds) or "none",
+                scaled(cost.work.flops),
+                scaled(cost.work.traffic, "B"),
+                moved(cost.moved) or "none",
                 *map(duration, time),
-                duration(time.apart),
-                time.bound if time.apart else "",
+                duration(time.serial),
+                time.bound if time.serial else "",
             ]
         )
     header = ["per chip", "FLOPs", "memory traffic", "collectives", "products", "memory"]
@@ -118,15 +111,13 @@ def expected_table(expected: Sequence[Expected]) -> str:
     """A step and an epoch for each expected length."""
     rows = []
     for e in expected:
-        rollout = ("layer_layout", "head_layout", "prefill", "refill", "fan_out", "decode", "grow")
-        parts = [sum(e.phases[p].apart for p in e.phases if p in rollout)]
-        parts.append(sum(e.phases[p].apart for p in e.phases if p not in rollout))
+        rollout = e.stages.get("rollout", 0.0)
         rows.append(
             [
                 f"{e.mean} mean, {e.longest} longest",
                 str(e.decode_steps),
                 str(e.micro_batches),
-                *map(duration, parts),
+                *map(duration, (rollout, e.step - rollout)),
                 duration(e.step),
                 duration(e.hidden),
                 f"{e.generated_per_second:,.0f}",

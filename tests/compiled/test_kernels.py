@@ -8,12 +8,13 @@ import pytest
 from helpers import needs_libtpu
 
 from alphamed_jax.compiled import costs, hlo, topology
-from alphamed_jax.compiled.arguments import Case, Workload, lowerings
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.model import splash
 from alphamed_jax.model.attention import Attention, prefix_attend
 from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import sharding
+from alphamed_jax.programs import named
+from alphamed_jax.programs.planned import PlannedStep, StepShape
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.logprobs import Compute
 from alphamed_jax.rl.update import Objective
@@ -167,13 +168,12 @@ def test_an_update_runs_the_kernels_twice_forward_and_once_backward_in_a_layer()
         num_kv_heads=4,
         head_dim=64,
     )
-    work = Workload(prompts=2, group=2, response=1024, micro_batch=2)
+    shape = StepShape(prompts=2, group=2, response=1024, micro_batch=2)
     compute = Compute(jnp.dtype("bfloat16"), "layer", attention=Attention("splash"))
-    settings = Objective(model, Sampling(), compute, LossConfig(), OptimizerConfig(), 0)
+    objective = Objective(model, Sampling(), compute, LossConfig(), OptimizerConfig(), 0)
     mesh = topology.mesh_for("v5e:2x4", "2x4")
-    lower = lowerings(Case(model, mesh, work, settings))["update"]
-    with jax.set_mesh(mesh):
-        text = lower().compile().as_text()
+    step = PlannedStep(model, mesh, shape, objective)
+    text = named("update").lower(step).compile().as_text()
     assert not scores(text)
     # A prompt's, those of its lanes, and those of lanes among themselves; remat runs them again.
     program = hlo.parse(text)

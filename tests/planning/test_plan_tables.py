@@ -5,7 +5,8 @@ import pytest
 
 from alphamed_jax.compiled.topology import Chip
 from alphamed_jax.planning import tables
-from alphamed_jax.planning.fit import held
+from alphamed_jax.planning.fit import memory_of
+from alphamed_jax.programs import named
 
 CHIP = Chip(100e12, 16 * 2**30, 1e12, 1e11)
 
@@ -48,11 +49,11 @@ def test_a_table_is_aligned_markdown():
 
 def test_what_does_not_fit_or_is_refused_or_estimated_is_seen():
     costs = {
-        "update": plans.cost(peak=17 * 2**30),
-        "decode": plans.cost(peak=2**30, refused="no room")._replace(estimated=True),
-        "prefill": plans.cost(peak=2**30),
+        named("update"): plans.cost(peak=17 * 2**30),
+        named("decode"): plans.cost(peak=2**30, refused="no room")._replace(estimated=True),
+        named("prefill"): plans.cost(peak=2**30),
     }
-    phases = held(plans.case(), costs, CHIP)
+    phases = memory_of(plans.step(), costs, CHIP)
     rows = tables.memory_table(phases, costs, CHIP.memory).splitlines()[2:]
     ends = {row.split("|")[1].strip(): row.split("|")[-2].strip() for row in rows}
     refused = "NO: refused"
@@ -61,8 +62,9 @@ def test_what_does_not_fit_or_is_refused_or_estimated_is_seen():
 
 
 def test_a_phase_shows_its_work_and_what_bounds_it():
-    cost = plans.cost(turn=(1e12, 20e9, 1e9))._replace(turn_collectives={"all-gather": 2e9})
-    (row,) = tables.phase_table({"decode": cost}, CHIP).splitlines()[2:]
+    cost = plans.cost(per_iteration=(1e12, 20e9, 1e9))
+    cost = cost._replace(iteration_collectives={"all-gather": 2e9})
+    (row,) = tables.phase_table({named("decode"): cost}, CHIP).splitlines()[2:]
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert cells[:4] == ["decode, a step", "1 T", "20 GB", "all-gather 2 GB"]
     assert cells[4:] == ["10 ms", "20 ms", "10 ms", "30 ms", "memory"]

@@ -10,12 +10,17 @@ from helpers import a_policy
 from jax.sharding import AxisType
 from tiny_run import tiny_config, write_model
 
+from alphamed_jax.compiled.topology import CHIPS
 from alphamed_jax.config import OptimizerConfig, RolloutConfig, UpdateConfig
 from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
 from alphamed_jax.data.tokenizer import load_tokenizer
 from alphamed_jax.model import hf
 from alphamed_jax.model.mesh import AXES
+from alphamed_jax.planning.devices import Devices
+from alphamed_jax.planning.step import planned_step
+from alphamed_jax.programs import PROGRAMS
+from alphamed_jax.programs.record import Variety
 from alphamed_jax.rl import batch, mini_batches
 from alphamed_jax.rl.batch import lane_counts
 from alphamed_jax.rl.buckets import bucket, capacities
@@ -116,21 +121,11 @@ def test_twenty_steps_compile_as_many_programs_as_there_are_shapes(tmp_path, mad
     slots = PROMPTS * GROUP // DATA_ROWS
     stages = 2 if compacted_size(slots) else 1  # all slots, and the few that go on at the end
     assert compacted_size(compacted_size(slots)) == 0
-    rollout = {
-        "layer_layout": 1,
-        "head_layout": 1,
-        "prefill": 1,
-        "init_decode_state": 1,
-        "refill": 1,
-        "decode": stages * len(capacities(LONGEST)),
-        "compact_slots": stages - 1,
-        "expand_prompt_cache": stages - 1,
-        "verdicts": 1,
-        "reward": 1,
-    }
-    bounds = rollout | {"update": len(shapes), "_gather": len(shapes)}
+    variety = Variety(stages, len(capacities(LONGEST)), len(shapes))
+    planned = planned_step(config, model, Devices("cpu", mesh, CHIPS["v5e"], "cpu"), LONGEST)
+    bounds = {p.function_name: p.most_versions(planned, variety) for p in PROGRAMS}
     for name, bound in bounds.items():
-        assert 0 < made[name] <= bound, name
+        assert min(bound, 1) <= made[name] <= bound, name
     lanes = lane_counts(GROUP, config.update.micro_batch, DATA_ROWS)
     assert len(shapes) <= 2 * len(lanes) * 2  # widths; packed or not
     # all others are few,

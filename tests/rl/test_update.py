@@ -5,6 +5,8 @@ Compiling is nearly all the time that these tests take: they share batches, shap
 
 import dataclasses
 import functools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +26,11 @@ from tiny_rollouts import (
     whole_rows,
 )
 
-from alphamed_jax.compiled import costs, hlo
-from alphamed_jax.compiled.arguments import Case, Workload, lowerings
+from alphamed_jax.compiled import costs
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.model.mesh import data_shards, mesh_of
+from alphamed_jax.programs import named
+from alphamed_jax.programs.planned import PlannedStep, StepShape
 from alphamed_jax.rl.batch import plan
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.loss import Totals
@@ -164,10 +167,9 @@ def test_gradient_is_the_same_on_any_mesh(mesh, pack):
 
 def test_a_batch_without_signal_computes_no_product():
     # Given the update's program, whose micro-batches are counted at run time,
-    work = Workload(prompts=8, group=4, prompt_width=64, response=64, micro_batch=4)
-    case = Case(TINY, mesh_like("1x1"), work, make_objective(remat="layer"))
-    with jax.set_mesh(case.mesh):
-        text = lowerings(case)["update"]().compile().as_text()
+    shape = StepShape(prompts=8, group=4, prompt_width=64, response=64, micro_batch=4)
+    step = PlannedStep(TINY, mesh_like("1x1"), shape, make_objective(remat="layer"))
+    text = named("update").lower(step).compile().as_text()
     # then none of the model's products is outside of their loop.
     assert costs.matmul_flops(text, unknown_trips=0) == 0
     assert costs.matmul_flops(text, unknown_trips=1) > 0
@@ -372,12 +374,22 @@ def test_no_array_of_all_logits_exists_in_the_step():
     assert max(sizes) < rows * batch.tokens.shape[3]
 
 
+def largest_constant(text):
+    """Elements of the largest constant in StableHLO text, one value repeated not counted."""
+    sizes = [0]
+    for line in text.splitlines():
+        match = re.search(r"stablehlo\.constant dense(_resource)?<(.*)> : tensor<([^>]*)>", line)
+        if match and (match[1] or match[2][0] in '["'):
+            sizes.append(math.prod(int(n) for n in match[3].split("x")[:-1]))
+    return max(sizes)
+
+
 def test_weights_are_arguments_not_constants():
     # Given weights whose smallest array has 64 elements,
     program, arguments = lowered_update()
     smallest = min(leaf.size for leaf in jax.tree.leaves(weights()))
     # then no constant of that size is in the program, and nothing was added to its arguments.
-    assert hlo.largest_constant(program) < smallest
+    assert largest_constant(program) < smallest
     main = program[program.index("@main(") :].split("->")[0]
     assert 0 < main.count("%arg") <= len(jax.tree.leaves(arguments))
 
@@ -389,4 +401,4 @@ def test_the_measure_of_constants_sees_captured_weights():
         return params["embed"][token] * params["norm"]
 
     program = jax.jit(captured).lower(jnp.int32(3)).as_text()
-    assert hlo.largest_constant(program) == params["embed"].size
+    assert largest_constant(program) == params["embed"].size

@@ -16,10 +16,12 @@ from helpers import needs_libtpu
 from jax.sharding import NamedSharding, PartitionSpec
 
 from alphamed_jax.compiled import topology
-from alphamed_jax.compiled.programs import Workload, compile_only
 from alphamed_jax.errors import UserError
 from alphamed_jax.model.config import ModelConfig, RopeScaling
 from alphamed_jax.model.mesh import make_mesh
+from alphamed_jax.programs import named
+from alphamed_jax.programs.compile_only import compile_only
+from alphamed_jax.programs.planned import StepShape
 
 
 def llama_8b(layers=32):
@@ -45,8 +47,8 @@ def kept(report):
 @functools.cache
 def decoding():
     # Caches too large to live in VMEM, as those of 32 layers are.
-    work = Workload(prompts=16, response=4096, prompt_width=128)
-    return compile_only("v5e:2x4", "1x8", llama_8b(2), work, phases=("decode",))
+    shape = StepShape(prompts=16, response=4096, prompt_width=128)
+    return compile_only("v5e:2x4", "1x8", llama_8b(2), shape, programs=[named("decode")])
 
 
 @needs_libtpu
@@ -70,8 +72,8 @@ def test_only_sums_over_vocabulary_and_features_cross_between_devices_in_a_step(
 @needs_libtpu
 @pytest.mark.slow
 def test_an_update_computes_little_more_than_the_model_needs():
-    work = Workload(prompts=8, response=512, micro_batch=64)
-    report = compile_only("v5e:2x4", "2x4", llama_8b(2), work, phases=("update",))
+    shape = StepShape(prompts=8, response=512, micro_batch=64)
+    report = compile_only("v5e:2x4", "2x4", llama_8b(2), shape, programs=[named("update")])
     assert kept(report) == {"update_flops": True, "update_logit_rows": True}
     # Weights are gathered in bfloat16, not in the float32 of the master weights.
     gathered = report["phases"]["update"]["collectives"]["all-gather"]
@@ -85,8 +87,9 @@ def test_an_update_computes_little_more_than_the_model_needs():
     [("v5e:8x8", "8x8", 64, 64), ("v6e:2x4", "1x8", 16, 16)],
 )
 def test_the_8b_model_keeps_every_bar_and_fits(name, mesh, prompts, micro_batch):
-    work = Workload(prompts=prompts, micro_batch=micro_batch)
-    report = compile_only(name, mesh, llama_8b(), work, phases=("decode", "update"))
+    shape = StepShape(prompts=prompts, micro_batch=micro_batch)
+    both = [named("decode"), named("update")]
+    report = compile_only(name, mesh, llama_8b(), shape, programs=both)
     assert all(kept(report).values()), report["bars"]
     assert report["fits"], report["memory"]
 
@@ -107,11 +110,9 @@ def test_a_topology_that_does_not_exist_or_fit_is_refused_in_one_line(name, mesh
 
 
 @needs_libtpu
-def test_sizes_and_phases_that_do_not_fit_are_refused():
-    with pytest.raises(UserError, match="8 data rows"):
-        compile_only("v5e:2x4", "8x1", llama_8b(1), Workload(prompts=12))
-    with pytest.raises(UserError, match="unknown phase 'prefil'"):
-        compile_only("v5e:2x4", "1x8", llama_8b(1), phases=("prefil",))
+def test_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(UserError, match="8 data shards"):
+        compile_only("v5e:2x4", "8x1", llama_8b(1), StepShape(prompts=12))
 
 
 def test_without_libtpu_the_way_to_get_it_is_said(monkeypatch):

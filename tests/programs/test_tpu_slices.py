@@ -7,7 +7,6 @@ import math
 import re
 from collections import Counter
 
-import jax
 import jax.numpy as jnp
 import pytest
 from helpers import needs_libtpu
@@ -15,11 +14,12 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
 from alphamed_jax.compiled import topology
-from alphamed_jax.compiled.arguments import Case, Workload, lowerings
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import AXES, device_grid
 from alphamed_jax.model.network import count_parameters
+from alphamed_jax.programs import named
+from alphamed_jax.programs.planned import PlannedStep, StepShape
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.logprobs import Compute
 from alphamed_jax.rl.update import Objective
@@ -59,12 +59,10 @@ def test_slices_sum_each_gradient_once_over_the_network_between_them():
     topology.prepare()
     slices = topologies.get_topology_desc("v5e:2x4", "tpu", num_slices=2)
     mesh = Mesh(device_grid((2, 4, 2), slices.devices), AXES, axis_types=(AxisType.Auto,) * 3)
-    settings = Objective(MODEL, SAMPLING, COMPUTE, LossConfig(), OptimizerConfig(), 0)
-    case = Case(MODEL, mesh, Workload(16, 4, 128, 128, micro_batch=16), settings)
+    objective = Objective(MODEL, SAMPLING, COMPUTE, LossConfig(), OptimizerConfig(), 0)
+    step = PlannedStep(MODEL, mesh, StepShape(16, 4, 128, 128, micro_batch=16), objective)
     # when it is compiled,
-    lower = lowerings(case)["update"]
-    with jax.set_mesh(mesh):
-        text = lower().compile().as_text()
+    text = named("update").lower(step).compile().as_text()
     # then what the slices sum is each gradient once, split over the eight chips of a slice,
     sent = crossings(text)
     each = count_parameters(MODEL) / 8

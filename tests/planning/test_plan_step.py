@@ -7,28 +7,32 @@ import pytest
 
 from alphamed_jax.config import LossConfig, UpdateConfig
 from alphamed_jax.errors import UserError
-from alphamed_jax.planning.case import phases_of
+from alphamed_jax.programs import planned_programs
+
+
+def planned(config):
+    return tuple(program.name for program in planned_programs(plans.step(config)))
 
 
 def test_prompts_are_padded_to_the_data_rows_and_to_a_bucket():
-    work = plans.case(plans.config(prompts=6), prompt_tokens=65).work
-    assert (work.prompts, work.prompt_width) == (8, 96)
+    shape = plans.step(plans.config(prompts=6), prompt_tokens=65).shape
+    assert (shape.prompts, shape.prompt_width) == (8, 96)
 
 
 def test_without_an_expected_length_the_longest_prompt_that_is_kept_must_fit():
-    assert plans.case(prompt_tokens=None).work.prompt_width == 1024
+    assert plans.step(prompt_tokens=None).shape.prompt_width == 1024
 
 
 def test_a_step_without_options_runs_what_it_always_runs():
     always = ("layer_layout", "head_layout", "prefill", "refill", "decode")
-    assert phases_of(plans.case(plans.config(max_new_tokens=256))) == (*always, "reward", "update")
+    assert planned(plans.config(max_new_tokens=256)) == (*always, "reward", "update")
 
 
 @pytest.mark.parametrize(
     ("changed", "more"),
     [
-        (plans.config(), {"grow"}),
-        (plans.config(max_new_tokens=256, slots=8), {"fan_out"}),
+        (plans.config(), {"grow_cache"}),
+        (plans.config(max_new_tokens=256, slots=8), {"insert_prompts"}),
         (plans.config(max_new_tokens=256, slots=32), set()),  # a slot for each response
         (plans.config(max_new_tokens=256, update={"epochs": 2}), {"score"}),
         (
@@ -38,11 +42,11 @@ def test_a_step_without_options_runs_what_it_always_runs():
     ],
 )
 def test_further_programs_are_those_that_a_setting_needs(changed, more):
-    usual = set(phases_of(plans.case(plans.config(max_new_tokens=256))))
-    assert set(phases_of(plans.case(changed))) - usual == more
+    usual = set(planned(plans.config(max_new_tokens=256)))
+    assert set(planned(changed)) - usual == more
 
 
 def test_a_micro_batch_smaller_than_the_mesh_is_refused():
     config = dataclasses.replace(plans.config(), update=UpdateConfig(micro_batch=2))
     with pytest.raises(UserError, match="raise it to a multiple of 4"):
-        plans.case(config)
+        plans.step(config)

@@ -1,0 +1,162 @@
+"""What programs cost in closed form, from shapes: where there is no compiler for the devices.
+
+Memory is that of the arguments, counted exactly, plus temporary arrays by these formulas, where b
+is bytes of the compute dtype, t and f the tensor and fsdp axes, n the tokens of a data shard:
+
+    prefill   hidden states and one layer's activations: n (4 D + (2 F + 2 N H) / t) b
+    decode    logits in float32, twice
+    update    gradients, and their sum over micro-batches: 4 or 8 bytes a weight held
+              remat layer: n D b of each layer, and one layer's activations, forward and backward
+              none: those of all layers;  dots: of each layer its products that are needed again,
+              n (2 D + ((N + 2 K) H + 2 F) / t) b;  logits of a chunk in float32, twice
+              the weights of two layers, gathered
+
+Attention is taken to be fused: no array of scores. FLOPs are those of `compiled.closed_form`, for
+remat with a second forward pass. Memory traffic is that of weights, caches and optimiser;
+communication that of gathered weights, scattered gradients and sums over the tensor axis.
+"""
+
+import math
+from typing import Any
+
+from alphamed_jax.compiled import closed_form
+from alphamed_jax.compiled.work import Work
+from alphamed_jax.model import network
+from alphamed_jax.programs.abstract import device_bytes
+from alphamed_jax.programs.planned import PlannedStep
+from alphamed_jax.programs.record import Estimate
+
+
+def copied(tree: Any) -> Estimate:
+    """Arrays that are read and written again somewhere else."""
+    size = device_bytes(tree)
+    return Estimate(Work(traffic=2 * size), temporaries=size)
+
+
+def made_decode_weights(step: PlannedStep, given: int, made: int) -> Estimate:
+    """So many bytes of weights for decoding, made of those that a device holds."""
+    fsdp = step.mesh.shape["fsdp"]
+    comm = 0 if step.shape.sharded else made * (fsdp - 1) / fsdp
+    return Estimate(Work(0, given + made, comm), temporaries=made)
+
+
+def prefill(step: PlannedStep) -> Estimate:
+    """The forward pass of the prompts."""
+    model, shape = step.model, step.shape
+    tokens = shape.prompts * shape.prompt_width
+    pairs = shape.prompts * closed_form.causal_pairs(shape.prompt_width, [])
+    flops = closed_form.forward_flops(model, tokens, 0, pairs) / step.mesh.size
+    gathered, comm = _gathered(step, 1)
+    here = tokens // step.data_shards
+    comm += _summed_over_tensor(step, here, 2 * model.num_layers)
+    caches = device_bytes(step.prompt_caches)
+    return Estimate(
+        Work(flops, gathered + caches, comm), temporaries=caches + _activations(step, here)
+    )
+
+
+def decode(step: PlannedStep) -> Estimate:
+    """Steps of the decode loop."""
+    model, shape = step.model, step.shape
+    tensor, here = step.mesh.shape["tensor"], step.slots // step.data_shards
+    pairs = step.slots * (shape.prompt_width + step.capacity)
+    flops = closed_form.forward_flops(model, step.slots, step.slots, pairs) / step.mesh.size
+    width = step.objective.compute.dtype.itemsize
+    weights = closed_form.decode_weight_bytes(model, tensor, width)
+    comm = _summed_over_tensor(step, here, 2 * model.num_layers + 1)
+    if shape.sharded:
+        # All rows meet at each shard of the features; partial products are summed over them.
+        fsdp = step.mesh.shape["fsdp"]
+        weights //= fsdp
+        heads = model.num_heads * model.head_dim
+        summed = heads + 2 * model.num_kv_heads * model.head_dim + 2 * model.intermediate_size
+        moved = model.num_layers * (2 * summed + heads) / tensor * here * fsdp
+        comm += moved * width * (fsdp - 1) / fsdp
+    prompts = step.slot_prompts or step.prompt_caches
+    caches = device_bytes((step.decode_state.caches, prompts))
+    return Estimate(
+        per_iteration=Work(flops, weights + caches, comm), temporaries=2 * _logits(step, here)
+    )
+
+
+def score(step: PlannedStep) -> Estimate:
+    """A forward pass of each micro-batch."""
+    return _micro_batch(step, backward=False)
+
+
+def update(step: PlannedStep) -> Estimate:
+    """Forward and backward pass of each micro-batch, and the optimiser."""
+    micro_batch = _micro_batch(step, backward=True)
+    weights, optimizer = device_bytes(step.state.params), device_bytes(step.optimizer)
+    gradients = weights * (1 if step.full_plan.prompts.shape[0] == 1 else 2)
+    return micro_batch._replace(
+        base=Work(traffic=2 * (weights + optimizer) + weights),
+        temporaries=micro_batch.temporaries + gradients,
+    )
+
+
+def _micro_batch(step: PlannedStep, backward: bool) -> Estimate:
+    """One micro-batch: its work, and bytes of its temporary arrays without gradients."""
+    model, plan = step.model, step.full_plan
+    remat, chunk = step.objective.compute.remat, step.objective.compute.logits_chunk
+    width = step.objective.compute.dtype.itemsize
+    units = plan.prompts.shape[1]
+    trained = units * plan.lanes * plan.width
+    tokens = units * plan.prompt_width + trained
+    pairs = units * closed_form.causal_pairs(plan.prompt_width, [plan.width] * plan.lanes)
+    flops = closed_form.forward_flops(model, tokens, trained, pairs) / step.mesh.size
+    passes = (4 if remat == "layer" else 3) if backward else 1
+    reads, comm = _gathered(step, passes - 1 if backward else 1)
+    here = tokens // step.data_shards
+    comm += _summed_over_tensor(step, here, 2 * model.num_layers * min(passes, 3))
+    kept = 0
+    if backward:
+        fsdp = step.mesh.shape["fsdp"]
+        weights = network.count_parameters(model) / step.mesh.shape["tensor"]
+        comm += width * weights * (fsdp - 1) / fsdp
+        of_a_layer = {
+            "layer": here * model.hidden_size * width,
+            "dots": _products(step, here),
+            "none": _activations(step, here),
+        }
+        kept = model.num_layers * of_a_layer[remat]
+    layers = network.layer_weights(model).values()
+    layer = sum(math.prod(spec.shape) for spec in layers) / step.mesh.shape["tensor"]
+    made = kept + 2 * _activations(step, here) + 2 * _logits(step, min(chunk, here))
+    made += int(2 * layer * width)
+    return Estimate(per_iteration=Work(flops * passes, reads, comm), temporaries=made)
+
+
+def _activations(step: PlannedStep, tokens: int) -> int:
+    """Bytes of one layer's activations for so many tokens of a data shard."""
+    model, tensor = step.model, step.mesh.shape["tensor"]
+    wide = 2 * model.intermediate_size + 2 * model.num_heads * model.head_dim
+    return tokens * (4 * model.hidden_size + wide // tensor) * step.objective.compute.dtype.itemsize
+
+
+def _products(step: PlannedStep, tokens: int) -> int:
+    """Bytes that `dots` keeps of a layer: its input, q, k, v, attention's result, gate and up."""
+    model, tensor = step.model, step.mesh.shape["tensor"]
+    wide = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim + 2 * model.intermediate_size
+    return tokens * (2 * model.hidden_size + wide // tensor) * step.objective.compute.dtype.itemsize
+
+
+def _summed_over_tensor(step: PlannedStep, tokens: int, times: int) -> float:
+    """Bytes sent by so many all-reduces of hidden states over the tensor axis."""
+    tensor = step.mesh.shape["tensor"]
+    size = tokens * step.model.hidden_size * step.objective.compute.dtype.itemsize
+    return times * 2 * size * (tensor - 1) / tensor
+
+
+def _logits(step: PlannedStep, rows: int) -> int:
+    """Bytes of float32 logits."""
+    tensor = step.mesh.shape["tensor"]
+    return 4 * rows * step.model.vocab_size // closed_form.shards(step.model, "vocab", tensor)
+
+
+def _gathered(step: PlannedStep, passes: int) -> tuple[float, float]:
+    """Bytes of gathered weights that so many passes read, and bytes sent to gather them."""
+    tensor, fsdp = step.mesh.shape["tensor"], step.mesh.shape["fsdp"]
+    width = step.objective.compute.dtype.itemsize
+    size = passes * width * network.count_parameters(step.model) / tensor
+    return size, size * (fsdp - 1) / fsdp

@@ -1,0 +1,349 @@
+"""A training step without any data: its sizes, and every array of it by shape and sharding.
+
+The arrays are what training's own functions return for abstract arguments (`abstract.result_of`),
+so that a new field or another layout needs no change here.
+"""
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alphamed_jax.model import hf
+from alphamed_jax.model.attention import DENSE
+from alphamed_jax.model.config import ModelConfig
+from alphamed_jax.model.mesh import AnyMesh, data_shards
+from alphamed_jax.programs.abstract import of_shapes, result_of, struct
+from alphamed_jax.randomness import random_key
+from alphamed_jax.rl import batch, decode, update
+from alphamed_jax.rl.buckets import capacities
+from alphamed_jax.rl.decode_weights import DecodeWeights, make_decode_weights
+from alphamed_jax.rl.language_model import Caches, Transformer
+from alphamed_jax.rl.reward import AnswerAutomaton
+from alphamed_jax.rl.slots import compacted_size, refill_width
+from alphamed_jax.rl.trajectories import Trajectories
+from alphamed_jax.rl.update import Objective, TrainState
+
+
+class StepShape(NamedTuple):
+    """Sizes of one training step, over the whole mesh."""
+
+    prompts: int = 64
+    group: int = 8
+    prompt_width: int = 384
+    """Tokens that prompts are padded to."""
+    response: int = 1024
+    """Longest response."""
+    capacity: int | None = None
+    """Places of a cache while decoding; None: `response`, as at the end of a rollout."""
+    slots: int | None = None
+    """Responses decoded at once; None: all of them, a group beside its prompt's one cache."""
+    micro_batch: int = 64
+    packed: bool = False
+    """All but one response of a group are of half the length, and two share a packed row."""
+    mini_batches: int = 1
+    """Updates that the prompts are split into."""
+    old_logprobs: bool = False
+    """Whether updates are told the sampling policy's log-probabilities: there are several."""
+    sharded: bool = False
+    """Whether decoding has its weights split over `fsdp`, too."""
+    epochs: int = 1
+    """Passes over the mini-batches."""
+    rounds: int = 1
+    """Rounds of prompts at most; several keep the weights for decoding until the last is over."""
+
+
+class Copy(NamedTuple):
+    """A copy of arrays, made to be written to a file."""
+
+    of: Any
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A model on a mesh with the sizes of a step, and the step's arrays."""
+
+    model: ModelConfig
+    mesh: AnyMesh
+    shape: StepShape
+    objective: Objective
+
+    @property
+    def data_shards(self) -> int:
+        """Shards of the batch axis."""
+        return data_shards(self.mesh)
+
+    @property
+    def responses(self) -> int:
+        """Responses of the step."""
+        return self.shape.prompts * self.shape.group
+
+    @property
+    def slots(self) -> int:
+        """Responses decoded at once over the whole mesh: as many on each data shard."""
+        if self.shape.slots is None:
+            return self.responses
+        return min(self.responses, max(self.shape.slots // self.data_shards, 1) * self.data_shards)
+
+    @property
+    def capacity(self) -> int:
+        """Places of a response's cache."""
+        return self.shape.capacity or self.shape.response
+
+    @property
+    def former_capacity(self) -> int:
+        """Places of the caches before they last grew; `capacity` where they never do."""
+        sizes = capacities(self.shape.response)
+        return sizes[-2] if len(sizes) > 1 else self.capacity
+
+    def array(self, shape: tuple[int, ...], dtype: Any, *axes: str | None) -> Any:
+        """An array whose leading axes are split as the logical ones named."""
+        return struct(self.mesh, jax.ShapeDtypeStruct(shape, jnp.dtype(dtype)), *axes)
+
+    def scalar(self, dtype: Any = jnp.int32) -> Any:
+        """A number, of no sharding of its own."""
+        return jax.ShapeDtypeStruct((), jnp.dtype(dtype))
+
+    def per_slot(self, count: int, dtype: Any = jnp.int32) -> Any:
+        """A value for each of so many slots or responses, [data shards, those of a shard]."""
+        return self.array((self.data_shards, count // self.data_shards), dtype, "batch")
+
+    # The train state, and the reference policy.
+
+    @functools.cached_property
+    def state(self) -> TrainState:
+        """Weights and optimiser as an update takes them."""
+        return update.abstract_state(
+            self.objective, hf.abstract(self.model, self.mesh, jnp.float32)
+        )
+
+    @property
+    def layers(self) -> Any:
+        """Weights of the layers."""
+        return self.state.params["layers"]
+
+    @property
+    def ends(self) -> Any:
+        """Weights outside of the layers."""
+        return {name: w for name, w in self.state.params.items() if name != "layers"}
+
+    @property
+    def optimizer(self) -> TrainState:
+        """The train state without its weights."""
+        return self.state._replace(params={})
+
+    @functools.cached_property
+    def reference(self) -> Any:
+        """Weights of the reference policy, in the compute dtype; none without KL."""
+        if self.objective.loss.kl_coef == 0:
+            return {}
+        return hf.abstract(self.model, self.mesh, self.objective.compute.dtype)
+
+    # A rollout.
+
+    @functools.cached_property
+    def decode_weights(self) -> DecodeWeights:
+        """The weights as decoding wants them."""
+        make = functools.partial(
+            make_decode_weights,
+            self.model,
+            dtype=self.objective.compute.dtype,
+            sharded=self.shape.sharded,
+        )
+        return result_of(self.mesh, make, self.state.params)
+
+    @functools.cached_property
+    def prompts(self) -> tuple[Any, Any]:
+        """Token ids of the prompts, and their lengths."""
+        rows, width = self.shape.prompts, self.shape.prompt_width
+        return (
+            self.array((rows, width), jnp.int32, "batch"),
+            self.array((rows,), jnp.int32, "batch"),
+        )
+
+    @property
+    def sampled_model(self) -> Transformer:
+        """The model as the sampler has it."""
+        compute = self.objective.compute
+        return Transformer(self.model, compute.dtype, compute.attention, self.shape.sharded)
+
+    @property
+    def prefill_model(self) -> Transformer:
+        """The same for prefill, which does not ask how the weights for decoding are split."""
+        return dataclasses.replace(self.sampled_model, sharded=False)
+
+    @functools.cached_property
+    def prefilled(self) -> decode.Prefilled:
+        """The prompts' caches, and the hidden state of each one's last token.
+
+        Attention is the plain one, whichever training takes: cuDNN's cannot be traced without it.
+        """
+        model = dataclasses.replace(self.prefill_model, attention=DENSE)
+        prefill = functools.partial(decode.prefill, model, width=self.shape.prompt_width)
+        return result_of(self.mesh, prefill, self.state.params, *self.prompts)
+
+    @property
+    def prompt_caches(self) -> decode.PromptCache:
+        """Caches of the prompts."""
+        return self.prefilled.prompts
+
+    @functools.cached_property
+    def slot_prompts(self) -> tuple[decode.PromptCache, ...]:
+        """A prompt's cache for each slot; none where all responses have a slot, and read one."""
+        if self.shape.slots is None:
+            return ()
+        sizes = {"slots": self.slots, "width": self.shape.prompt_width}
+        make = functools.partial(decode.empty_prompt_cache, self.sampled_model, **sizes)
+        return (result_of(self.mesh, make),)
+
+    @functools.cached_property
+    def requests(self) -> decode.Requests:
+        """What a refill is told."""
+        here = self.slots // self.data_shards
+        width = here if self.shape.slots is None else refill_width(here)
+        row = self.per_slot(width * self.data_shards)
+        flag = self.per_slot(width * self.data_shards, bool)
+        return decode.Requests(*(row,) * (len(decode.Requests._fields) - 1), greedy=flag)
+
+    @property
+    def kept_slots(self) -> Any:
+        """The slots that decoding goes on in at the end."""
+        return self.per_slot(compacted_size(self.slots // self.data_shards) * self.data_shards)
+
+    def decode_state_sizes(self, capacity: int) -> dict[str, int]:
+        """Sizes that a state of the decode loop is made of."""
+        return {
+            "data_shards": self.data_shards,
+            "slots": self.slots // self.data_shards,
+            "rows": self.responses // self.data_shards,
+            "length": self.shape.response,
+            "capacity": capacity,
+        }
+
+    def decode_state_with(self, capacity: int) -> decode.DecodeState:
+        """State of the decode loop with caches of a capacity."""
+        sizes = self.decode_state_sizes(capacity)
+        make = functools.partial(decode.init_decode_state, self.sampled_model, **sizes)
+        return result_of(self.mesh, make)
+
+    @functools.cached_property
+    def decode_state(self) -> decode.DecodeState:
+        """State of the decode loop, its caches as long as they get."""
+        return self.decode_state_with(self.capacity)
+
+    @property
+    def sampled(self) -> decode.DecodeState:
+        """What is left of it when the caches are gone."""
+        return self.decode_state._replace(caches=Caches((), ()))
+
+    @property
+    def stop_ids(self) -> Any:
+        """A few of them."""
+        return self.array((8,), jnp.int32)
+
+    @functools.cached_property
+    def key(self) -> Any:
+        """A random key."""
+        return jax.eval_shape(lambda: random_key(0))
+
+    # What becomes of the responses.
+
+    @functools.cached_property
+    def trajectories(self) -> Trajectories:
+        """The responses as the update takes them from the rollout."""
+        tokens, lengths = self.prompts
+        shape = (self.responses, self.shape.response)
+        return of_shapes(
+            Trajectories,
+            prompt_tokens=tokens,
+            prompt_lengths=lengths,
+            tokens=self.array(shape, jnp.int32, "batch"),
+            lengths=self.array(shape[:1], jnp.int32, "batch"),
+            logprobs=self.array(shape, jnp.float32, "batch"),
+            finished=self.array(shape[:1], bool, "batch"),
+        )
+
+    @functools.cached_property
+    def automaton(self) -> AnswerAutomaton:
+        """The answer automaton of a vocabulary of the model's size.
+
+        Its table of tokens has a row for each. The others depend on what the bytes of the tokens
+        do to the answer rule: here on those of single bytes. A real tokenizer's take a megabyte.
+        """
+        made = _byte_automaton()
+        table = jax.ShapeDtypeStruct((self.model.vocab_size + 1,), made.token_class.dtype)
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), made)
+        return AnswerAutomaton(table, shapes.lexer, shapes.parser, shapes.effects)
+
+    @functools.cached_property
+    def response_lengths(self) -> list[int]:
+        """Of a group in the update."""
+        longest = self.shape.response
+        rest = longest // 2 if self.shape.packed else longest
+        return [longest] + [rest] * (self.shape.group - 1)
+
+    def batch_plan(self, lengths: Any, advantages: Any, skip_constant: bool = True) -> batch.Plan:
+        """Micro-batches of one mini-batch as `batch.plan` lays them out.
+
+        Args:
+          lengths, advantages: of each response to the prompts of a mini-batch, [P G].
+        """
+        return batch.plan(
+            np.full(len(lengths), self.shape.prompt_width),
+            lengths,
+            advantages,
+            micro_batch=self.shape.micro_batch,
+            rows=self.data_shards,
+            skip_constant=skip_constant,
+            longest=self.shape.response,
+            prompt_width=self.shape.prompt_width,
+        )
+
+    @property
+    def mini_batch(self) -> int:
+        """Prompts of one update."""
+        return max(self.shape.prompts // self.shape.mini_batches, 1)
+
+    @functools.cached_property
+    def full_plan(self) -> batch.Plan:
+        """Micro-batches where every group has a signal."""
+        lengths = np.tile(self.response_lengths, (self.mini_batch, 1))
+        return self.batch_plan(lengths, np.ones(lengths.shape, np.float32))
+
+    @functools.cached_property
+    def gathering(self) -> tuple[tuple[Any, ...], dict[str, int]]:
+        """Arguments with which a batch full of signal is gathered."""
+        plan = self.full_plan
+        advantages = self.array((self.responses,), jnp.float32)
+        units, members = (self.array(x.shape, x.dtype) for x in (plan.prompts, plan.responses))
+        sizes = {"prompt_width": plan.prompt_width, "width": plan.width}
+        return (self.trajectories, advantages, units, members), sizes
+
+    @functools.cached_property
+    def batch(self) -> batch.GroupBatch:
+        """A batch full of signal."""
+        arguments, sizes = self.gathering
+        gather = functools.partial(batch._gather, **sizes)
+        found = result_of(self.mesh, gather, *arguments)
+        packed, plan = None, self.full_plan
+        if plan.packed:
+            lengths = np.tile(self.response_lengths, self.mini_batch)
+            source = batch.lane_sources(plan, lengths)
+            packed = batch.Lanes(
+                *(self.array(x.shape, jnp.int32, None, "batch") for x in (source, plan.starts))
+            )
+        reference = self.objective.loss.kl_coef > 0
+        return found._replace(
+            lanes=packed,
+            old_logprobs=found.sampler_logprobs if self.shape.old_logprobs else None,
+            reference_logprobs=found.sampler_logprobs if reference else None,
+        )
+
+
+@functools.cache
+def _byte_automaton() -> AnswerAutomaton:
+    return AnswerAutomaton.from_token_bytes([bytes([i]) for i in range(256)])

@@ -1,0 +1,244 @@
+"""The records of a rollout's programs, in the order in which it runs them."""
+
+import functools
+from typing import Any
+
+from alphamed_jax.compiled import closed_form
+from alphamed_jax.compiled.report import ProgramReport
+from alphamed_jax.compiled.work import Work
+from alphamed_jax.programs import estimate
+from alphamed_jax.programs.abstract import device_bytes
+from alphamed_jax.programs.planned import PlannedStep
+from alphamed_jax.programs.record import (
+    Bar,
+    Call,
+    Course,
+    Estimate,
+    Iterations,
+    Program,
+    call,
+    ratio_bar,
+)
+from alphamed_jax.rl import decode as engine
+from alphamed_jax.rl import decode_weights
+from alphamed_jax.rl.buckets import FIRST_CAPACITY, capacities
+
+DECODE_BAR = 1.3
+rollout = functools.partial(Program, stage="rollout")
+
+
+def needed_decode_bytes(step: PlannedStep) -> tuple[int, int]:
+    """Bytes of weights, and of keys and values, that a decode step reads on a device."""
+    tensor, shape = step.mesh.shape["tensor"], step.shape
+    slots = step.slots // step.data_shards
+    prompts = shape.prompts // step.data_shards if shape.slots is None else slots
+    return closed_form.decode_weight_bytes(step.model, tensor), (
+        closed_form.cache_bytes(step.model, slots, step.capacity, tensor)
+        + closed_form.cache_bytes(step.model, prompts, shape.prompt_width, tensor)
+    )
+
+
+def _layer(step: PlannedStep) -> Call:
+    dtype, sharded = step.objective.compute.dtype, step.shape.sharded
+    return call(step.model, step.layers, step.scalar(), dtype, sharded=sharded)
+
+
+def _head(step: PlannedStep) -> Call:
+    dtype, sharded = step.objective.compute.dtype, step.shape.sharded
+    return call(step.model, step.ends, dtype, sharded=sharded)
+
+
+def _estimated_layer(step: PlannedStep) -> Estimate:
+    # Of the stacked weights one layer's are read.
+    given = device_bytes(step.layers) // step.model.num_layers
+    made = device_bytes(step.decode_weights.weights["layers"][0])
+    return estimate.made_decode_weights(step, given, made)
+
+
+def _estimated_head(step: PlannedStep) -> Estimate:
+    made = {name: w for name, w in step.decode_weights.weights.items() if name != "layers"}
+    return estimate.made_decode_weights(step, device_bytes(step.ends), device_bytes(made))
+
+
+def _queued(step: PlannedStep) -> bool:
+    """Whether responses wait for a slot, so that each slot has a prompt cache of its own."""
+    return step.shape.slots is not None
+
+
+def _estimated_insertion(step: PlannedStep) -> Estimate:
+    """The caches of the slots that a call refills are read and written."""
+    share = step.requests.slot.size / step.slots
+    return Estimate(Work(traffic=2 * share * device_bytes(step.slot_prompts)))
+
+
+def _waiting_prompts(step: PlannedStep) -> tuple[Any, ...]:
+    """The prompts' own caches, where each slot reads a copy."""
+    return (step.prompt_caches,) if step.slot_prompts else ()
+
+
+def _decode(step: PlannedStep) -> Call:
+    waiting = step.array((step.data_shards,), "int32")
+    return call(
+        step.sampled_model,
+        step.decode_weights,
+        *(step.slot_prompts or (step.prompt_caches,)),
+        step.decode_state,
+        engine.LoopExit(waiting=waiting, refill=step.scalar(), few=step.scalar()),
+        step.stop_ids,
+        step.key,
+        sampling=step.objective.sampling,
+    )
+
+
+def _decode_iterations(step: PlannedStep, course: Course) -> list[Iterations]:
+    """Caches grow with the longest response and are read whole: shorter ones cost less."""
+    tensor, width = step.mesh.shape["tensor"], step.objective.compute.dtype.itemsize
+    here = step.slots // step.data_shards
+    place = closed_form.cache_bytes(step.model, here, 1, tensor, width)
+    found, done, sizes = [], 0, capacities(step.shape.response)
+    for capacity in sizes:
+        last = capacity >= course.longest or capacity == sizes[-1]
+        count = (course.decode_steps if last else min(capacity, course.decode_steps)) - done
+        found.append(Iterations(count, place * max(step.capacity - capacity, 0)))
+        done += count
+        if last:
+            break
+    return found
+
+
+def _decode_bars(step: PlannedStep, report: ProgramReport) -> dict[str, Bar]:
+    """It reads weights and caches once, and copies no layer's cache."""
+    tensor, slots = step.mesh.shape["tensor"], step.slots // step.data_shards
+    caches = closed_form.cache_bytes(step.model, slots, step.capacity, tensor)
+    one = caches // (2 * step.model.num_layers)
+    copies = [name for name, size in report.loop_writes.items() if size >= one]
+    assert report.loop_traffic is not None, "decoding is a loop"
+    return {
+        "decode_bytes": ratio_bar(report.loop_traffic, sum(needed_decode_bytes(step)), DECODE_BAR),
+        "cache_copies": {"measured": len(copies), "bar": 0, "kept": not copies},
+    }
+
+
+PROGRAMS = (
+    rollout(
+        name="layer_layout",
+        function=decode_weights.layer_layout,
+        arguments=_layer,
+        # Of the last layer: all others are made.
+        resident=lambda step: (step.ends, step.optimizer, step.reference, step.decode_weights),
+        repeats=lambda step, course: step.model.num_layers,
+        unit="a layer",
+        estimate=_estimated_layer,
+    ),
+    rollout(
+        name="head_layout",
+        function=decode_weights.head_layout,
+        arguments=_head,
+        resident=lambda step: (step.layers, step.optimizer, step.reference, step.decode_weights),
+        estimate=_estimated_head,
+    ),
+    rollout(
+        name="prefill",
+        function=engine.prefill,
+        arguments=lambda step: call(
+            step.prefill_model, step.state.params, *step.prompts, width=step.shape.prompt_width
+        ),
+        resident=lambda step: (step.optimizer, step.reference, step.decode_weights),
+        estimate=estimate.prefill,
+    ),
+    rollout(
+        name="init_decode_state",
+        function=engine.init_decode_state,
+        arguments=lambda step: call(
+            step.sampled_model,
+            **step.decode_state_sizes(capacities(step.shape.response)[0]),
+        ),
+        planned=False,
+    ),
+    rollout(
+        name="empty_prompt_cache",
+        function=engine.empty_prompt_cache,
+        arguments=lambda step: call(
+            step.sampled_model, slots=step.slots, width=step.shape.prompt_width
+        ),
+        used=_queued,
+        planned=False,
+    ),
+    rollout(
+        name="insert_prompts",
+        function=engine.insert_prompts,
+        arguments=lambda step: call(
+            *(step.slot_prompts or (step.prompt_caches,)),
+            step.prompt_caches,
+            step.requests.slot,
+            step.requests.prompt,
+        ),
+        resident=lambda step: (
+            *(step.state, step.reference, step.decode_weights, step.decode_state),
+        ),
+        used=_queued,
+        repeats=lambda step, course: course.refills,
+        estimate=_estimated_insertion,
+    ),
+    rollout(
+        name="refill",
+        function=engine.refill,
+        arguments=lambda step: call(
+            step.sampled_model,
+            step.decode_weights,
+            step.prefilled.last,
+            step.decode_state,
+            step.requests,
+            step.stop_ids,
+            step.key,
+            sampling=step.objective.sampling,
+        ),
+        resident=lambda step: (
+            *(step.state, step.reference, step.prompt_caches),
+            *step.slot_prompts,
+        ),
+        repeats=lambda step, course: course.refills,
+    ),
+    rollout(
+        name="decode",
+        function=engine.decode,
+        arguments=_decode,
+        resident=lambda step: (step.state, step.reference, *_waiting_prompts(step)),
+        unit="a step",
+        iterations=_decode_iterations,
+        estimate=estimate.decode,
+        bars=_decode_bars,
+        versions=lambda step, variety: variety.slots * variety.capacities,
+    ),
+    rollout(
+        name="grow_cache",
+        function=engine.grow_cache,
+        arguments=lambda step: call(
+            step.decode_state_with(step.former_capacity), capacity=step.capacity
+        ),
+        resident=lambda step: (
+            *(step.state, step.reference, step.decode_weights, step.prompt_caches),
+            *step.slot_prompts,
+        ),
+        used=lambda step: step.shape.response >= 2 * FIRST_CAPACITY,
+        repeats=lambda step, course: sum(
+            capacity < course.longest for capacity in capacities(step.shape.response)
+        ),
+        estimate=lambda step: estimate.copied(step.decode_state.caches),
+        versions=lambda step, variety: variety.slots * (variety.capacities - 1),
+    ),
+    rollout(
+        name="compact_slots",
+        function=engine.compact_slots,
+        arguments=lambda step: call(step.decode_state, step.kept_slots),
+        versions=lambda step, variety: variety.slots - 1,
+        planned=False,
+    ),
+    rollout(
+        name="expand_prompt_cache",
+        function=engine.expand_prompt_cache,
+        arguments=lambda step: call(*(step.slot_prompts or (step.prompt_caches,)), step.kept_slots),
+        versions=lambda step, variety: variety.slots - 1,
+        planned=False,
+    ),
+)

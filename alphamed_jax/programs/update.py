@@ -1,0 +1,128 @@
+"""The records of what becomes of the responses: their reward, and the update."""
+
+from alphamed_jax.compiled import closed_form
+from alphamed_jax.compiled.report import ProgramReport
+from alphamed_jax.programs import estimate
+from alphamed_jax.programs.planned import PlannedStep
+from alphamed_jax.programs.record import Bar, Call, Program, call, ratio_bar
+from alphamed_jax.rl import batch, update
+from alphamed_jax.rl.loss import Totals
+from alphamed_jax.rl.reward import AnswerAutomaton
+
+UPDATE_BAR = 1.4
+
+
+def needed_update_flops(step: PlannedStep) -> int:
+    """FLOPs of a micro-batch on a device, where nothing is computed twice."""
+    shape = step.shape
+    lengths = step.response_lengths
+    flops = closed_form.update_flops(step.model, shape.prompts, shape.prompt_width, lengths)
+    return flops // step.mesh.size // step.full_plan.prompts.shape[0]
+
+
+def _verdicts(step: PlannedStep) -> Call:
+    sampled = step.trajectories
+    bare_only = step.array((step.responses,), bool)
+    return call(step.automaton, sampled.tokens, sampled.lengths, bare_only)
+
+
+def _reward(step: PlannedStep) -> Call:
+    automaton, tokens, lengths, bare_only = _verdicts(step).arguments
+    told = step.array((step.responses,), "int32")
+    return call(automaton, tokens, lengths, told, told, bare_only)
+
+
+def _with_kl(step: PlannedStep) -> bool:
+    return step.objective.loss.kl_coef > 0
+
+
+def _scores(step: PlannedStep) -> int:
+    """How often each mini-batch is scored: under the sampling policy, and under the reference."""
+    return _with_kl(step) + step.shape.old_logprobs
+
+
+def _scored_weights(step: PlannedStep) -> bool:
+    """Whether it is the policy's own weights that take most memory in scoring."""
+    return step.shape.old_logprobs or not _with_kl(step)
+
+
+def _score(step: PlannedStep) -> Call:
+    weights = step.state.params if _scored_weights(step) else step.reference
+    given = step.batch._replace(old_logprobs=None, reference_logprobs=None)
+    return call(weights, given, step.scalar(), objective=step.objective)
+
+
+def _update(step: PlannedStep) -> Call:
+    totals = Totals(step.scalar("float32"), step.scalar("float32"))
+    return call(step.state, step.batch, step.scalar(), totals, objective=step.objective)
+
+
+def _logit_rows(step: PlannedStep, report: ProgramReport) -> Bar:
+    """No more logits exist at once than those of a chunk of tokens."""
+    vocabulary = step.model.vocab_size
+    vocabulary //= closed_form.shards(step.model, "vocab", step.mesh.shape["tensor"])
+    rows = report.most_rows(vocabulary, but=step.model.hidden_size)
+    most = step.objective.compute.logits_chunk
+    return {"measured": rows, "bar": most, "kept": rows <= most}
+
+
+def _update_bars(step: PlannedStep, report: ProgramReport) -> dict[str, Bar]:
+    flops = ratio_bar(report.work.flops, needed_update_flops(step), UPDATE_BAR)
+    return {"update_flops": flops, "update_logit_rows": _logit_rows(step, report)}
+
+
+PROGRAMS = (
+    Program(
+        name="verdicts",
+        stage="reward",
+        function=AnswerAutomaton.verdicts,
+        arguments=_verdicts,
+        planned=False,
+    ),
+    Program(
+        name="reward",
+        stage="reward",
+        function=AnswerAutomaton.reward,
+        arguments=_reward,
+        resident=lambda step: (
+            *(step.state, step.reference, step.sampled),
+            *((step.decode_weights,) if step.shape.rounds > 1 else ()),
+        ),
+    ),
+    Program(
+        name="gather",
+        stage="update",
+        function=batch._gather,
+        arguments=lambda step: call(*step.gathering[0], **step.gathering[1]),
+        versions=lambda step, variety: variety.batches,
+        planned=False,
+    ),
+    Program(
+        name="score",
+        stage="update",
+        function=update.score,
+        arguments=_score,
+        resident=lambda step: (
+            *((step.reference,) if _scored_weights(step) else (step.state.params,)),
+            *(step.optimizer, step.sampled),
+        ),
+        used=lambda step: _scores(step) > 0,
+        repeats=lambda step, course: _scores(step) * step.shape.mini_batches,
+        unit="a micro-batch",
+        estimate=estimate.score,
+        bars=lambda step, report: {"score_logit_rows": _logit_rows(step, report)},
+        versions=lambda step, variety: _scores(step) * variety.batches,
+    ),
+    Program(
+        name="update",
+        stage="update",
+        function=update.update,
+        arguments=_update,
+        resident=lambda step: (step.reference, step.sampled),
+        repeats=lambda step, course: step.shape.mini_batches * step.shape.epochs,
+        unit="a micro-batch",
+        estimate=estimate.update,
+        bars=_update_bars,
+        versions=lambda step, variety: variety.batches,
+    ),
+)
