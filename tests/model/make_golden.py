@@ -1,4 +1,4 @@
-"""Make the golden files from the reference implementation: `python make_golden.py` (needs torch).
+"""Make golden files from the reference implementation: `python make_golden.py [VARIANT ..]`, with torch.
 
 Each golden/VARIANT is a Hugging Face folder with weights in 16 bits, and `expected.npz`: tokens,
 hidden states and logits in float32 at a few positions.
@@ -20,13 +20,14 @@ from parity_cases import VARIANTS, compared_positions, length  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 # Both spellings of the rotary settings are among the golden files.
+IN_BFLOAT16 = ("smollm2_tied", "qwen2_biases")
 OLD_SPELLING = ("llama31_factor8", "own_head_dim_eps_theta", "llama2_mha_untied")
 
 
 def build(variant, seed=0, dtype=torch.float32):
     """A random network in float32 with weights of `dtype`, as large as those of a trained one."""
     settings = dict(VARIANTS[variant])
-    family = {"llama": "Llama", "qwen2": "Qwen2"}[settings.pop("model_type")]
+    family = settings.pop("model_type").capitalize()
     config = getattr(transformers, f"{family}Config")(**settings, attn_implementation="eager")
     model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
     generator = torch.Generator().manual_seed(seed)
@@ -75,9 +76,9 @@ def respell(folder):
 
 
 def main():
-    for variant in VARIANTS:
+    for variant in sys.argv[1:] or VARIANTS:
         folder = GOLDEN / variant
-        dtype = torch.bfloat16 if variant in ("smollm2_tied", "qwen2_biases") else torch.float16
+        dtype = torch.bfloat16 if variant in IN_BFLOAT16 else torch.float16
         model = build(variant, dtype=dtype)
         store(model, folder, dtype)
         if variant in OLD_SPELLING:
