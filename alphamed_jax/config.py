@@ -41,7 +41,7 @@ class Config:
     config: OfStart[str | None] = None
     """YAML file to start from; runs/NAME/config.yaml repeats that run."""
     model: OfProcess[str] = "quickstart"
-    """Hugging Face folder or hub id of a Llama or Qwen2; `quickstart` is the embedded one."""
+    """Hugging Face folder or hub id of a Llama, Qwen2, Qwen3; `quickstart` is the embedded one."""
     model_revision: str | None = None
     """Branch, tag or commit of a hub id. null: the newest. It is resolved to a commit once, which
     the run keeps."""

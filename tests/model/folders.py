@@ -25,6 +25,7 @@ CONFIG = {
     "eos_token_id": [2, 5],
     "torch_dtype": "float32",
 }
+QWEN3 = CONFIG | {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}
 QWEN2 = CONFIG | {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}
 
 
@@ -53,6 +54,8 @@ def shapes(config):
                 "self_attn.k_proj.bias": (kv,),
                 "self_attn.v_proj.bias": (kv,),
             }
+        if config["model_type"] == "qwen3":
+            layer |= {"self_attn.q_norm.weight": (h,), "self_attn.k_norm.weight": (h,)}
         found |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
     return found
 

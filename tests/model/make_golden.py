@@ -1,7 +1,7 @@
-"""Make golden files from the reference implementation: `python make_golden.py [VARIANT ..]`, with torch.
+"""Make golden files from the reference implementation: `python make_golden.py [VARIANT ..]`.
 
-Each golden/VARIANT is a Hugging Face folder with weights in 16 bits, and `expected.npz`: tokens,
-hidden states and logits in float32 at a few positions.
+Needs torch. Each golden/VARIANT is a Hugging Face folder with weights in 16 bits, and
+`expected.npz`: tokens, hidden states and logits in float32 at a few positions.
 """
 
 import copy
@@ -20,7 +20,7 @@ from parity_cases import VARIANTS, compared_positions, length  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 # Both spellings of the rotary settings are among the golden files.
-IN_BFLOAT16 = ("smollm2_tied", "qwen2_biases")
+IN_BFLOAT16 = ("smollm2_tied", "qwen2_biases", "qwen3_tied")
 OLD_SPELLING = ("llama31_factor8", "own_head_dim_eps_theta", "llama2_mha_untied")
 
 

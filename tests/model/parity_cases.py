@@ -56,6 +56,15 @@ VARIANTS = {
     },
     "own_head_dim_eps_theta": BASE | {"head_dim": 10, "rms_norm_eps": 0.03, "rope_theta": 777.0},
     "qwen2_biases": BASE | {"model_type": "qwen2", "rms_norm_eps": 1e-6, "rope_theta": 1000000.0},
+    "qwen3_tied": BASE
+    | {
+        "model_type": "qwen3",
+        "head_dim": 10,  # four heads of it are wider than the hidden size of 24
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1000000.0,
+        "tie_word_embeddings": True,
+    },
+    "qwen3_untied": BASE | {"model_type": "qwen3", "head_dim": 16, "rms_norm_eps": 1e-6},
 }
 
 

@@ -44,6 +44,7 @@ def test_a_failure_names_its_layer():
         ("own_head_dim_eps_theta", {"rope_theta": 10000.0}),
         ("llama31_factor8", {"rope_scaling": None}),
         ("qwen2_biases", {"family": "llama"}),
+        ("qwen3_untied", {"family": "llama"}),
     ],
 )
 def test_a_setting_that_is_ignored_would_be_noticed(variant, change):

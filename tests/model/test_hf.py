@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from folders import CONFIG, QWEN2, random_tensors, shapes, write_folder
+from folders import CONFIG, QWEN2, QWEN3, random_tensors, shapes, write_folder
 from helpers import mesh_like
 
 from alphamed_jax import embedded
@@ -18,7 +18,7 @@ from alphamed_jax.model.mesh import mesh_of
 # --- loading -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("config", [CONFIG, QWEN2], ids=["llama", "qwen2"])
+@pytest.mark.parametrize("config", [CONFIG, QWEN2, QWEN3], ids=["llama", "qwen2", "qwen3"])
 def test_every_tensor_lands_in_its_place(tmp_path, config):
     stored = write_folder(tmp_path, config)
     read, params = hf.load(tmp_path)
@@ -50,6 +50,8 @@ def test_every_tensor_lands_in_its_place(tmp_path, config):
                 "k_bias": layer["self_attn.k_proj.bias"].reshape(k, h),
                 "v_bias": layer["self_attn.v_proj.bias"].reshape(k, h),
             }
+        if config is QWEN3:
+            expected |= {x: layer[f"self_attn.{x}.weight"] for x in ("q_norm", "k_norm")}
         assert expected.keys() == params["layers"].keys()
         for name, tensor in expected.items():
             np.testing.assert_array_equal(params["layers"][name][i], tensor, err_msg=name)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from folders import CONFIG, QWEN2
+from folders import CONFIG, QWEN2, QWEN3
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,7 +87,7 @@ def test_what_a_file_leaves_out_is_filled_in_as_transformers_does(read, key, fie
     assert getattr(read(CONFIG | {key: None} if key != "hidden_act" else CONFIG), field) == value
 
 
-@pytest.mark.parametrize("config", [CONFIG, QWEN2], ids=["llama", "qwen2"])
+@pytest.mark.parametrize("config", [CONFIG, QWEN2, QWEN3], ids=["llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize("name", ["rope_type", "type"])
 def test_both_spellings_of_llama3_scaling_read_alike(read, config, name):
     old = config | {"rope_theta": 5e5, "rope_scaling": LLAMA3 | {name: "llama3"}}
@@ -112,7 +112,7 @@ def test_no_scaling_reads_alike_in_both_spellings(read, block):
     assert old.rope_scaling is None
 
 
-@pytest.mark.parametrize("config", [CONFIG, QWEN2], ids=["llama", "qwen2"])
+@pytest.mark.parametrize("config", [CONFIG, QWEN2, QWEN3], ids=["llama", "qwen2", "qwen3"])
 def test_the_family_is_the_one_that_the_file_names(read, config):
     assert read(config).family == config["model_type"]
     assert read(_without(config, "architectures")).family == config["model_type"]
@@ -227,3 +227,27 @@ def test_what_is_written_is_read_back(tmp_path_factory, config):
     folder = tmp_path_factory.getbasetemp()
     (folder / "config.json").write_text(json.dumps(to_json(config, config.dtype, {})))
     assert hf.read_config(folder) == config
+
+
+def test_qwen3_heads_are_as_wide_as_the_file_says_or_128(read):
+    assert read(QWEN3).head_dim == 6
+    assert read(_without(QWEN3, "head_dim")).head_dim == 128
+
+
+@pytest.mark.parametrize("key", ["use_sliding_window", "attention_bias"])
+def test_what_qwen3_may_have_and_we_do_not_compute_is_refused_by_name(read, key):
+    assert read(QWEN3 | {key: False, "sliding_window": 4096}).family == "qwen3"
+    with pytest.raises(UserError, match=f"{key} is set, which is not supported"):
+        read(QWEN3 | {key: True})
+
+
+def test_an_unknown_family_is_refused_with_the_known_ones(read):
+    with pytest.raises(UserError, match=r"'qwen3_moe' .* expected llama, qwen2 or qwen3"):
+        read(QWEN3 | {"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"]})
+
+
+def test_an_export_names_its_own_architecture(read):
+    for config in (CONFIG, QWEN2, QWEN3):
+        written = to_json(read(config), "float32", {})
+        assert written["architectures"] == config["architectures"]
+        assert written["model_type"] == config["model_type"]

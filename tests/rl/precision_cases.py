@@ -19,6 +19,7 @@ MODELS = {
     "llama": dataclasses.replace(TINY, tie_embeddings=False),
     "llama_tied": TINY,
     "qwen2": dataclasses.replace(TINY, family="qwen2", tie_embeddings=False),
+    "qwen3": dataclasses.replace(TINY, family="qwen3"),
 }
 PROMPTS, GROUP, PROMPT, LENGTH = 8, 4, 16, 96
 

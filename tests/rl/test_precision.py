@@ -24,7 +24,7 @@ def rounded(name, chunk):
     return gradient(name, "bfloat16", logits_chunk=chunk)
 
 
-@pytest.mark.parametrize("name", ["llama_tied", "qwen2"])
+@pytest.mark.parametrize("name", ["llama_tied", "qwen2", "qwen3"])
 def test_every_leaf_of_the_bfloat16_gradient_is_close_to_float32(name):
     expected = gradient(name, "float32")
     found = errors(rounded(name, 2048), expected)
@@ -32,7 +32,7 @@ def test_every_leaf_of_the_bfloat16_gradient_is_close_to_float32(name):
     assert min(found.values()) > 1e-4  # it was bfloat16 indeed
 
 
-@pytest.mark.parametrize("name", ["llama_tied", "qwen2"])
+@pytest.mark.parametrize("name", ["llama_tied", "qwen2", "qwen3"])
 def test_the_bfloat16_gradient_does_not_depend_on_the_chunk(name):
     # Given the logits of one place of each response at a time, and of half of the places,
     # then the gradients are the same but for sums in float32.

@@ -7,6 +7,7 @@ from alphamed_jax.model.families.family import Family
 _FILES = (
     "llama",
     "qwen2",
+    "qwen3",
 )
 
 FAMILIES: dict[str, Family] = {name: import_module(f"{__name__}.{name}").FAMILY for name in _FILES}
