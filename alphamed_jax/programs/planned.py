@@ -19,7 +19,7 @@ from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import AnyMesh, data_shards
 from alphamed_jax.programs.abstract import of_shapes, result_of, struct
 from alphamed_jax.randomness import random_key
-from alphamed_jax.rl import batch, decode, update
+from alphamed_jax.rl import batch, decode, prompt_cache, update
 from alphamed_jax.rl.buckets import capacities
 from alphamed_jax.rl.decode_weights import DecodeWeights, make_decode_weights
 from alphamed_jax.rl.language_model import Caches, Transformer
@@ -177,27 +177,27 @@ class PlannedStep:
         return dataclasses.replace(self.sampled_model, sharded=False)
 
     @functools.cached_property
-    def prefilled(self) -> decode.Prefilled:
+    def prefilled(self) -> prompt_cache.Prefilled:
         """The prompts' caches, and the hidden state of each one's last token.
 
         Attention is the plain one, whichever training takes: cuDNN's cannot be traced without it.
         """
         model = dataclasses.replace(self.prefill_model, attention=DENSE)
-        prefill = functools.partial(decode.prefill, model, width=self.shape.prompt_width)
+        prefill = functools.partial(prompt_cache.prefill, model, width=self.shape.prompt_width)
         return result_of(self.mesh, prefill, self.state.params, *self.prompts)
 
     @property
-    def prompt_caches(self) -> decode.PromptCache:
+    def prompt_caches(self) -> prompt_cache.PromptCache:
         """Caches of the prompts."""
         return self.prefilled.prompts
 
     @functools.cached_property
-    def slot_prompts(self) -> tuple[decode.PromptCache, ...]:
+    def slot_prompts(self) -> tuple[prompt_cache.PromptCache, ...]:
         """A prompt's cache for each slot; none where all responses have a slot, and read one."""
         if self.shape.slots is None:
             return ()
         sizes = {"slots": self.slots, "width": self.shape.prompt_width}
-        make = functools.partial(decode.empty_prompt_cache, self.sampled_model, **sizes)
+        make = functools.partial(prompt_cache.empty_prompt_cache, self.sampled_model, **sizes)
         return (result_of(self.mesh, make),)
 
     @functools.cached_property

@@ -17,9 +17,10 @@ from alphamed_jax.compiled.report import ProgramReport
 from alphamed_jax.compiled.work import Work
 from alphamed_jax.programs.abstract import device_bytes
 from alphamed_jax.programs.planned import Copy, PlannedStep
-from alphamed_jax.rl.decode import DecodeState, PromptCache
+from alphamed_jax.rl.decode import DecodeState
 from alphamed_jax.rl.decode_weights import DecodeWeights
 from alphamed_jax.rl.language_model import Caches
+from alphamed_jax.rl.prompt_cache import PromptCache
 from alphamed_jax.rl.update import TrainState
 
 KINDS: tuple[str, ...] = ("weights", "optimizer", "decode_weights", "caches", "batch", "copy")

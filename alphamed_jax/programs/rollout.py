@@ -20,7 +20,7 @@ from alphamed_jax.programs.record import (
     ratio_bar,
 )
 from alphamed_jax.rl import decode as engine
-from alphamed_jax.rl import decode_weights
+from alphamed_jax.rl import decode_weights, prompt_cache
 from alphamed_jax.rl.buckets import FIRST_CAPACITY, capacities
 
 DECODE_BAR = 1.3
@@ -139,7 +139,7 @@ PROGRAMS = (
     ),
     rollout(
         name="prefill",
-        function=engine.prefill,
+        function=prompt_cache.prefill,
         arguments=lambda step: call(
             step.prefill_model, step.state.params, *step.prompts, width=step.shape.prompt_width
         ),
@@ -157,7 +157,7 @@ PROGRAMS = (
     ),
     rollout(
         name="empty_prompt_cache",
-        function=engine.empty_prompt_cache,
+        function=prompt_cache.empty_prompt_cache,
         arguments=lambda step: call(
             step.sampled_model, slots=step.slots, width=step.shape.prompt_width
         ),
@@ -166,7 +166,7 @@ PROGRAMS = (
     ),
     rollout(
         name="insert_prompts",
-        function=engine.insert_prompts,
+        function=prompt_cache.insert_prompts,
         arguments=lambda step: call(
             *(step.slot_prompts or (step.prompt_caches,)),
             step.prompt_caches,
@@ -236,7 +236,7 @@ PROGRAMS = (
     ),
     rollout(
         name="expand_prompt_cache",
-        function=engine.expand_prompt_cache,
+        function=prompt_cache.expand_prompt_cache,
         arguments=lambda step: call(*(step.slot_prompts or (step.prompt_caches,)), step.kept_slots),
         versions=lambda step, variety: variety.slots - 1,
         planned=False,

@@ -1,4 +1,4 @@
-"""The jitted parts of sampling: prefill, the decode loop over slots, and what happens between.
+"""The jitted decode loop over slots, and what happens between its runs.
 
 A slot is a place in the decode batch; when its response ends, the next one of the queue takes it.
 Letters: R data shards of the mesh, s slots of each and k of them refilled in a call, w prompts of
@@ -15,27 +15,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from alphamed_jax.model.masks import ring_mask, valid_mask
 from alphamed_jax.model.mesh import constrain
 from alphamed_jax.rl.distribution import Sampling, draw
 from alphamed_jax.rl.language_model import Caches, LanguageModel
-
-
-class PromptCache(NamedTuple):
-    """Keys and values of prompts per layer, [P K Tp H] each."""
-
-    caches: Caches
-    lengths: Int[Array, "P"]
-
-
-class Prefilled(NamedTuple):
-    """Prompts that wait for their responses to get a slot."""
-
-    prompts: PromptCache
-    last: Float[Array, "P D"]
-    """Hidden state of each prompt's last token."""
+from alphamed_jax.rl.prompt_cache import PromptCache
+from alphamed_jax.rl.shards import empty_caches, put_rows, split_shards, take_caches, take_rows
 
 
 class Requests(NamedTuple):
@@ -108,111 +95,6 @@ def active(slots: Slots) -> Bool[Array, "R s"]:
     return ~slots.stopped & (slots.length < slots.limit)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "width"))
-def prefill(
-    model: LanguageModel,
-    params: Any,
-    tokens: Int[Array, "P Tp"],
-    lengths: Int[Array, "P"],
-    *,
-    width: int,
-) -> Prefilled:
-    """Forward the prompts once, padded on the right; their caches are `width` long."""
-    caches, last = model.prefill(params, tokens, lengths)
-
-    def widened(x):
-        return jnp.pad(x, [(0, 0), (0, 0), (0, width - x.shape[2]), (0, 0)])
-
-    return Prefilled(PromptCache(jax.tree.map(widened, caches), lengths), last)
-
-
-@functools.partial(jax.jit, donate_argnames="kept")
-def merge_prefilled(kept: Prefilled, new: Prefilled, fresh: Bool[Array, "P"]) -> Prefilled:
-    """The prompts of `new` where `fresh`, of `kept` elsewhere."""
-    return jax.tree.map(
-        lambda a, b: jnp.where(fresh.reshape(-1, *[1] * (a.ndim - 1)), b, a), kept, new
-    )
-
-
-def _split(x: Shaped[Array, "B ..."], data_shards: int) -> Shaped[Array, "R m ..."]:
-    """The leading axis cut into the data shards' parts."""
-    return x.reshape(data_shards, x.shape[0] // data_shards, *x.shape[1:])
-
-
-def _take(
-    x: Shaped[Array, "R m ..."], index: Int[Array, "R k"], *axes: str | None
-) -> Shaped[Array, "R k ..."]:
-    """Elements `index` of each data shard's; `axes` are the logical ones of an element."""
-    taken = jax.vmap(lambda shard, i: shard[i])(x, index)
-    return constrain(taken, "batch", None, *axes, *(None,) * (taken.ndim - 2 - len(axes)))
-
-
-def _put(
-    x: Shaped[Array, "R m ..."], index: Int[Array, "R k"], new: Shaped[Array, "R k ..."]
-) -> Shaped[Array, "R m ..."]:
-    """Write elements `index` of each data shard's; an index beyond the last writes nothing."""
-    return jax.vmap(lambda shard, i, v: shard.at[i].set(v, mode="drop"))(x, index, new)
-
-
-def _take_caches(x: Shaped[Array, "B K S H"], index: Int[Array, "R s"]) -> Array:
-    """Caches `index` of each data shard's, [R·s K S H]."""
-    taken = _take(_split(x, index.shape[0]), index, "kv_heads")
-    return constrain(jax.lax.collapse(taken, 0, 2), "batch", "kv_heads", None, None)
-
-
-@jax.jit
-def expand_prompt_cache(prompts: PromptCache, index: Int[Array, "R s"]) -> PromptCache:
-    """A copy of its prompt's cache for each slot; `index` counts within the data shard."""
-    lengths = _take(_split(prompts.lengths, index.shape[0]), index)
-    caches = jax.tree.map(lambda x: _take_caches(x, index), prompts.caches)
-    return PromptCache(caches, lengths.reshape(-1))
-
-
-@functools.partial(jax.jit, donate_argnames="prompts")
-def insert_prompts(
-    prompts: PromptCache,
-    prefilled: PromptCache,
-    slot: Int[Array, "R k"],
-    prompt: Int[Array, "R k"],
-) -> PromptCache:
-    """Write the caches of refilled slots, in place; all others stay as they lie.
-
-    Args:
-      slot: the slots; beyond the last: none.
-      prompt: index of the prompt of each among those of the data shard.
-    """
-    data_shards = slot.shape[0]
-
-    def put(cache, source):
-        taken = _take(_split(source, data_shards), prompt, "kv_heads")
-        filled = _put(_split(cache, data_shards), slot, taken)
-        return constrain(filled.reshape(cache.shape), "batch", "kv_heads", None, None)
-
-    lengths = _take(_split(prefilled.lengths, data_shards), prompt)
-    return PromptCache(
-        jax.tree.map(put, prompts.caches, prefilled.caches),
-        _put(_split(prompts.lengths, data_shards), slot, lengths).reshape(-1),
-    )
-
-
-def _caches(model: LanguageModel, slots: int, capacity: int) -> Caches:
-    blank = jnp.zeros(model.cache_shape(slots, capacity), model.dtype)
-
-    def layers():
-        return tuple(
-            constrain(blank, "batch", "kv_heads", None, None) for _ in range(model.num_layers)
-        )
-
-    return Caches(layers(), layers())
-
-
-@functools.partial(jax.jit, static_argnames=("model", "slots", "width"))
-def empty_prompt_cache(model: LanguageModel, *, slots: int, width: int) -> PromptCache:
-    """Room for a prompt of `width` tokens beside each slot."""
-    lengths = constrain(jnp.ones(slots, jnp.int32), "batch")
-    return PromptCache(_caches(model, slots, width), lengths)
-
-
 @functools.partial(
     jax.jit, static_argnames=("model", "data_shards", "slots", "rows", "length", "capacity")
 )
@@ -242,7 +124,7 @@ def init_decode_state(
             last=filled((slots,)),
         ),
         cursor=jnp.int32(0),
-        caches=_caches(model, data_shards * slots, capacity),
+        caches=empty_caches(model, data_shards * slots, capacity),
         results=Responses(
             tokens=filled((rows, length)),
             logprobs=filled((rows, length), jnp.float32),
@@ -314,7 +196,7 @@ def refill(
       last: hidden state of each prompt's last token.
     """
     slot = requests.slot
-    hidden = _take(_split(last, len(slot)), requests.prompt)
+    hidden = take_rows(split_shards(last, len(slot)), requests.prompt)
     before = jnp.zeros_like(slot)
     keys = _keys(key, requests.sequence)
     token, logprob = _sample(model, weights, hidden, keys, before, requests.greedy, sampling)
@@ -330,7 +212,7 @@ def refill(
     )
     place = jnp.where(wanted, 0, state.results.tokens.shape[-1])
     return state._replace(
-        slots=jax.tree.map(lambda old, value: _put(old, slot, value), state.slots, new),
+        slots=jax.tree.map(lambda old, value: put_rows(old, slot, value), state.slots, new),
         results=_write(state.results, requests.row, place, token, logprob),
     )
 
@@ -397,8 +279,8 @@ def decode(
     slots, results = state.slots, state.results
     return state._replace(
         results=results._replace(
-            lengths=_put(results.lengths, slots.row, slots.length),
-            finished=_put(results.finished, slots.row, slots.stopped),
+            lengths=put_rows(results.lengths, slots.row, slots.length),
+            finished=put_rows(results.finished, slots.row, slots.stopped),
         )
     )
 
@@ -419,13 +301,13 @@ def grow_cache(state: DecodeState, *, capacity: int) -> DecodeState:
 def compact_slots(state: DecodeState, kept: Int[Array, "R s"]) -> DecodeState:
     """The same state with only the slots `kept` of each data shard, each beside its own prompt."""
     return state._replace(
-        slots=jax.tree.map(lambda x: _take(x, kept), state.slots),
-        caches=jax.tree.map(lambda x: _take_caches(x, kept), state.caches),
+        slots=jax.tree.map(lambda x: take_rows(x, kept), state.slots),
+        caches=jax.tree.map(lambda x: take_caches(x, kept), state.caches),
     )
 
 
 @jax.jit
 def take_responses(results: Responses, rows: Int[Array, "R k"]) -> Responses:
     """The rows of each data shard, whole on every device, for the host to read."""
-    taken = jax.tree.map(lambda x: _take(x, rows), results)
+    taken = jax.tree.map(lambda x: take_rows(x, rows), results)
     return jax.tree.map(lambda x: constrain(x, *(None,) * x.ndim), taken)

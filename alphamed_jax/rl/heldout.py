@@ -1,6 +1,7 @@
 """Evaluation during training: held-out questions, sampled and greedy, by the same answer rule.
 
-All responses are one stream of the sampler: no question waits for another one's.
+Sampled and greedy responses go together, in batches of a training step, so that an evaluation runs
+the programs that training has: compiling those of a stream would take longer than it saves.
 """
 
 import itertools
@@ -83,7 +84,7 @@ def _batches(
     if not questions:
         return
     sampler, rollout = make_sampler(policy, config), config.rollout
-    completions = sampler.stream(
+    completions = sampler.in_batches(
         sampler.load(params),
         requests(questions, config.eval.samples),
         jax.random.fold_in(policy.key, EVALUATION_STREAM),

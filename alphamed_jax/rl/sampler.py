@@ -20,8 +20,8 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
-from alphamed_jax.model.mesh import data_shards
-from alphamed_jax.rl.requests import Completion, Request, check_requests
+from alphamed_jax.model.mesh import data_shards, host_get
+from alphamed_jax.rl.requests import Completion, Request, batches, check_requests, in_groups
 from alphamed_jax.rl.sampler_run import SamplerConfig, SamplerRun, SamplerWeights
 from alphamed_jax.rl.slots import Occupancy, slots_here, stream_slots
 from alphamed_jax.rl.trajectories import Trajectories
@@ -89,6 +89,31 @@ class Sampler:
                 **dict(zip(names, found, strict=True)),
             )
             return trajectories, run.usage.summary()
+
+    def in_batches(
+        self, weights: SamplerWeights, requests: Iterable[Request], key: Key[Array, ""]
+    ) -> Iterator[Completion]:
+        """What `stream` gives, in the order of the requests, by the programs of a training step.
+
+        Each batch waits for its longest response, but nothing is compiled that `sample` has not:
+        for a few hundred requests between steps, not for many.
+        """
+        size = self.config.group_size
+        for batch in batches(in_groups(requests, size), self.config.prompts):
+            found, _ = self.sample(weights, [group.request for group in batch], key)
+            arrays = (found.tokens, found.logprobs, found.lengths, found.finished)
+            tokens, logprobs, lengths, finished = host_get(arrays, self.mesh)
+            for start, group in zip(itertools.count(0, size), batch, strict=False):
+                for place in range(group.asked):
+                    row = start + place
+                    yield Completion(
+                        request=group.number,
+                        response=group.first + place,
+                        sequence=group.request.sequences[place],
+                        tokens=tokens[row, : lengths[row]],
+                        logprobs=logprobs[row, : lengths[row]],
+                        finished=bool(finished[row]),
+                    )
 
     def stream(
         self, weights: SamplerWeights, requests: Iterable[Request], key: Key[Array, ""]

@@ -15,11 +15,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from alphamed_jax.model.mesh import data_shards, device_put_global, host_get
-from alphamed_jax.rl import buckets
+from alphamed_jax.rl import buckets, prompt_cache
 from alphamed_jax.rl import decode as engine
-from alphamed_jax.rl.decode import LoopExit, Prefilled, PromptCache, Responses
+from alphamed_jax.rl.decode import LoopExit, Responses
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.language_model import LanguageModel
+from alphamed_jax.rl.prompt_cache import Prefilled, PromptCache
 from alphamed_jax.rl.requests import Completion, Request
 from alphamed_jax.rl.slots import (
     REFILL_SHARE,
@@ -147,12 +148,12 @@ class SamplerRun:
         new = self._prefilled(self._put(tokens), self._put(lengths), width)
         if self.prefilled is not None:
             fresh = np.isin(np.arange(count), list(given))
-            new = engine.merge_prefilled(self.prefilled, new, self._put(fresh))
+            new = prompt_cache.merge_prefilled(self.prefilled, new, self._put(fresh))
         self.prefilled = new
 
     def _prefilled(self, tokens: jax.Array, lengths: jax.Array, width: int) -> Prefilled:
         params = self.weights.params
-        return engine.prefill(self.config.model, params, tokens, lengths, width=width)
+        return prompt_cache.prefill(self.config.model, params, tokens, lengths, width=width)
 
     def turn(self, top_up: Callable[[], None] | None = None) -> bool:
         """Start the next loop, unless nothing is left to do; then False.
@@ -258,10 +259,10 @@ class SamplerRun:
             if self.prompts is None:
                 width = self.prefilled.prompts.caches.keys[0].shape[2]
                 slots = self.shards * self.slots
-                self.prompts = engine.empty_prompt_cache(
+                self.prompts = prompt_cache.empty_prompt_cache(
                     self.config.model, slots=slots, width=width
                 )
-            self.prompts = engine.insert_prompts(
+            self.prompts = prompt_cache.insert_prompts(
                 self.prompts, self.prefilled.prompts, requests.slot, requests.prompt
             )
         self.state = engine.refill(
@@ -286,7 +287,7 @@ class SamplerRun:
         ]
         assert self.prompts is not None
         self.state = engine.compact_slots(self.state, self._put(kept))
-        self.prompts = engine.expand_prompt_cache(
+        self.prompts = prompt_cache.expand_prompt_cache(
             self.prompts, self._put(kept // (self.group or 1))
         )
         self.prefilled, self.group = None, None

@@ -13,11 +13,13 @@ from alphamed_jax.compiled import collectives, costs
 from alphamed_jax.model import network
 from alphamed_jax.model.mesh import sharding
 from alphamed_jax.rl import decode as engine
+from alphamed_jax.rl import prompt_cache
 from alphamed_jax.rl.buckets import bucket
-from alphamed_jax.rl.decode import decode, prefill
+from alphamed_jax.rl.decode import decode
 from alphamed_jax.rl.decode_weights import head_layout, layer_layout, make_decode_weights
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.language_model import Caches, Transformer
+from alphamed_jax.rl.prompt_cache import prefill
 
 
 def test_programs_compiled_over_many_steps_are_as_many_as_buckets():
@@ -54,11 +56,11 @@ def test_caches_go_to_their_slots_without_leaving_their_device():
 
     shape = (8, TINY.num_kv_heads, 16, TINY.head_dim)
     caches = (array(shape, jnp.float32, "batch", "kv_heads"),) * TINY.num_layers
-    prompts = engine.PromptCache(Caches(caches, caches), array((8,), jnp.int32, "batch"))
+    prompts = prompt_cache.PromptCache(Caches(caches, caches), array((8,), jnp.int32, "batch"))
     index = array((2, 6), jnp.int32, "batch")
     # when each slot gets a copy of its prompt's,
     with jax.set_mesh(mesh):
-        text = engine.expand_prompt_cache.lower(prompts, index).compile().as_text()
+        text = prompt_cache.expand_prompt_cache.lower(prompts, index).compile().as_text()
     # then no device sends anything to another.
     assert collectives.collective_bytes(text) == {}
 

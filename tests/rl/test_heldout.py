@@ -107,7 +107,7 @@ def test_accuracy_is_that_of_the_samples_drawn_question_by_question(opened):
     assert (result["step"], result["questions"], result["samples_per_question"]) == (3, 7, 5)
 
 
-def test_an_evaluation_before_training_costs_few_programs_of_its_own(opened):
+def test_an_evaluation_before_training_costs_at_most_two_programs(opened):
     policy, config, params = opened
     asked, trained = questions(7, seed=1), questions(4, seed=2)
     # The first step's batch needs fewer places than the held-out prompts do.
@@ -127,6 +127,6 @@ def test_an_evaluation_before_training_costs_few_programs_of_its_own(opened):
     with ProgramCounter() as both:
         evaluate(policy, config, params, asked, step=0)
         first_step()
-    # then only those of a stream are added, once: each slot has a prompt cache of its own there.
+    # then it runs the step's own but for what it reads of them.
     assert alone.compiled > 10
-    assert both.compiled <= alone.compiled + 10
+    assert both.compiled <= alone.compiled + 2

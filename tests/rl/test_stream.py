@@ -10,6 +10,7 @@ from dummy_model import TABLE, DummyModel
 from helpers import mesh_like
 
 from alphamed_jax.rl import decode as engine
+from alphamed_jax.rl import prompt_cache
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.requests import Request
 from alphamed_jax.rl.sampler import Sampler
@@ -91,6 +92,28 @@ def test_a_stream_samples_what_sample_does_in_any_slots_and_order_on_any_mesh(me
     assert by_sequence(this.stream(weights, left, KEY)) == {
         sequence: found for sequence, found in expected.items() if sequence not in kept
     }
+
+
+@pytest.mark.parametrize(("mesh", "slots"), [("1x1", None), ("8x1", 16)])
+def test_batches_of_a_step_give_the_same_completions_in_order(mesh, slots):
+    # Given requests of one response to as many as two groups hold, greedy and short ones, too,
+    this = sampler(mesh, slots=slots)
+    sizes, ids = [1, 7, 4, 8, 0, 3, 5] * 2, iter(range(1000))
+    requests = [
+        Request(
+            request.prompt,
+            sequences := [next(ids) for _ in range(size)],
+            limits=[LONGEST if i % 3 else 2 for i in sequences],
+            greedy=[i % 4 == 0 for i in sequences],
+        )
+        for request, size in zip(made_requests(len(sizes)), sizes, strict=True)
+    ]
+    weights = this.load(TABLE)
+    # when they are sampled in batches, then each is what it is in a stream.
+    completions = list(this.in_batches(weights, requests, KEY))
+    asked = [(n, i) for n, size in enumerate(sizes) for i in range(size)]
+    assert [(c.request, c.response) for c in completions] == asked
+    assert by_sequence(completions) == by_sequence(this.stream(weights, requests, KEY))
 
 
 def test_greedy_and_sampled_responses_of_all_limits_are_one_stream():
@@ -179,8 +202,8 @@ def test_streams_of_any_length_run_the_same_programs():
     this = sampler(slots=8)
     weights = this.load(TABLE)
     programs = (
-        engine.prefill,
-        engine.insert_prompts,
+        prompt_cache.prefill,
+        prompt_cache.insert_prompts,
         engine.refill,
         engine.decode,
         engine.take_responses,
