@@ -1,20 +1,32 @@
 """Write the pages that are made from the code: `python docs/generate.py`.
 
-`settings.md` is made of the docstrings of the configuration, `metrics.md` of the table of metrics.
-A test compares both with what stands here, so that they cannot fall behind.
+`settings.md` is made of the docstrings of the configuration, `metrics.md` of the table of metrics,
+`programs.md` of the records of programs. A test compares the pages with what the code makes now.
 """
 
 import ast
 import dataclasses
 import inspect
 import json
+import math
 import textwrap
 import typing
 from pathlib import Path
 
-from alphamed_jax.config import Config
+import jax
+from jax.sharding import AbstractMesh, AxisType
+
+from alphamed_jax.compiled import topology
+from alphamed_jax.compiled.topology import GIB
+from alphamed_jax.config import Config, load_config
 from alphamed_jax.config_marks import Mark
+from alphamed_jax.model.mesh import AXES, parse_mesh
 from alphamed_jax.output.metrics import METRIC_KEYS, SAMPLE_KEYS, Sample
+from alphamed_jax.planning.devices import Devices
+from alphamed_jax.planning.shape import model_shape
+from alphamed_jax.planning.step import planned_step
+from alphamed_jax.programs import PROGRAMS
+from alphamed_jax.programs.record import memory_parts
 
 HERE = Path(__file__).parent
 
@@ -123,8 +135,56 @@ def metrics() -> str:
     )
 
 
-PAGES = {"settings.md": settings, "metrics.md": metrics}
+def arrays(tree: typing.Any) -> str:
+    """The distinct arrays of a program's arguments, largest first, as `bfloat16[128256 4096]`."""
+    leaves = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.ShapeDtypeStruct)]
+    leaves = sorted(leaves, key=lambda x: (-math.prod(x.shape), str(x.shape)))
+    shown = dict.fromkeys(f"{x.dtype}[{' '.join(map(str, x.shape))}]" for x in leaves if x.shape)
+    more = f" and {len(shown) - 3} more shapes" if len(shown) > 3 else ""
+    return ", ".join(list(shown)[:3]) + more
+
+
+def programs() -> str:
+    """The page of all jitted programs."""
+    config = load_config(HERE.parent / "configs" / "alphamed_8b.yaml")
+    chip, sizes = topology.chip("v5e:8x8"), parse_mesh(config.mesh)
+    mesh = AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
+    step = planned_step(config, model_shape(config.model), Devices("v5e:8x8", mesh, chip, "tpu"))
+    lines = []
+    for program in PROGRAMS:
+        function = inspect.unwrap(program.function)
+        place = function.__module__.removeprefix("alphamed_jax.").replace(".", "/")
+        purpose = " ".join((function.__doc__ or "").split("\n\n")[0].split())
+        held = sum(memory_parts(program, step).values()) / GIB
+        given = program.arguments(step)
+        cells = f"`{program.name}`", program.stage, f"`{place}.py`", purpose
+        run = "yes" if program.used(step) else "no"
+        shapes = arrays((given.arguments, given.options))
+        lines.append(f"| {' | '.join(map(cell, cells))} | {run} | {shapes} | {held:.2f} |")
+    return "\n".join(
+        [
+            "# Programs",
+            "",
+            "<!-- Made by `python docs/generate.py` from alphamed_jax/programs/. -->",
+            "",
+            "The jitted functions of a training step, in order. Those of *rollout* are called by "
+            "`rl/sampler_run.py` (decode weights by `rl/sampler.py`), *reward* by `rl/step.py`, "
+            "*update* by `rl/mini_batches.py`. Shapes are the largest arguments in a step of "
+            "`configs/alphamed_8b.yaml` on v5e:8x8, over all chips; GiB is what lies on one chip "
+            "while the program runs, before anything that it makes itself. What each costs as "
+            "compiled is in [plans.md](plans.md).",
+            "",
+            "| program | stage | file | what it does | 8B runs it | largest arguments | GiB |",
+            "|---|---|---|---|---|---|---|",
+            *lines,
+            "",
+        ]
+    )
+
+
+PAGES = {"settings.md": settings, "metrics.md": metrics, "programs.md": programs}
 
 if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")
     for name, make in PAGES.items():
         (HERE / name).write_text(make(), "utf-8")

@@ -31,7 +31,7 @@ def test_links_of_a_page_lead_somewhere(page):
 )
 def test_files_that_a_page_names_exist(page):
     roots = (REPOSITORY, REPOSITORY / "alphamed_jax")
-    for name in re.findall(r"`((?:\w+/)+\w+\.(?:py|md|yaml|sh))`", page.read_text("utf-8")):
+    for name in re.findall(r"`((?:\w+/)+[a-z]\w*\.(?:py|md|yaml|sh))`", page.read_text("utf-8")):
         assert any((root / name).exists() for root in roots), name
 
 

@@ -235,6 +235,8 @@ def _gather(
     prompt_width: int,
     width: int,
 ) -> GroupBatch:
+    """Bring the planned responses together, micro-batch by micro-batch."""
+
     def fit(x, size):
         """Cut or zero-pad the last axis."""
         x = x[..., :size]
