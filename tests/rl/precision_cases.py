@@ -35,6 +35,8 @@ def weights(name):
         return x + np.float32(0.1 * rng.normal(size=x.shape))
 
     layers = {k: moved(w) if "norm" in k or "bias" in k else w for k, w in params["layers"].items()}
+    # Norms of queries and keys stay near 1: three times both would make scores nine times as sharp.
+    layers |= {k: moved(jnp.ones_like(w)) for k, w in layers.items() if k in ("q_norm", "k_norm")}
     # Numbers that bfloat16 holds: what is measured is the arithmetic, not the cast.
     exact = {**params, "norm": moved(params["norm"]), "layers": layers}
     return jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), exact)

@@ -11,7 +11,8 @@ from helpers import gathered
 from precision_cases import GROUP as OF_A_PROMPT
 from precision_cases import MODELS, compiled_gradient, errors, gradient, text, weights
 
-from alphamed_jax.config import QUICKSTART, load_config
+from alphamed_jax import embedded
+from alphamed_jax.config import load_config
 from alphamed_jax.model import hf
 from alphamed_jax.model.hf_layout import by_key, tensors
 from alphamed_jax.rl.batch import plan
@@ -46,7 +47,7 @@ def transformers_gradient(torch, folder, model, rows, dtype):
 def test_bfloat16_costs_no_more_here_than_in_transformers(by_reward):
     torch = pytest.importorskip("torch", reason="compares with transformers on torch")
     # Given responses of the quickstart's model, with advantages at random or by the answer key,
-    run = prepare(load_config(QUICKSTART))
+    run = prepare(load_config(embedded.CONFIG))
     model, params = hf.load(run.policy.folder, run.policy.mesh, dtype=np.float32)
     objective = run.policy.objective(run.config)
     questions = run.train[:PROMPTS]
@@ -108,7 +109,7 @@ def test_bfloat16_costs_no_more_here_than_in_transformers(by_reward):
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("name", ["llama", "qwen2"])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
 def test_neither_shape_nor_chunks_of_logits_make_bfloat16_dearer_than_in_transformers(
     name, tmp_path
 ):
