@@ -28,7 +28,7 @@ def inputs(tmp_path_factory):
         (["--rollout.group-size", "1"], "rollout.group_size is 1"),
         (["--mesh", "1x3"], "tensor axis (3) does not fit 8 query"),
         (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
-        (["--update.micro-batch", "4"], "(4) is below the 8 data rows of --mesh 8x1"),
+        (["--update.micro-batch", "4"], "(4) is below the 8 data shards of --mesh 8x1"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(inputs, tmp_path, flags, message):

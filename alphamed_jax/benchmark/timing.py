@@ -13,7 +13,7 @@ import numpy as np
 from alphamed_jax.benchmark.setup import Batch
 from alphamed_jax.config import Config
 from alphamed_jax.rl.advantages import group_advantages
-from alphamed_jax.rl.batch import Plan, plan
+from alphamed_jax.rl.batch import BatchPlan
 from alphamed_jax.rl.mini_batches import update_policy
 from alphamed_jax.rl.policy import Policy, make_sampler
 from alphamed_jax.rl.requests import Request
@@ -109,9 +109,9 @@ def timed_step(
     return state, Timed(sampled - start, end - sampled, occupancy, programs.compiled)
 
 
-def planner(savings: dict[str, bool]) -> Callable[..., Plan]:
+def planner(savings: dict[str, bool]) -> Callable[..., BatchPlan]:
     """Plans micro-batches with some of the savings off."""
-    return lambda *given, **options: plan(*given, **options | savings)
+    return lambda *given, **options: plan_batch(*given, **options | savings)
 
 
 # Name -> which savings are on.

@@ -92,7 +92,7 @@ def trained(
     plan = step.batch_plan(np.tile(lengths, (prompts, 1)), advantages, skip)
 
     def tokens(of):
-        return of.prompts.shape[1] * (of.prompt_width + of.lanes * of.width)
+        return of.prompts.shape[1] * (of.prompt_width + of.rows * of.width)
 
     return plan.count, tokens(plan) / tokens(step.full_plan)
 

@@ -100,10 +100,10 @@ def _micro_batch(step: PlannedStep, backward: bool) -> Estimate:
     model, plan = step.model, step.full_plan
     remat, chunk = step.objective.compute.remat, step.objective.compute.logits_chunk
     width = step.objective.compute.dtype.itemsize
-    units = plan.prompts.shape[1]
-    trained = units * plan.lanes * plan.width
-    tokens = units * plan.prompt_width + trained
-    pairs = units * closed_form.causal_pairs(plan.prompt_width, [plan.width] * plan.lanes)
+    prompt_groups = plan.prompts.shape[1]
+    trained = prompt_groups * plan.rows * plan.width
+    tokens = prompt_groups * plan.prompt_width + trained
+    pairs = prompt_groups * closed_form.causal_pairs(plan.prompt_width, [plan.width] * plan.rows)
     flops = closed_form.forward_flops(model, tokens, trained, pairs) / step.mesh.size
     passes = (4 if remat == "layer" else 3) if backward else 1
     reads, comm = _gathered(step, passes - 1 if backward else 1)

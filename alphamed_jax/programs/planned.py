@@ -286,18 +286,20 @@ class PlannedStep:
         rest = longest // 2 if self.shape.packed else longest
         return [longest] + [rest] * (self.shape.group - 1)
 
-    def batch_plan(self, lengths: Any, advantages: Any, skip_constant: bool = True) -> batch.Plan:
-        """Micro-batches of one mini-batch as `batch.plan` lays them out.
+    def batch_plan(
+        self, lengths: Any, advantages: Any, skip_constant: bool = True
+    ) -> batch.BatchPlan:
+        """Micro-batches of one mini-batch as `batch.plan_batch` lays them out.
 
         Args:
           lengths, advantages: of each response to the prompts of a mini-batch, [P G].
         """
-        return batch.plan(
+        return batch.plan_batch(
             np.full(len(lengths), self.shape.prompt_width),
             lengths,
             advantages,
             micro_batch=self.shape.micro_batch,
-            rows=self.data_shards,
+            data_shards=self.data_shards,
             skip_constant=skip_constant,
             longest=self.shape.response,
             prompt_width=self.shape.prompt_width,
@@ -309,7 +311,7 @@ class PlannedStep:
         return max(self.shape.prompts // self.shape.mini_batches, 1)
 
     @functools.cached_property
-    def full_plan(self) -> batch.Plan:
+    def full_plan(self) -> batch.BatchPlan:
         """Micro-batches where every group has a signal."""
         lengths = np.tile(self.response_lengths, (self.mini_batch, 1))
         return self.batch_plan(lengths, np.ones(lengths.shape, np.float32))
@@ -319,9 +321,11 @@ class PlannedStep:
         """Arguments with which a batch full of signal is gathered."""
         plan = self.full_plan
         advantages = self.array((self.responses,), jnp.float32)
-        units, members = (self.array(x.shape, x.dtype) for x in (plan.prompts, plan.responses))
+        prompt_groups, segments = (
+            self.array(x.shape, x.dtype) for x in (plan.prompts, plan.responses)
+        )
         sizes = {"prompt_width": plan.prompt_width, "width": plan.width}
-        return (self.trajectories, advantages, units, members), sizes
+        return (self.trajectories, advantages, prompt_groups, segments), sizes
 
     @functools.cached_property
     def batch(self) -> batch.GroupBatch:
@@ -332,13 +336,13 @@ class PlannedStep:
         packed, plan = None, self.full_plan
         if plan.packed:
             lengths = np.tile(self.response_lengths, self.mini_batch)
-            source = batch.lane_sources(plan, lengths)
-            packed = batch.Lanes(
+            source = batch.packed_sources(plan, lengths)
+            packed = batch.Packing(
                 *(self.array(x.shape, jnp.int32, None, "batch") for x in (source, plan.starts))
             )
         reference = self.objective.loss.kl_coef > 0
         return found._replace(
-            lanes=packed,
+            packing=packed,
             old_logprobs=found.sampler_logprobs if self.shape.old_logprobs else None,
             reference_logprobs=found.sampler_logprobs if reference else None,
         )

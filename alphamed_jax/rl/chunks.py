@@ -1,7 +1,7 @@
 """Log-probabilities from hidden states, one chunk of tokens' logits at a time, and their gradient.
 
 No array of size B x T x V is made, forward or backward. The head's gradient is added up over the
-chunks in float32, on each data row of the mesh apart, and then over the rows: what it is does not
+chunks in float32, on each data shard apart, and then over the rows: what it is does not
 depend on the length of a chunk but for rounding in float32.
 """
 
@@ -99,8 +99,8 @@ def _logits(used: Head, x: Float[Array, "P n c D"]) -> jax.Array:
 
 def _split(x: jax.Array, chunk: int) -> jax.Array:
     """[P n T ..] as [T/c P n c ..]."""
-    prompts, lanes, length, *rest = x.shape
-    return jnp.moveaxis(x.reshape(prompts, lanes, length // chunk, chunk, *rest), 2, 0)
+    prompts, rows, length, *rest = x.shape
+    return jnp.moveaxis(x.reshape(prompts, rows, length // chunk, chunk, *rest), 2, 0)
 
 
 def _join(x: jax.Array) -> jax.Array:

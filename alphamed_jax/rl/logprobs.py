@@ -26,7 +26,7 @@ class Compute(NamedTuple):
     dtype: Any = jnp.float32
     remat: network.Remat = "none"
     logits_chunk: int = 2048
-    """Tokens per data row of the mesh whose logits exist at once."""
+    """Tokens per data shard whose logits exist at once."""
     attention: Attention = DENSE
 
 
@@ -42,23 +42,23 @@ def policy_logprobs(
     What stands at padding is arbitrary.
     """
     prompts = micro.prompt_tokens, micro.prompt_lengths
-    if micro.lanes is None:
+    if micro.packing is None:
         length = micro.tokens.shape[-1]
         place = jnp.broadcast_to(jnp.arange(length), micro.tokens.shape)
         return packed_logprobs(
             config, params, *prompts, micro.tokens, place, None, sampling, compute
         )
-    units, _, length = micro.tokens.shape
-    source, starts = micro.lanes
+    groups, _, length = micro.tokens.shape
+    source, starts = micro.packing
     pick = jax.vmap(lambda row, index: row[index])
     used = jnp.maximum(source, 0)
-    tokens = pick(micro.tokens.reshape(units, -1), used)
+    tokens = pick(micro.tokens.reshape(groups, -1), used)
     segment_ids = jnp.where(source >= 0, used // length, -1)
     found = packed_logprobs(
         config, params, *prompts, tokens, used % length, segment_ids, sampling, compute
     )
     back = jnp.minimum(starts[..., None] + jnp.arange(length), source[0].size - 1)
-    logprobs, entropy = (pick(x.reshape(units, -1), back) for x in found)
+    logprobs, entropy = (pick(x.reshape(groups, -1), back) for x in found)
     return logprobs, entropy
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from alphamed_jax.config import Config
 from alphamed_jax.model.config import Params
 from alphamed_jax.model.mesh import data_shards, host_get
-from alphamed_jax.rl.batch import GroupBatch, Plan, gather, plan
+from alphamed_jax.rl.batch import BatchPlan, GroupBatch, gather, plan_batch
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.policy import Policy
 from alphamed_jax.rl.step_metrics import Metrics, combine_updates
@@ -23,14 +23,14 @@ def update_policy(
     reference: Params | None,
     trajectories: Trajectories,
     scored: ScoredRollouts,
-    plan_with: Callable[..., Plan] | None = None,
+    plan_with: Callable[..., BatchPlan] | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Update on the batch: one pass, or several over mini-batches.
 
     Args:
       reference: weights of the reference policy, where loss.kl_coef is above 0.
       scored: of the same groups as `trajectories`.
-      plan_with: what brings responses into micro-batches; None: `batch.plan`. It changes the cost
+      plan_with: what brings responses into micro-batches; None: `plan_batch`. It changes the cost
         alone.
     """
     objective = policy.objective(config)
@@ -39,7 +39,7 @@ def update_policy(
     batches = []
     for start in range(0, prompts, size):
         made, planned = mini_batch(
-            policy, config, trajectories, scored, start, start + size, plan_with or plan
+            policy, config, trajectories, scored, start, start + size, plan_with or plan_batch
         )
         if config.updates_per_step > 1:
             # Later updates leave the sampling policy: keep its log-probabilities.
@@ -66,8 +66,8 @@ def mini_batch(
     scored: ScoredRollouts,
     first: int,
     last: int,
-    plan_with: Callable[..., Plan],
-) -> tuple[GroupBatch, Plan]:
+    plan_with: Callable[..., BatchPlan],
+) -> tuple[GroupBatch, BatchPlan]:
     """Plan and gather the micro-batches of the groups `first` to `last`."""
     size = scored.group_size
     lengths = scored.lengths.reshape(-1, size)[first:last]
@@ -77,7 +77,7 @@ def mini_batch(
         lengths,
         advantages,
         micro_batch=config.update.micro_batch,
-        rows=data_shards(policy.mesh),
+        data_shards=data_shards(policy.mesh),
         skip_constant=config.update.skip_constant_groups and config.loss.kl_coef == 0,
         longest=config.rollout.max_new_tokens,
         prompt_width=trajectories.prompt_tokens.shape[-1],

@@ -10,7 +10,7 @@ from helpers import TINY, gathered, make_objective, tiny_params
 
 from alphamed_jax.model.hf_layout import by_key
 from alphamed_jax.model.mesh import data_shards, mesh_of
-from alphamed_jax.rl.batch import plan
+from alphamed_jax.rl.batch import plan_batch
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.trajectories import Trajectories
 from alphamed_jax.rl.update import batch_gradient
@@ -70,21 +70,21 @@ def gradient(name, dtype, params=None, micro_batch=32, **compute):
         finished=jnp.ones(rows, bool),
     )
     mesh = mesh_of(params)
-    layout = plan(
+    planned = plan_batch(
         np.full(PROMPTS, PROMPT),
         lengths,
         advantages,
         micro_batch=micro_batch,
-        rows=data_shards(mesh),
+        data_shards=data_shards(mesh),
         skip_constant=True,
     )
     settings = make_objective(MODELS[name], **compute)
     settings = settings._replace(compute=settings.compute._replace(dtype=jnp.dtype(dtype)))
-    totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
+    totals = Totals(jnp.float32(planned.tokens), jnp.float32(planned.sequences))
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    batch = gathered(jax.device_put(trajectories, everywhere), lengths, advantages, layout)
+    batch = gathered(jax.device_put(trajectories, everywhere), lengths, advantages, planned)
     with jax.set_mesh(mesh):
-        grads, _ = compiled_gradient(params, batch, jnp.int32(layout.count), totals, settings)
+        grads, _ = compiled_gradient(params, batch, jnp.int32(planned.count), totals, settings)
     return {key: np.asarray(leaf) for key, leaf in by_key(grads).items()}
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny_rollouts import GROUP, LENGTH, PROMPTS, padded_stops
 
 from alphamed_jax.model.mesh import data_shards, mesh_of
-from alphamed_jax.rl.batch import plan
+from alphamed_jax.rl.batch import plan_batch
 from alphamed_jax.rl.distribution import Sampling, absent_ids, draw, logprobs_and_entropy
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.rollout import generate
@@ -117,19 +117,19 @@ def test_the_trainer_agrees_and_leaves_rows_without_a_token_alone(mesh):
     drawn, params = responses(mesh), weights(mesh)
     advantages = np.random.default_rng(0).normal(size=(len(PROMPTS), GROUP)).astype(np.float32)
     lengths = np.asarray(drawn.lengths).reshape(advantages.shape)
-    layout = plan(
+    planned = plan_batch(
         np.asarray(drawn.prompt_lengths),
         lengths,
         advantages,
         micro_batch=8,
-        rows=data_shards(mesh_of(params)),
+        data_shards=data_shards(mesh_of(params)),
         skip_constant=True,
     )
     settings = make_objective(MODEL, sampling=Sampling(absent=absent_ids(KNOWN)), logits_chunk=32)
-    totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
-    batch = gathered(drawn, lengths, advantages, layout)
+    totals = Totals(jnp.float32(planned.tokens), jnp.float32(planned.sequences))
+    batch = gathered(drawn, lengths, advantages, planned)
     with jax.set_mesh(mesh_of(params)):
-        grads, sums = compiled_gradient(params, batch, jnp.int32(layout.count), totals, settings)
+        grads, sums = compiled_gradient(params, batch, jnp.int32(planned.count), totals, settings)
     # then the trainer's log-probabilities are the sampler's, and those rows have no gradient.
     assert sums["sampler_gap/max"] < 1e-4
     head = np.asarray(grads["head"])

@@ -13,12 +13,12 @@ from alphamed_jax.config import Config, OptimizerConfig, UpdateConfig
 from alphamed_jax.errors import UserError
 from alphamed_jax.model.attention import Attention
 from alphamed_jax.model.mesh import data_shards, mesh_of
-from alphamed_jax.rl.batch import plan
+from alphamed_jax.rl.batch import plan_batch
 from alphamed_jax.rl.buckets import pad_prompts
-from alphamed_jax.rl.decode import prefill
 from alphamed_jax.rl.language_model import Transformer
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.policy import make_compute
+from alphamed_jax.rl.prompt_cache import prefill
 from alphamed_jax.rl.update import init_state, update
 
 ADVANTAGES = np.random.default_rng(0).normal(size=(len(PROMPTS), GROUP)).astype(np.float32)
@@ -33,16 +33,16 @@ def settings_with(how):
 def packed_batch(trajectories):
     """Responses packed into lanes, in micro-batches with rows that only fill the shape."""
     lengths = np.asarray(trajectories.lengths).reshape(ADVANTAGES.shape)
-    layout = plan(
+    planned = plan_batch(
         np.asarray(trajectories.prompt_lengths),
         lengths,
         ADVANTAGES,
         micro_batch=8,
-        rows=data_shards(mesh_of(trajectories)),
+        data_shards=data_shards(mesh_of(trajectories)),
         skip_constant=True,
     )
-    totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
-    return gathered(trajectories, lengths, ADVANTAGES, layout), jnp.int32(layout.count), totals
+    totals = Totals(jnp.float32(planned.tokens), jnp.float32(planned.sequences))
+    return gathered(trajectories, lengths, ADVANTAGES, planned), jnp.int32(planned.count), totals
 
 
 @functools.cache
@@ -55,7 +55,7 @@ def learned(how, mesh="1x1"):
     with jax.set_mesh(mesh_of(params)):
         state = init_state(settings, jax.tree.map(jnp.copy, params))
         state, metrics = update(state, batch, count, totals, objective=settings)
-    assert batch.lanes is not None
+    assert batch.packing is not None
     return state, metrics
 
 

@@ -1,4 +1,4 @@
-"""Micro-batches: which responses are planned, and that they arrive with all that is theirs."""
+"""Micro-batches: which responses are made, and that they arrive with all that is theirs."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from alphamed_jax.errors import UserError
 from alphamed_jax.rl.batch import (
     check_micro_batch,
-    fill_lanes,
-    lane_counts,
-    lane_sources,
-    lane_width,
-    plan,
+    pack_rows,
+    packed_sources,
+    plan_batch,
+    row_counts,
+    row_width,
 )
 from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.trajectories import Trajectories
@@ -26,35 +26,37 @@ ADVANTAGES = np.random.default_rng(0).normal(size=(5, GROUP)).astype(np.float32)
 ADVANTAGES[1] = 0.0  # the group without signal has the longest prompt
 
 
-def planned(micro_batch=8, rows=1, skip_constant=True, advantages=ADVANTAGES, **options):
-    return plan(
+def planned(micro_batch=8, data_shards=1, skip_constant=True, advantages=ADVANTAGES, **options):
+    return plan_batch(
         PROMPT_LENGTHS,
         LENGTHS,
         advantages,
         micro_batch=micro_batch,
-        rows=rows,
+        data_shards=rows,
         skip_constant=skip_constant,
         **options,
     )
 
 
-def in_use(layout):
-    """Prompt and responses of each unit in use, in order."""
-    members = layout.responses.shape[-1]
+def in_use(made):
+    """Prompt and responses of each prompt group in use, in order."""
+    segments = made.responses.shape[-1]
     return [
         (int(p), sorted(int(row) for row in rows if row >= 0))
-        for p, rows in zip(layout.prompts.flat, layout.responses.reshape(-1, members), strict=True)
+        for p, rows in zip(made.prompts.flat, made.responses.reshape(-1, segments), strict=True)
         if p >= 0
     ]
 
 
-# Lanes and units
+# Packing and units
 
 
 @settings(deadline=None)
 @given(st.integers(2, 32), st.integers(1, 64), st.integers(1, 16))
-def test_lanes_of_a_unit_are_few_kinds_that_divide_the_group_and_fit_a_data_row(group, share, rows):
-    counts = lane_counts(group, share * rows, rows)
+def test_rows_of_a_prompt_group_are_few_kinds_that_divide_the_group_and_fit_a_data_row(
+    group, share, rows
+):
+    counts = row_counts(group, share * rows, rows)
     assert 1 <= len(counts) <= 3
     assert all(group % n == 0 and n <= share for n in counts)
     # The largest is a whole group wherever one fits.
@@ -64,29 +66,29 @@ def test_lanes_of_a_unit_are_few_kinds_that_divide_the_group_and_fit_a_data_row(
 
 @settings(deadline=None)
 @given(st.integers(1, 4096), st.integers(1, 4096))
-def test_lanes_hold_what_they_must_in_one_of_few_widths(needed, longest):
+def test_rows_hold_what_they_must_in_one_of_few_widths(needed, longest):
     needed = min(needed, longest)
-    width = lane_width(needed, longest)
+    width = row_width(needed, longest)
     assert width >= needed
     # A quarter of it would not do, but where it is the least there is.
     assert width == 16 or width // 4 < needed
-    assert len({lane_width(n, longest) for n in range(1, longest + 1)}) <= 5
+    assert len({row_width(n, longest) for n in range(1, longest + 1)}) <= 5
 
 
-def test_fewer_lanes_than_data_rows_are_refused():
-    with pytest.raises(ValueError, match="micro_batch 3 is below the 4 data rows"):
-        lane_counts(8, 3, 4)
+def test_fewer_rows_than_data_rows_are_refused():
+    with pytest.raises(ValueError, match="micro_batch 3 is below the 4 data shards"):
+        row_counts(8, 3, 4)
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=16), st.integers(0, 100))
-def test_lanes_hold_every_response_once_and_are_not_overfull(lengths, spare):
+def test_rows_hold_every_response_once_and_are_not_overfull(lengths, spare):
     lengths, width = np.array(lengths), max(lengths) + spare
-    lanes = fill_lanes(lengths, width)
-    assert sorted(r for lane in lanes for r in lane) == list(range(len(lengths)))
-    fill = [lengths[lane].sum() for lane in lanes]
+    rows = pack_rows(lengths, width)
+    assert sorted(r for row in rows for r in row) == list(range(len(lengths)))
+    fill = [lengths[row].sum() for row in rows]
     assert max(fill) <= width
-    # First-fit never leaves two lanes that would fit into one.
+    # First-fit never leaves two rows that would fit into one.
     assert all(a + b > width for i, a in enumerate(fill) for b in fill[i + 1 :])
 
 
@@ -98,33 +100,33 @@ def test_groups_without_signal_are_left_out_but_count_in_the_divisors():
         without, everything = planned(pack=pack), planned(skip_constant=False, pack=pack)
         assert {p for p, _ in in_use(without)} == {0, 2, 3, 4}
         assert {p for p, _ in in_use(everything)} == {0, 1, 2, 3, 4}
-        for layout in (without, everything):
-            assert (layout.tokens, layout.sequences) == (LENGTHS.sum(), LENGTHS.size)
+        for made in (without, everything):
+            assert (made.tokens, made.sequences) == (LENGTHS.sum(), LENGTHS.size)
     # Two whole groups a micro-batch: one micro-batch fewer runs, in the same program.
     without, everything = planned(pack=False), planned(skip_constant=False, pack=False)
     assert (without.count, everything.count) == (2, 3)
     assert without.prompts.shape == everything.prompts.shape == (3, 2)
 
 
-def test_short_responses_share_lanes_and_a_group_its_prompt():
-    # Given lanes of 32 tokens, as the longest response has 25,
-    layout = planned()
-    assert (layout.width, layout.packed) == (32, True)
-    # then a group of 16, 4 or 18 tokens lies in one lane; 25 + 3 + 3 and 20 need two: units of
-    # two lanes, four in a micro-batch, have the least tokens to compute.
-    assert (layout.lanes, layout.count) == (2, 1)
+def test_short_responses_share_rows_and_a_group_its_prompt():
+    # Given rows of 32 tokens, as the longest response has 25,
+    made = planned()
+    assert (made.width, made.packed) == (32, True)
+    # then a group of 16, 4 or 18 tokens lies in one row; 25 + 3 + 3 and 20 need two: prompt groups
+    # of two rows, four in a micro-batch, have the least tokens to compute.
+    assert (made.rows, made.count) == (2, 1)
     groups = [(p, [4 * p, 4 * p + 1, 4 * p + 2, 4 * p + 3]) for p in (0, 2, 3, 4)]
-    assert in_use(layout) == groups
-    # Side by side in a lane, the longest first.
-    assert layout.starts[0, 0].tolist() == [0, 9, 13, 15]
-    assert layout.starts[0, 2].tolist() == [0, 25, 28, 32]
-    # A micro-batch of one lane cuts that group in two.
+    assert in_use(made) == groups
+    # Side by side in a row, the longest first.
+    assert made.starts[0, 0].tolist() == [0, 9, 13, 15]
+    assert made.starts[0, 2].tolist() == [0, 25, 28, 32]
+    # A micro-batch of one row cuts that group in two.
     assert in_use(planned(micro_batch=1))[2:4] == [(3, [13, 14, 15]), (3, [12])]
-    # Without packing each response has a lane, without sharing also a prompt.
+    # Without packing each response has a row, without sharing also a prompt.
     apart = planned(pack=False)
-    assert (apart.packed, apart.lanes, len(in_use(apart))) == (False, 4, 4)
+    assert (apart.packed, apart.rows, len(in_use(apart))) == (False, 4, 4)
     alone = planned(pack=False, share_prompts=False)
-    assert (alone.packed, alone.lanes, len(in_use(alone))) == (False, 1, 16)
+    assert (alone.packed, alone.rows, len(in_use(alone))) == (False, 1, 16)
 
 
 def test_shapes_follow_what_is_left():
@@ -134,11 +136,11 @@ def test_shapes_follow_what_is_left():
 
 
 def test_a_batch_without_any_signal_needs_no_micro_batch():
-    layout = planned(advantages=np.zeros_like(ADVANTAGES))
-    assert layout.count == 0
-    assert (layout.prompts == -1).all()
-    assert (layout.tokens, layout.sequences) == (LENGTHS.sum(), LENGTHS.size)
-    assert (layout.prompt_width, layout.width) == (16, 16)
+    made = planned(advantages=np.zeros_like(ADVANTAGES))
+    assert made.count == 0
+    assert (made.prompts == -1).all()
+    assert (made.tokens, made.sequences) == (LENGTHS.sum(), LENGTHS.size)
+    assert (made.prompt_width, made.width) == (16, 16)
 
 
 def test_a_group_is_kept_for_a_single_nonzero_advantage():
@@ -148,8 +150,8 @@ def test_a_group_is_kept_for_a_single_nonzero_advantage():
 
 
 def test_a_micro_batch_larger_than_the_batch_is_cut_to_it():
-    layout = planned(micro_batch=4096, skip_constant=False, pack=False)
-    assert (layout.prompts.shape, layout.count) == ((1, 5), 1)
+    made = planned(micro_batch=4096, skip_constant=False, pack=False)
+    assert (made.prompts.shape, made.count) == ((1, 5), 1)
 
 
 @settings(max_examples=60, deadline=None)
@@ -157,7 +159,7 @@ def test_a_micro_batch_larger_than_the_batch_is_cut_to_it():
     seed=st.integers(0, 2**32 - 1),
     prompts=st.integers(1, 9),
     group=st.sampled_from([2, 4, 6]),
-    rows=st.sampled_from([1, 2, 4]),
+    data_shards=st.sampled_from([1, 2, 4]),
     share=st.integers(1, 16),
     skip_constant=st.booleans(),
     pack=st.booleans(),
@@ -170,34 +172,34 @@ def test_every_response_with_signal_is_planned_exactly_once(
     lengths = rng.integers(1, 300, size=(prompts, group))
     advantages = rng.normal(size=(prompts, group)).astype(np.float32)
     advantages[rng.random(prompts) < 0.5] = 0.0
-    layout = plan(
+    planned = plan_batch(
         prompt_lengths,
         lengths,
         advantages,
         micro_batch=share * rows,
-        rows=rows,
+        data_shards=rows,
         skip_constant=skip_constant,
         pack=pack,
     )
-    units = in_use(layout)
+    units = in_use(made)
     signal = advantages.any(axis=1) if skip_constant else np.ones(prompts, bool)
-    rows_used = sorted(row for _, members in units for row in members)
+    rows_used = sorted(row for _, segments in units for row in segments)
     assert rows_used == np.flatnonzero(np.repeat(signal, group)).tolist()
-    assert all(row // group == p for p, members in units for row in members)
+    assert all(row // group == p for p, segments in units for row in segments)
     # Units in use fill the first `count` micro-batches; what is left is -1.
-    flat = layout.prompts.reshape(-1)
+    flat = made.prompts.reshape(-1)
     assert (flat[: len(units)] >= 0).all()
     assert (flat[len(units) :] == -1).all()
-    assert layout.count <= len(layout.prompts)
-    assert layout.count == -(-len(units) // layout.prompts.shape[1])
-    assert layout.prompts.shape[1] % rows == 0
+    assert made.count <= len(made.prompts)
+    assert made.count == -(-len(units) // made.prompts.shape[1])
+    assert made.prompts.shape[1] % rows == 0
     # Widths hold what they must.
     if units:
-        assert layout.width == lane_width(int(lengths[signal].max()), int(lengths.max()))
-        assert layout.prompt_width == bucket(int(prompt_lengths[signal].max()))
-    # No place of a unit is taken twice.
-    sources = lane_sources(layout, lengths.reshape(-1))
-    assert sources.shape == (*layout.prompts.shape, layout.lanes, layout.width)
+        assert made.width == row_width(int(lengths[signal].max()), int(lengths.max()))
+        assert made.prompt_width == bucket(int(prompt_lengths[signal].max()))
+    # No place of a prompt group is taken twice.
+    sources = packed_sources(planned, lengths.reshape(-1))
+    assert sources.shape == (*made.prompts.shape, made.rows, made.width)
     assert (sources >= 0).sum() == lengths.reshape(-1)[rows_used].sum()
 
 
@@ -230,18 +232,18 @@ def trajectories():
 def test_gather_brings_each_response_with_its_own_prompt_and_advantage(
     trajectories, micro_batch, skip_constant, pack
 ):
-    layout = planned(micro_batch, skip_constant=skip_constant, pack=pack)
-    batch = gathered(trajectories, LENGTHS, ADVANTAGES, layout)
-    micros, per_micro, members = layout.responses.shape
-    assert batch.tokens.shape == (micros, per_micro, members, layout.width)
-    assert batch.prompt_tokens.shape == (micros, per_micro, layout.prompt_width)
+    made = planned(micro_batch, skip_constant=skip_constant, pack=pack)
+    batch = gathered(trajectories, LENGTHS, ADVANTAGES, made)
+    micros, per_micro, segments = made.responses.shape
+    assert batch.tokens.shape == (micros, per_micro, segments, made.width)
+    assert batch.prompt_tokens.shape == (micros, per_micro, made.prompt_width)
     assert batch.old_logprobs is None
     assert batch.reference_logprobs is None
     prompt_tokens, prompt_lengths, tokens, lengths, advantages, logprobs = map(
         np.asarray, batch[:6]
     )
-    for m, p in np.ndindex(layout.prompts.shape):
-        owner = layout.prompts[m, p]
+    for m, p in np.ndindex(made.prompts.shape):
+        owner = made.prompts[m, p]
         if owner < 0:
             # Units that fill the shape have no tokens and no advantage,
             assert (lengths[m, p] == 0).all()
@@ -252,11 +254,11 @@ def test_gather_brings_each_response_with_its_own_prompt_and_advantage(
         assert prompt_lengths[m, p] == length
         expected = 1000 * owner + np.arange(length)
         np.testing.assert_array_equal(prompt_tokens[m, p, :length], expected)
-        in_lanes = None
-        if batch.lanes is not None:
-            source = np.asarray(batch.lanes.source[m, p]).reshape(-1)
-            in_lanes = np.where(source >= 0, tokens[m, p].reshape(-1)[source], -1)
-        for g, row in enumerate(layout.responses[m, p]):
+        in_rows = None
+        if batch.packing is not None:
+            source = np.asarray(batch.packing.source[m, p]).reshape(-1)
+            in_rows = np.where(source >= 0, tokens[m, p].reshape(-1)[source], -1)
+        for g, row in enumerate(made.responses[m, p]):
             if row < 0:
                 assert lengths[m, p, g] == 0
                 continue
@@ -266,17 +268,17 @@ def test_gather_brings_each_response_with_its_own_prompt_and_advantage(
             expected = 1000 * row + np.arange(length)
             np.testing.assert_array_equal(tokens[m, p, g, :length], expected)
             np.testing.assert_allclose(logprobs[m, p, g, :length], -expected / 7.0, rtol=1e-6)
-            if in_lanes is not None:
-                start = layout.starts[m, p, g]
-                np.testing.assert_array_equal(in_lanes[start : start + length], expected)
+            if in_rows is not None:
+                start = made.starts[m, p, g]
+                np.testing.assert_array_equal(in_rows[start : start + length], expected)
 
 
-def test_a_micro_batch_without_a_lane_for_each_data_row_is_refused_by_mesh_and_number():
+def test_a_micro_batch_without_a_row_for_each_data_row_is_refused_by_mesh_and_number():
     check_micro_batch(8, mesh_like("8x1"))
     check_micro_batch(4, mesh_like("2x2x2"))
     with pytest.raises(
-        UserError, match=r"micro_batch \(4\) is below the 8 data rows of --mesh 8x1:"
+        UserError, match=r"micro_batch \(4\) is below the 8 data shards of --mesh 8x1:"
     ):
         check_micro_batch(4, mesh_like("8x1"))
-    with pytest.raises(UserError, match=r"\(3\) is below the 4 data rows of --mesh 2x2x2:"):
+    with pytest.raises(UserError, match=r"\(3\) is below the 4 data shards of --mesh 2x2x2:"):
         check_micro_batch(3, mesh_like("2x2x2"))

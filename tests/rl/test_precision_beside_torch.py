@@ -15,7 +15,7 @@ from alphamed_jax import embedded
 from alphamed_jax.config import load_config
 from alphamed_jax.model import hf
 from alphamed_jax.model.hf_layout import by_key, tensors
-from alphamed_jax.rl.batch import plan
+from alphamed_jax.rl.batch import plan_batch
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.rollout import generate
 from alphamed_jax.rl.step import score_rewards
@@ -68,21 +68,21 @@ def test_bfloat16_costs_no_more_here_than_in_transformers(by_reward):
     else:
         advantages = np.random.default_rng(0).normal(size=(PROMPTS, GROUP)).astype(np.float32)
     lengths = np.asarray(drawn.lengths).reshape(PROMPTS, GROUP)
-    layout = plan(
+    planned = plan_batch(
         np.asarray(drawn.prompt_lengths),
         lengths,
         advantages,
         micro_batch=64,
-        rows=1,
+        data_shards=1,
         skip_constant=True,
     )
-    batch = gathered(drawn, lengths, advantages, layout)
-    totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
+    batch = gathered(drawn, lengths, advantages, planned)
+    totals = Totals(jnp.float32(planned.tokens), jnp.float32(planned.sequences))
 
     def ours(dtype):
         as_ = objective._replace(compute=objective.compute._replace(dtype=jnp.dtype(dtype)))
         with jax.set_mesh(run.policy.mesh):
-            grads, _ = compiled_gradient(params, batch, jnp.int32(layout.count), totals, as_)
+            grads, _ = compiled_gradient(params, batch, jnp.int32(planned.count), totals, as_)
         return {key: np.asarray(leaf) for key, leaf in by_key(grads).items()}
 
     width = max(map(len, prompts)) + lengths.max()

@@ -22,7 +22,7 @@ from alphamed_jax.planning.step import planned_step
 from alphamed_jax.programs import PROGRAMS
 from alphamed_jax.programs.record import Variety
 from alphamed_jax.rl import batch, mini_batches
-from alphamed_jax.rl.batch import lane_counts
+from alphamed_jax.rl.batch import row_counts
 from alphamed_jax.rl.buckets import bucket, capacities
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.slots import compacted_size
@@ -52,12 +52,12 @@ def made():
 
 
 @pytest.fixture
-def layouts(monkeypatch):
-    """The layouts of the updates that were taken."""
+def plans(monkeypatch):
+    """The plans of the updates that were taken."""
     found = []
 
-    def plan(*arguments, **options):
-        found.append(batch.plan(*arguments, **options))
+    def plan_batch(*arguments, **options):
+        found.append(batch.plan_batch(*arguments, **options))
         return found[-1]
 
     monkeypatch.setattr(mini_batches, "plan", plan)
@@ -82,7 +82,7 @@ def random_steps(policy):
         yield number, dataclasses.replace(policy, stop_ids=tuple(stops.tolist())), questions
 
 
-def test_twenty_steps_compile_as_many_programs_as_there_are_shapes(tmp_path, made, layouts):
+def test_twenty_steps_compile_as_many_programs_as_there_are_shapes(tmp_path, made, plans):
     # Given a run whose weights stand still, so that a second pass over its steps is the same,
     write_model(tmp_path / "model")
     config = tiny_config(
@@ -112,7 +112,7 @@ def test_twenty_steps_compile_as_many_programs_as_there_are_shapes(tmp_path, mad
     with ProgramCounter() as programs, jax.set_mesh(mesh):
         state, effective = one_pass(state)
     assert len(effective) >= 4
-    trained = [(x.prompt_width, x.width, x.lanes, x.packed) for x in layouts]
+    trained = [(x.prompt_width, x.width, x.rows, x.packed) for x in plans]
     shapes = set(trained)
     assert {shape[0] for shape in shapes} == {width}
     assert {shape[1] for shape in shapes} == {16, 24}
@@ -126,8 +126,8 @@ def test_twenty_steps_compile_as_many_programs_as_there_are_shapes(tmp_path, mad
     bounds = {p.function_name: p.most_versions(planned, variety) for p in PROGRAMS}
     for name, bound in bounds.items():
         assert min(bound, 1) <= made[name] <= bound, name
-    lanes = lane_counts(GROUP, config.update.micro_batch, DATA_ROWS)
-    assert len(shapes) <= 2 * len(lanes) * 2  # widths; packed or not
+    counts = row_counts(GROUP, config.update.micro_batch, DATA_ROWS)
+    assert len(shapes) <= 2 * len(counts) * 2  # widths; packed or not
     # all others are few,
     assert programs.compiled + programs.cached == sum(made.values())
     assert programs.compiled <= sum(bounds.values()) + SMALL, made

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alphamed_jax.rl.batch import plan
+from alphamed_jax.rl.batch import plan_batch
 from alphamed_jax.rl.buckets import bucket
 
 STEPS, GROUP = 300, 8
@@ -40,27 +40,27 @@ def test_three_hundred_steps_need_at_most_three_update_programs_known_within_twe
     first_seen, computed, needed = {}, 0, 0
     steps = batches(prompts, longest, median, longest_prompt, effective)
     for step, (prompt_lengths, lengths, advantages) in enumerate(steps):
-        layout = plan(
+        planned = plan_batch(
             prompt_lengths,
             lengths,
             advantages,
             micro_batch=micro_batch,
-            rows=rows,
+            data_shards=rows,
             skip_constant=True,
             longest=longest,
             prompt_width=bucket(longest_prompt),
         )
         shape = (
-            layout.prompts.shape,
-            layout.responses.shape,
-            layout.lanes,
-            layout.width,
-            layout.prompt_width,
-            layout.packed,
+            planned.prompts.shape,
+            planned.responses.shape,
+            planned.rows,
+            planned.width,
+            planned.prompt_width,
+            planned.packed,
         )
         first_seen.setdefault(shape, step)
-        units = layout.count * layout.prompts.shape[1]
-        computed += units * (layout.prompt_width + layout.lanes * layout.width)
+        units = planned.count * planned.prompts.shape[1]
+        computed += units * (planned.prompt_width + planned.rows * planned.width)
         chosen = advantages.any(axis=1)
         needed += prompt_lengths[chosen].sum() + lengths[chosen].sum()
     assert len(first_seen) <= 3, first_seen

@@ -31,7 +31,7 @@ from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.model.mesh import data_shards, mesh_of
 from alphamed_jax.programs import named
 from alphamed_jax.programs.planned import PlannedStep, StepShape
-from alphamed_jax.rl.batch import plan
+from alphamed_jax.rl.batch import plan_batch
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.update import (
@@ -82,18 +82,18 @@ def prepared(
     """Batch, number of micro-batches and totals, on the mesh of the trajectories."""
     trajectories = trajectories or sampled()
     lengths = np.asarray(trajectories.lengths).reshape(advantages.shape)
-    layout = plan(
+    planned = plan_batch(
         np.asarray(trajectories.prompt_lengths),
         lengths,
         advantages,
         micro_batch=micro_batch,
-        rows=data_shards(mesh_of(trajectories)),
+        data_shards=data_shards(mesh_of(trajectories)),
         skip_constant=skip,
         pack=pack,
         share_prompts=share,
     )
-    totals = Totals(jnp.float32(layout.tokens), jnp.float32(layout.sequences))
-    return gathered(trajectories, lengths, advantages, layout), jnp.int32(layout.count), totals
+    totals = Totals(jnp.float32(planned.tokens), jnp.float32(planned.sequences))
+    return gathered(trajectories, lengths, advantages, planned), jnp.int32(planned.count), totals
 
 
 def gradient_of(batch, count, totals, objective=OBJECTIVE, params=None):
@@ -144,11 +144,11 @@ def test_gradient_is_the_plain_one_however_it_is_cut_up_and_computed(
     assert sums["sampler_gap/max"] < 1e-4
 
 
-def test_packing_puts_several_responses_into_a_lane():
-    # The case above means something: 12 responses with signal lie in fewer lanes.
+def test_packing_puts_several_responses_into_a_row():
+    # The case above means something: 12 responses with signal lie in fewer rows.
     batch, _, _ = prepared(pack=True)
-    lanes = (np.asarray(batch.lanes.source) >= 0).any(axis=-1).sum()
-    assert lanes < (np.asarray(batch.lengths) > 0).sum() == 12
+    rows = (np.asarray(batch.packing.source) >= 0).any(axis=-1).sum()
+    assert rows < (np.asarray(batch.lengths) > 0).sum() == 12
     # And without sharing, each response has its own prompt.
     batch, count, _ = prepared(share=False)
     assert batch.tokens.shape[2] == 1
