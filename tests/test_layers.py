@@ -13,6 +13,7 @@ PACKAGE = REPOSITORY / "alphamed_jax"
 RANKS = (
     {"__main__", "train", "plan", "bench", "report", "quickstart"},
     {"cli", "terminal", "reporting", "planning", "benchmark"},
+    {"programs"},
     {"output", "compiled"},
     {"rl"},
     {"model", "data"},
