@@ -13,7 +13,7 @@ import numpy as np
 from alphamed_jax.benchmark.setup import Batch
 from alphamed_jax.config import Config
 from alphamed_jax.rl.advantages import group_advantages
-from alphamed_jax.rl.batch import BatchPlan
+from alphamed_jax.rl.batch import BatchPlan, plan_batch
 from alphamed_jax.rl.mini_batches import update_policy
 from alphamed_jax.rl.policy import Policy, make_sampler
 from alphamed_jax.rl.requests import Request

@@ -279,7 +279,7 @@ def gather(
     if not plan.packed:
         return batch
     split = (None, "batch", None)
-    source = packed_sources(layout, lengths.reshape(-1))
+    source = packed_sources(plan, lengths.reshape(-1))
     packing = Packing(
         device_put_global(source, (*split, None), mesh),
         device_put_global(plan.starts, split, mesh),

@@ -32,7 +32,7 @@ def planned(micro_batch=8, data_shards=1, skip_constant=True, advantages=ADVANTA
         LENGTHS,
         advantages,
         micro_batch=micro_batch,
-        data_shards=rows,
+        data_shards=data_shards,
         skip_constant=skip_constant,
         **options,
     )
@@ -165,40 +165,40 @@ def test_a_micro_batch_larger_than_the_batch_is_cut_to_it():
     pack=st.booleans(),
 )
 def test_every_response_with_signal_is_planned_exactly_once(
-    seed, prompts, group, rows, share, skip_constant, pack
+    seed, prompts, group, data_shards, share, skip_constant, pack
 ):
     rng = np.random.default_rng(seed)
     prompt_lengths = rng.integers(1, 100, size=prompts)
     lengths = rng.integers(1, 300, size=(prompts, group))
     advantages = rng.normal(size=(prompts, group)).astype(np.float32)
     advantages[rng.random(prompts) < 0.5] = 0.0
-    planned = plan_batch(
+    made = plan_batch(
         prompt_lengths,
         lengths,
         advantages,
-        micro_batch=share * rows,
-        data_shards=rows,
+        micro_batch=share * data_shards,
+        data_shards=data_shards,
         skip_constant=skip_constant,
         pack=pack,
     )
-    units = in_use(made)
+    groups = in_use(made)
     signal = advantages.any(axis=1) if skip_constant else np.ones(prompts, bool)
-    rows_used = sorted(row for _, segments in units for row in segments)
+    rows_used = sorted(row for _, segments in groups for row in segments)
     assert rows_used == np.flatnonzero(np.repeat(signal, group)).tolist()
-    assert all(row // group == p for p, segments in units for row in segments)
-    # Units in use fill the first `count` micro-batches; what is left is -1.
+    assert all(row // group == p for p, segments in groups for row in segments)
+    # Those in use fill the first `count` micro-batches; what is left is -1.
     flat = made.prompts.reshape(-1)
-    assert (flat[: len(units)] >= 0).all()
-    assert (flat[len(units) :] == -1).all()
+    assert (flat[: len(groups)] >= 0).all()
+    assert (flat[len(groups) :] == -1).all()
     assert made.count <= len(made.prompts)
-    assert made.count == -(-len(units) // made.prompts.shape[1])
-    assert made.prompts.shape[1] % rows == 0
+    assert made.count == -(-len(groups) // made.prompts.shape[1])
+    assert made.prompts.shape[1] % data_shards == 0
     # Widths hold what they must.
-    if units:
+    if groups:
         assert made.width == row_width(int(lengths[signal].max()), int(lengths.max()))
         assert made.prompt_width == bucket(int(prompt_lengths[signal].max()))
     # No place of a prompt group is taken twice.
-    sources = packed_sources(planned, lengths.reshape(-1))
+    sources = packed_sources(made, lengths.reshape(-1))
     assert sources.shape == (*made.prompts.shape, made.rows, made.width)
     assert (sources >= 0).sum() == lengths.reshape(-1)[rows_used].sum()
 

@@ -60,7 +60,7 @@ def plans(monkeypatch):
         found.append(batch.plan_batch(*arguments, **options))
         return found[-1]
 
-    monkeypatch.setattr(mini_batches, "plan", plan)
+    monkeypatch.setattr(mini_batches, "plan_batch", plan_batch)
     return found
 
 
