@@ -196,9 +196,7 @@ class PlannedStep:
         """A prompt's cache for each slot; none where all responses have a slot, and read one."""
         if self.shape.slots is None:
             return ()
-        sizes = {"slots": self.slots, "width": self.shape.prompt_width}
-        make = functools.partial(prompt_cache.empty_prompt_cache, self.sampled_model, **sizes)
-        return (result_of(self.mesh, make),)
+        return (self._decoding(self.capacity)[1],)
 
     @functools.cached_property
     def requests(self) -> decode.Requests:
@@ -214,7 +212,7 @@ class PlannedStep:
         """The slots that decoding goes on in at the end."""
         return self.per_slot(compacted_size(self.slots // self.data_shards) * self.data_shards)
 
-    def decode_state_sizes(self, capacity: int) -> dict[str, int]:
+    def decode_state_sizes(self, capacity: int) -> dict[str, Any]:
         """Sizes that a state of the decode loop is made of."""
         return {
             "data_shards": self.data_shards,
@@ -222,13 +220,17 @@ class PlannedStep:
             "rows": self.responses // self.data_shards,
             "length": self.shape.response,
             "capacity": capacity,
+            "prompt_width": None if self.shape.slots is None else self.shape.prompt_width,
         }
 
-    def decode_state_with(self, capacity: int) -> decode.DecodeState:
-        """State of the decode loop with caches of a capacity."""
+    def _decoding(self, capacity: int) -> tuple[decode.DecodeState, Any]:
         sizes = self.decode_state_sizes(capacity)
         make = functools.partial(decode.init_decode_state, self.sampled_model, **sizes)
         return result_of(self.mesh, make)
+
+    def decode_state_with(self, capacity: int) -> decode.DecodeState:
+        """State of the decode loop with caches of a capacity."""
+        return self._decoding(capacity)[0]
 
     @functools.cached_property
     def decode_state(self) -> decode.DecodeState:

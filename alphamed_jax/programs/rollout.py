@@ -156,15 +156,6 @@ PROGRAMS = (
         planned=False,
     ),
     rollout(
-        name="empty_prompt_cache",
-        function=prompt_cache.empty_prompt_cache,
-        arguments=lambda step: call(
-            step.sampled_model, slots=step.slots, width=step.shape.prompt_width
-        ),
-        used=_queued,
-        planned=False,
-    ),
-    rollout(
         name="insert_prompts",
         function=prompt_cache.insert_prompts,
         arguments=lambda step: call(

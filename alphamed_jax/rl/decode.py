@@ -95,25 +95,34 @@ def active(slots: Slots) -> Bool[Array, "R s"]:
     return ~slots.stopped & (slots.length < slots.limit)
 
 
-@functools.partial(
-    jax.jit, static_argnames=("model", "data_shards", "slots", "rows", "length", "capacity")
-)
+_SIZES = ("data_shards", "slots", "rows", "length", "capacity", "prompt_width")
+
+
+@functools.partial(jax.jit, static_argnames=("model", *_SIZES))
 def init_decode_state(
-    model: LanguageModel, *, data_shards: int, slots: int, rows: int, length: int, capacity: int
-) -> DecodeState:
-    """A state in which all slots are free.
+    model: LanguageModel,
+    *,
+    data_shards: int,
+    slots: int,
+    rows: int,
+    length: int,
+    capacity: int,
+    prompt_width: int | None,
+) -> tuple[DecodeState, PromptCache | None]:
+    """A state in which all slots are free, and room for a prompt beside each slot.
 
     Args:
       slots: of each data shard, and so the `rows` of the results.
       length: of the longest response.
       capacity: of the caches.
+      prompt_width: tokens of a prompt that has a slot's own cache; None: slots share caches.
     """
 
     def filled(shape, dtype=jnp.int32, value: Any = 0):
         shape = (data_shards, *shape)
         return constrain(jnp.full(shape, value, dtype), "batch", *(None,) * (len(shape) - 1))
 
-    return DecodeState(
+    state = DecodeState(
         slots=Slots(
             row=filled((slots,), value=rows),
             sequence=filled((slots,)),
@@ -134,6 +143,10 @@ def init_decode_state(
         steps=jnp.int32(0),
         busy=jnp.int32(0),
     )
+    if prompt_width is None:
+        return state, None
+    lengths = constrain(jnp.ones(data_shards * slots, jnp.int32), "batch")
+    return state, PromptCache(empty_caches(model, data_shards * slots, prompt_width), lengths)
 
 
 def _sample(

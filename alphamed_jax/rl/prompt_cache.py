@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from alphamed_jax.model.mesh import constrain
 from alphamed_jax.rl.language_model import Caches, LanguageModel
-from alphamed_jax.rl.shards import empty_caches, put_rows, split_shards, take_caches, take_rows
+from alphamed_jax.rl.shards import put_rows, split_shards, take_caches, take_rows
 
 
 class PromptCache(NamedTuple):
@@ -89,10 +89,3 @@ def insert_prompts(
         jax.tree.map(put, prompts.caches, prefilled.caches),
         put_rows(split_shards(prompts.lengths, data_shards), slot, lengths).reshape(-1),
     )
-
-
-@functools.partial(jax.jit, static_argnames=("model", "slots", "width"))
-def empty_prompt_cache(model: LanguageModel, *, slots: int, width: int) -> PromptCache:
-    """Room for a prompt of `width` tokens beside each slot."""
-    lengths = constrain(jnp.ones(slots, jnp.int32), "batch")
-    return PromptCache(empty_caches(model, slots, width), lengths)

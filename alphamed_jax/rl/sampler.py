@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from alphamed_jax.model.mesh import data_shards, host_get
+from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.requests import Completion, Request, batches, check_requests, in_groups
 from alphamed_jax.rl.sampler_run import SamplerConfig, SamplerRun, SamplerWeights
 from alphamed_jax.rl.slots import Occupancy, slots_here, stream_slots
@@ -58,6 +59,7 @@ class Sampler:
         shards = data_shards(self.mesh)
         per_shard = -(-len(groups) // shards)
         slots = slots_here(len(groups), size, self.config.slots, shards)
+        longest = max(len(group.prompt) for group in groups)
         with jax.set_mesh(self.mesh):
             run = SamplerRun(
                 self.config,
@@ -67,6 +69,7 @@ class Sampler:
                 slots=slots,
                 rows=per_shard * size,
                 prompts_per_shard=per_shard,
+                prompt_width=max(bucket(longest), self.config.max_prompt),
                 group=size if slots == per_shard * size else None,
                 drained=False,
             )
@@ -159,6 +162,7 @@ class Stream(Iterator[Completion]):
                 slots=slots,
                 rows=max(slots, responses),
                 prompts_per_shard=per_shard,
+                prompt_width=config.max_prompt,
                 group=None,
                 drained=True,
             )

@@ -20,7 +20,7 @@ from alphamed_jax.rl import decode as engine
 from alphamed_jax.rl.decode import LoopExit, Responses
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.language_model import LanguageModel
-from alphamed_jax.rl.prompt_cache import Prefilled, PromptCache
+from alphamed_jax.rl.prompt_cache import Prefilled
 from alphamed_jax.rl.requests import Completion, Request
 from alphamed_jax.rl.slots import (
     REFILL_SHARE,
@@ -68,6 +68,7 @@ class SamplerRun:
 
     Args:
       slots: of each data shard, and so the `rows` of results and the `prompts_per_shard`.
+      prompt_width: tokens that the caches of prompts have room for.
       group: responses that read one prompt cache side by side, where all have a slot; None: each
         slot has a prompt cache of its own.
       drained: results are handed to the host as they end, so that a slot has one row for all of
@@ -84,13 +85,14 @@ class SamplerRun:
         slots: int,
         rows: int,
         prompts_per_shard: int,
+        prompt_width: int,
         group: int | None,
         drained: bool,
     ):
         self.config, self.mesh, self.weights, self.key = config, mesh, weights, key
         self.shards, self.slots, self.group = data_shards(mesh), slots, group
         self.drained, self.started = drained, False
-        self.prompts_per_shard = prompts_per_shard
+        self.prompts_per_shard, self.prompt_width = prompts_per_shard, prompt_width
         self.width = slots if group else refill_width(slots)
         self.waiting: list[deque[Waiting]] = [deque() for _ in range(self.shards)]
         self.more = False
@@ -100,16 +102,16 @@ class SamplerRun:
         self.ended: list[tuple[list[list[Waiting]], Responses]] = []
         self.usage, self.queued = Usage(), False
         self.prefilled: Prefilled | None = None
-        self.prompts: PromptCache | None = None
         self.stop_ids = self._put(np.asarray(config.stop_ids, np.int32), None)
         self.sizes = buckets.capacities(config.max_new_tokens)
-        self.state = engine.init_decode_state(
+        self.state, self.prompts = engine.init_decode_state(
             config.model,
             data_shards=self.shards,
             slots=slots,
             rows=rows,
             length=config.max_new_tokens,
             capacity=self.sizes.pop(0),
+            prompt_width=None if group else prompt_width,
         )
 
     def _put(self, x: np.ndarray, first: str | None = "batch") -> jax.Array:
@@ -125,9 +127,9 @@ class SamplerRun:
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[jax.Array, jax.Array]:
         """Prefill all prompts of a call; returns them, padded, and their lengths."""
-        tokens, lengths = buckets.pad_prompts(prompts, self.shards, self.config.max_prompt)
+        tokens, lengths = buckets.pad_prompts(prompts, self.shards, self.prompt_width)
         on_mesh = self._put(tokens), self._put(lengths)
-        self.prefilled = self._prefilled(*on_mesh, tokens.shape[1])
+        self.prefilled = self._prefilled(*on_mesh)
         return on_mesh
 
     def prefill_places(self, given: dict[int, Sequence[int]], all_of_them: bool) -> None:
@@ -136,24 +138,23 @@ class SamplerRun:
         Args:
           all_of_them: no other prompt is needed any more.
         """
-        count, width = self.shards * self.prompts_per_shard, self.config.max_prompt
-        tokens = np.zeros(
-            (count, min(buckets.bucket(max(map(len, given.values()))), width)), np.int32
-        )
+        count = self.shards * self.prompts_per_shard
+        width = min(buckets.bucket(max(map(len, given.values()))), self.prompt_width)
+        tokens = np.zeros((count, width), np.int32)
         lengths = np.ones(count, np.int32)
         for place, prompt in given.items():
             tokens[place, : len(prompt)], lengths[place] = prompt, len(prompt)
         if all_of_them:
             self.prefilled = None  # its memory is free for the new ones
-        new = self._prefilled(self._put(tokens), self._put(lengths), width)
+        new = self._prefilled(self._put(tokens), self._put(lengths))
         if self.prefilled is not None:
             fresh = np.isin(np.arange(count), list(given))
             new = prompt_cache.merge_prefilled(self.prefilled, new, self._put(fresh))
         self.prefilled = new
 
-    def _prefilled(self, tokens: jax.Array, lengths: jax.Array, width: int) -> Prefilled:
-        params = self.weights.params
-        return prompt_cache.prefill(self.config.model, params, tokens, lengths, width=width)
+    def _prefilled(self, tokens: jax.Array, lengths: jax.Array) -> Prefilled:
+        model, params, width = self.config.model, self.weights.params, self.prompt_width
+        return prompt_cache.prefill(model, params, tokens, lengths, width=width)
 
     def turn(self, top_up: Callable[[], None] | None = None) -> bool:
         """Start the next loop, unless nothing is left to do; then False.
@@ -256,12 +257,7 @@ class SamplerRun:
         if self.group:
             self.prompts = self.prefilled.prompts
         else:
-            if self.prompts is None:
-                width = self.prefilled.prompts.caches.keys[0].shape[2]
-                slots = self.shards * self.slots
-                self.prompts = prompt_cache.empty_prompt_cache(
-                    self.config.model, slots=slots, width=width
-                )
+            assert self.prompts is not None, "each slot has a prompt cache"
             self.prompts = prompt_cache.insert_prompts(
                 self.prompts, self.prefilled.prompts, requests.slot, requests.prompt
             )

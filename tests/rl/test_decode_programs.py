@@ -78,10 +78,9 @@ def decode_program(config, prompts, group, length, width):
         shape((prompts,), i32),
     )
     slots = prompts * group
-    state = jax.eval_shape(
-        lambda: engine.init_decode_state(
-            model, data_shards=1, slots=slots, rows=slots, length=length, capacity=length
-        )
+    sizes = {"slots": slots, "rows": slots, "length": length, "capacity": length}
+    state, _ = jax.eval_shape(
+        lambda: engine.init_decode_state(model, data_shards=1, prompt_width=None, **sizes)
     )
     compiled = decode.lower(
         model,
