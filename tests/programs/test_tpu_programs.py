@@ -70,6 +70,29 @@ def test_only_sums_over_vocabulary_and_features_cross_between_devices_in_a_step(
 
 
 @needs_libtpu
+def test_a_refill_touches_the_caches_of_the_refilled_slots_alone():
+    # Given 32 or 64 slots a data shard, of which a refill fills eight,
+    names = ("insert_prompts", "refill")
+    found = [
+        compile_only(
+            "v5e:2x4",
+            "2x4",
+            llama_8b(2),
+            StepShape(prompts=32, group=8, response=256, slots=slots),
+            programs=list(map(named, names)),
+        )["phases"]
+        for slots in (64, 128)
+    ]
+    few, many = ({name: phases[name]["traffic"] for name in names} for phases in found)
+    # then twice as many slots with their caches move not a hundredth more,
+    for name in names:
+        assert many[name] < 1.01 * few[name]
+    # and what moves is what is read and written of the eight, with one copy between.
+    prompts = 8 * 2 * 2 * (8 // 4) * 384 * 128 * 2  # eight caches of two layers' keys and values
+    assert many["insert_prompts"] < 4 * prompts
+
+
+@needs_libtpu
 @pytest.mark.slow
 def test_an_update_computes_little_more_than_the_model_needs():
     shape = StepShape(prompts=8, response=512, micro_batch=64)
