@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from alphamed_jax import config as config_module
@@ -90,6 +90,8 @@ def changes_of(kind=Config):
 @settings(max_examples=40, deadline=None)
 @given(changes=changes_of())
 def test_a_written_configuration_reads_back_as_the_same_run(tmp_path_factory, changes):
+    loss = changes.get("loss", {})
+    assume(loss.get("variant") != "cispo" or loss.get("dual_clip") is None)  # refused together
     sections = {name: kind(**changes.get(name, {})) for name, kind in SECTIONS.items()}
     config = Config(**(changes | sections))
     path = tmp_path_factory.getbasetemp() / "round_trip.yaml"

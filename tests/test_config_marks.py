@@ -10,8 +10,8 @@ PART_OF_THE_RUN = """
     prompt.max_tokens
     rollout.prompts rollout.group_size rollout.max_new_tokens rollout.temperature rollout.top_p
     rollout.top_k rollout.max_rounds
-    loss.advantage loss.clip_low loss.clip_high loss.dual_clip loss.ratio loss.aggregation
-    loss.constant_length loss.kl_coef loss.kl_estimator loss.tis_cap
+    loss.advantage loss.variant loss.clip_low loss.clip_high loss.dual_clip loss.ratio
+    loss.aggregation loss.constant_length loss.kl_coef loss.kl_estimator loss.tis_cap
     optimizer.learning_rate optimizer.schedule optimizer.warmup_updates optimizer.b1 optimizer.b2
     optimizer.eps optimizer.weight_decay optimizer.max_grad_norm
     update.mini_batches update.epochs update.skip_constant_groups update.compute_dtype

@@ -125,13 +125,13 @@ def test_evaluation_during_training_reads_by_the_same_rule(tokenizer, name, monk
     scripts = [*texts[:2], texts[0], *texts[2:], texts[2]]
     found = written(tokenizer, scripts, mesh_like("1x1"))
 
-    def stream(sampler, weights, requests, key):
+    def in_batches(sampler, weights, requests, key):
         for row, number in enumerate((0, 0, 0, 1, 1, 1)):
             tokens = np.asarray(found.tokens[row, : found.lengths[row]])
             yield Completion(number, row % 3, 0, tokens, np.zeros(len(tokens)), True)
 
     monkeypatch.setattr(Sampler, "load", lambda *_: None)
-    monkeypatch.setattr(Sampler, "stream", stream)
+    monkeypatch.setattr(Sampler, "in_batches", in_batches)
     # when it is evaluated,
     this = policy(tokenizer, inside_thought=inside)
     with jax.set_mesh(this.mesh):
