@@ -2,12 +2,18 @@
 
 import dataclasses
 import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from dummy_model import TABLE, DummyModel
 from helpers import mesh_like
+from started import finish_two, free_port
 
 from alphamed_jax.rl import decode as engine
 from alphamed_jax.rl import prompt_cache
@@ -213,3 +219,32 @@ def test_streams_of_any_length_run_the_same_programs():
     for count in (1, 7, 30):
         list(this.stream(weights, made_requests(count, seed=count), KEY))
     assert [program._cache_size() for program in programs] == before
+
+
+@pytest.mark.slow
+def test_two_processes_stream_what_one_does(tmp_path):
+    # Given two processes of four devices each, which decide for themselves and must agree,
+    script = Path(__file__).with_name("streaming_process.py")
+    paths = [script.parent, script.parent.parent, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+    }
+    address = f"127.0.0.1:{free_port()}"
+    both = [
+        subprocess.Popen(
+            [sys.executable, str(script), address, str(process)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in range(2)
+    ]
+    # when they stream the same requests over all devices,
+    for process, (status, printed, errors) in zip(both, finish_two(both), strict=True):
+        assert status == 0, (process.args, errors)
+        # then each is given every completion, as a single process is.
+        given = json.loads(printed.splitlines()[-1])
+        assert {int(s): tuple(found) for s, found in given.items()} == sampled()
