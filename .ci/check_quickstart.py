@@ -39,12 +39,12 @@ def complaints(folder: Path) -> list[str]:
     print(f"held-out, sampled: step 0 -> {evaluations[-1].stem}")
     for name in ("accuracy", "steps_share", "length_mean", "no_answer"):
         print(f"  {name:12} {first[name]:.3f} -> {last[name]:.3f}")
-    print(f"  mixed groups {mean(mixed[:5]):.3f} -> {mean(mixed[-5:]):.3f}   ({seconds:.0f} s)")
+    print(f"  effective groups {mean(mixed[:5]):.3f} -> {mean(mixed[-5:]):.3f}   ({seconds:.0f} s)")
     checks = {
         f"sampled accuracy rose by less than {GAIN}": last["accuracy"] < first["accuracy"] + GAIN,
         "responses reason in steps no more often": last["steps_share"] <= first["steps_share"],
         "responses grew no longer": last["length_mean"] <= first["length_mean"],
-        "groups with mixed outcomes grew no fewer": mean(mixed[-5:]) >= mean(mixed[:5]),
+        "effective groups grew no fewer": mean(mixed[-5:]) >= mean(mixed[:5]),
     }
     return [text for text, failed in checks.items() if failed]
 

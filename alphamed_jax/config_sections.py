@@ -60,8 +60,8 @@ class RolloutConfig:
     top_k: int = 0
     """0 keeps the whole vocabulary."""
     max_rounds: int = 1
-    """Rounds of `prompts` fresh questions that a step may sample until so many groups carry a
-    signal (DAPO's dynamic sampling). 1: a single one, as its cost is known beforehand."""
+    """Rounds of `prompts` fresh questions that a step may sample until so many groups are effective
+    (DAPO's dynamic sampling). 1: a single one, as its cost is known beforehand."""
     weights: MayChange[Literal["gathered", "sharded"]] = "gathered"
     """gathered: while decoding, each data row of the mesh holds all weights in the compute dtype,
     split over `tensor` alone. sharded: over `fsdp` too, for models whose copy would not fit; then
@@ -81,7 +81,7 @@ class RolloutConfig:
         if not 0 < self.temperature < math.inf:
             raise UserError(
                 f"rollout.temperature is {self.temperature}: greedy rollouts of one prompt are all "
-                "equal and carry no signal; it must be a number above 0."
+                "equal and no group is effective; it must be a number above 0."
             )
         if not 0 < self.top_p <= 1:
             raise UserError(f"rollout.top_p is {self.top_p}: expected a number in (0, 1].")
@@ -137,10 +137,10 @@ class LossConfig:
 class OptimizerConfig:
     """AdamW through optax.
 
-    A batch without any signal has a gradient of zero and is an update like any other: the weights
-    move on by what Adam remembers of earlier batches, and by weight decay. To stand still instead
-    would make a batch without signal another thing than one with next to none, and leaving groups
-    out of the forward pass a matter of more than cost.
+    A batch without any effective group has a gradient of zero and is an update like any other: the
+    weights move on by what Adam remembers of earlier batches, and by weight decay. To stand still
+    instead would make it another thing than a batch with next to none, and leaving groups out of
+    the forward pass a matter of more than cost.
     """
 
     learning_rate: float = 1e-6
@@ -188,7 +188,7 @@ class UpdateConfig:
     micro_batch: MayChange[int] = 64
     """Sequences in memory at once, over all data rows of the mesh."""
     skip_constant_groups: bool = True
-    """Leave groups without signal out of the forward pass (only when kl_coef is 0)."""
+    """Leave ineffective groups out of the forward pass (only when kl_coef is 0)."""
     remat: MayChange[Literal["none", "layer", "dots"]] = "layer"
     """What the backward pass recomputes: nothing, each layer, or all but matrix products."""
     logits_chunk: MayChange[int] = 2048

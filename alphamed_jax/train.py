@@ -54,11 +54,11 @@ from alphamed_jax.runtime.liveness import Liveness
 from alphamed_jax.terminal.display import (
     batch_arithmetic,
     evaluation_line,
+    gave_up,
     make_console,
     progress_line,
     question_lines,
     sample_table,
-    shortfall,
     show_first_prompt,
     start_panel,
     typical_seconds,
@@ -248,7 +248,7 @@ def train_loop(
     seconds: list[float] = []
     with MetricsLog(config.folder, resume_step=step, enabled=distributed.is_main()) as log:
         if step == 0 and not stop.asked():
-            assess(run, state.params, step, log, console)
+            log_evaluation(run, state.params, step, log, console)
         while step < config.steps and not stop.asked():
             liveness.saved = saved.complete()
             step += 1
@@ -261,7 +261,7 @@ def train_loop(
             console.print(progress_line(step, config.steps, metrics, typical_seconds(seconds)))
             if first := programs.step_done():
                 console.print(first_step_line(first._asdict()))
-            if given_up := shortfall(
+            if given_up := gave_up(
                 int(scored.effective.sum()),
                 len(scored.questions),
                 wanted=config.rollout.prompts,
@@ -273,7 +273,7 @@ def train_loop(
             if config.log.table_every and step % config.log.table_every == 0:
                 console.print(sample_table(samples, step=step))
             if step == config.steps or (config.eval.every and step % config.eval.every == 0):
-                assess(run, state.params, step, log, console)
+                log_evaluation(run, state.params, step, log, console)
             if step == config.steps or step % config.checkpoint_every == 0:
                 save(run, saved, Progress(step, cursor, state))
     save(run, saved, Progress(step, cursor, state))
@@ -288,7 +288,7 @@ def save(run: Run, saved: Checkpoints, now: Progress) -> None:
     saved.save(now.step, now.state, cursor)
 
 
-def assess(run: Run, params: Params, step: int, log: MetricsLog, console: Console) -> None:
+def log_evaluation(run: Run, params: Params, step: int, log: MetricsLog, console: Console) -> None:
     """Evaluate on the held-out questions, if there are any."""
     if run.heldout:
         result = evaluate(run.policy, run.config, params, run.heldout, step)

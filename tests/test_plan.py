@@ -163,7 +163,7 @@ def test_a_small_model_is_planned_for_tpus_and_gets_settings_that_fit(run, small
     assert not found["estimated"]
     assert "compiling update" in err
     phases = found["phases"]
-    rollout = {"layer_layout", "head_layout", "prefill", "refill", "decode"}
+    rollout = {"layer_decode_weights", "head_decode_weights", "prefill", "refill", "decode"}
     assert set(phases) == rollout | {"reward", "update", "checkpoint"}
     for name in ("prefill", "decode", "update"):
         assert phases[name]["flops"] > 0

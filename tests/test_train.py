@@ -55,7 +55,7 @@ ROUNDS = RolloutConfig(prompts=4, group_size=4, max_new_tokens=12, max_rounds=3)
 
 @pytest.fixture(scope="module")
 def in_rounds(inputs, tmp_path_factory):
-    """An uninterrupted run of six steps that sample until all four groups carry a signal."""
+    """An uninterrupted run of six steps that sample until all four groups are effective."""
     config = tiny_config(inputs, tmp_path_factory.mktemp("rounds") / "run", rollout=ROUNDS)
     return config, run(config)
 
@@ -306,23 +306,23 @@ def test_several_updates_per_rollout_with_a_reference_policy(inputs, tmp_path):
     rows = rows_of(config.folder / "metrics.jsonl")
     assert all(row["tokens/trained_share"] == 1 for row in rows)  # an epoch more counts no more
     assert all(row["tis/weight"] == pytest.approx(1, abs=1e-4) for row in rows)
-    # All groups enter the forward pass: the KL term pulls on those without signal too.
+    # All groups enter the forward pass: the KL term pulls on ineffective ones too.
     assert all(row["tokens/trained"] == 2 * row["tokens/generated"] for row in rows)
     assert rows[1]["loss/kl"] > 0
 
 
-def test_rounds_go_on_until_the_batch_is_full_of_signal_or_there_were_enough(in_rounds):
+def test_rounds_go_on_until_the_batch_is_full_of_effective_groups_or_there_were_enough(in_rounds):
     config, printed = in_rounds
     rows = rows_of(config.folder / "metrics.jsonl")
     assert len({row["rollout/rounds"] for row in rows}) > 1
     for row in rows:
         groups = 4 * row["rollout/rounds"]
-        signals = round(row["groups/effective"] * groups)
-        assert signals >= 4 or row["rollout/rounds"] == 3
+        effective = round(row["groups/effective"] * groups)
+        assert effective >= 4 or row["rollout/rounds"] == 3
         # No more than a batch is trained on, and all of it where there is enough.
         share = row["tokens/trained_share"]
         assert share == row["tokens/trained"] / row["tokens/generated"]
-        assert share == pytest.approx(min(signals, 4) / groups, abs=0.05)
+        assert share == pytest.approx(min(effective, 4) / groups, abs=0.05)
     assert "up to 3 rounds of 4 prompts x 4 rollouts = 16 sequences -> 4 groups" in printed
 
 
@@ -350,9 +350,9 @@ def test_rounds_sample_what_as_many_steps_would_and_say_when_they_end(inputs, tm
     assert len(samples(one)) == 2 * 8 * 2
     assert samples(one) == samples(two)
     (row,) = rows_of(one.folder / "metrics.jsonl")
-    signals = round(row["groups/effective"] * 16)
-    assert signals < 8
-    said = f"{signals} of 16 groups carry a signal after 2 rounds, and the batch holds 8: "
+    effective = round(row["groups/effective"] * 16)
+    assert effective < 8
+    said = f"{effective} of 16 groups are effective after 2 rounds, and the batch holds 8: "
     assert said in printed
 
 

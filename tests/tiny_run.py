@@ -1,7 +1,7 @@
 """A whole run small enough for a test: a tiny random Llama, its tokenizer, and questions.
 
 The tokenizer has boxed letters as single tokens, many of each, so that a random model answers
-often enough for groups with mixed outcomes.
+often enough for effective groups.
 """
 
 import json

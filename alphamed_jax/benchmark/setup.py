@@ -39,7 +39,7 @@ SHAPES = {
 }
 
 
-class Work(NamedTuple):
+class StepSizes(NamedTuple):
     """The sizes of a step."""
 
     prompts: int
@@ -84,13 +84,13 @@ class BenchConfig:
     steps: int = 5
     """Steps that are counted; medians are taken over them."""
     workload: Literal["exact", "realistic"] = "exact"
-    """realistic: long-tailed lengths and few groups with signal; prints what each saving saves."""
+    """realistic: long-tailed lengths and few effective groups; prints what each saving saves."""
     effective: float = 0.3
-    """Share of groups with a signal in the realistic workload."""
+    """Share of effective groups in the realistic workload."""
     slots: int | None = None
     """Responses decoded at once; null: all, and a quarter of them in the realistic workload."""
     micro_batch: int | None = None
-    """Lanes in memory at once; null: all, and 16 in the realistic workload."""
+    """Packed rows in memory at once; null: all, and 16 in the realistic workload."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute dtype; master weights are float32."""
     remat: Literal["none", "layer", "dots"] = "none"
@@ -148,11 +148,11 @@ class BenchConfig:
         return dataclasses.replace(known, **{k: v for k, v in given.items() if v is not None})
 
     @property
-    def work(self) -> Work:
+    def work(self) -> StepSizes:
         """The sizes of a step."""
         given = (self.prompts, self.generations, self.prompt_len, self.completion_len)
         usual = (64, 8, 384, 1024) if self.compile_only else (2, 4, 64, 64)
-        return Work(*(usual[i] if size is None else size for i, size in enumerate(given)))
+        return StepSizes(*(usual[i] if size is None else size for i, size in enumerate(given)))
 
     @property
     def train(self) -> Config:

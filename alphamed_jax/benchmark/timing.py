@@ -116,11 +116,11 @@ def planner(savings: dict[str, bool]) -> Callable[..., BatchPlan]:
 
 # Name -> which savings are on.
 VARIANTS = {
-    "all": {"skip_constant": True, "pack": True, "share_prompts": True},
-    "without_skipping": {"skip_constant": False, "pack": True, "share_prompts": True},
-    "without_packing": {"skip_constant": True, "pack": False, "share_prompts": True},
-    "without_prompt_sharing": {"skip_constant": True, "pack": True, "share_prompts": False},
-    "none": {"skip_constant": False, "pack": False, "share_prompts": False},
+    "all": {"only_effective": True, "pack": True, "share_prompts": True},
+    "without_skipping": {"only_effective": False, "pack": True, "share_prompts": True},
+    "without_packing": {"only_effective": True, "pack": False, "share_prompts": True},
+    "without_prompt_sharing": {"only_effective": True, "pack": True, "share_prompts": False},
+    "none": {"only_effective": False, "pack": False, "share_prompts": False},
 }
 
 

@@ -49,13 +49,13 @@ def warnings_for(metrics: Mapping[str, float | int | None]) -> list[str]:
         )
     if effective == 0 and metrics.get("groups/effective") is not None:
         found.append(
-            f"no group has a signal (all right {value('groups/all_right'):.2f}, all wrong "
+            f"no group is effective (all right {value('groups/all_right'):.2f}, all wrong "
             f"{value('groups/all_wrong'):.2f}): the reward gives this step no gradient; choose "
             "questions that the model answers sometimes, or raise rollout.group_size"
         )
     norm = metrics.get("grad_norm")
-    # Read back from JSON a missing norm and one that was not finite look alike; without a signal
-    # there may have been no update to measure.
+    # Read back from JSON a missing norm and one that was not finite look alike; without an
+    # effective group there may have been no update to measure.
     if (norm is None and effective > 0) or (norm is not None and not math.isfinite(norm)):
         found.append(
             "grad_norm is not finite: the update was skipped and the weights are unchanged; if it "

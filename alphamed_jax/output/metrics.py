@@ -51,7 +51,7 @@ METRIC_KEYS: dict[str, str] = {
     "updates/skipped": "updates left out so far because their gradient was not finite",
     "tokens/generated": "tokens sampled in this step, in all its rounds",
     "tokens/trained": "response tokens that entered forward and backward pass in this step: those "
-    "of groups with a signal, or all with a KL term; in each epoch again",
+    "of effective groups, or all with a KL term; in each epoch again",
     "tokens/trained_share": "share of the sampled tokens that did; epochs do not count again",
     "throughput/generated_per_second": "tokens sampled a second of rollout",
     "throughput/trained_per_second": "tokens trained on a second of update",

@@ -27,7 +27,7 @@ class PlanFlags:
     """Mean lengths of responses to give times for, in tokens, as 256 512 1024; without: a
     quarter, a half and all of rollout.max_new_tokens."""
     effective: float = 0.5
-    """Share of groups with mixed outcomes, the only ones that are trained on; it falls as a policy
+    """Share of effective groups, the only ones that are trained on; it falls as a policy
     learns. A round number of ours."""
     questions: int = 10178
     """Questions of an epoch; MedQA has 10,178 to train on."""

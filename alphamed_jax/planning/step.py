@@ -17,7 +17,7 @@ def planned_step(
 ) -> PlannedStep:
     """The largest step that this configuration may run.
 
-    All responses as long as they may be, every group with a signal, packed rows of several
+    All responses as long as they may be, every group effective, packed rows of several
     responses (as nearly every batch has), prompts as long as `prompt_tokens` or else the longest
     that are kept, and padded as in training.
 

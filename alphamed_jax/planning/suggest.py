@@ -172,7 +172,7 @@ class _Trials:
         return found.fits
 
 
-def _hopeless(step: PlannedStep, trial: PlannedStep, cost: Cost, room: int) -> bool:
+def _far_too_large(step: PlannedStep, trial: PlannedStep, cost: Cost, room: int) -> bool:
     """Whether an update of smaller micro-batches is still far too large: activations shrink with
     them, gradients do not."""
     known = parts(step.state, step.batch)
@@ -256,7 +256,7 @@ def _attempt(
             if any(sum(memory_parts(program, trial).values()) > room for program in used):
                 continue
             update = next((p for p in stage if p.name == "update" and p in now), None)
-            if update and rung != rungs[-1] and _hopeless(step, trial, now[update], room):
+            if update and rung != rungs[-1] and _far_too_large(step, trial, now[update], room):
                 continue
             kept = {p: c for p, c in now.items() if p not in changed(stage, step, trial)}
             for program in largest_first(used, trial):

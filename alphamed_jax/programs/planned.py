@@ -289,7 +289,7 @@ class PlannedStep:
         return [longest] + [rest] * (self.shape.group - 1)
 
     def batch_plan(
-        self, lengths: Any, advantages: Any, skip_constant: bool = True
+        self, lengths: Any, advantages: Any, only_effective: bool = True
     ) -> batch.BatchPlan:
         """Micro-batches of one mini-batch as `batch.plan_batch` lays them out.
 
@@ -302,7 +302,7 @@ class PlannedStep:
             advantages,
             micro_batch=self.shape.micro_batch,
             data_shards=self.data_shards,
-            skip_constant=skip_constant,
+            only_effective=only_effective,
             longest=self.shape.response,
             prompt_width=self.shape.prompt_width,
         )
@@ -314,13 +314,13 @@ class PlannedStep:
 
     @functools.cached_property
     def full_plan(self) -> batch.BatchPlan:
-        """Micro-batches where every group has a signal."""
+        """Micro-batches where every group is effective."""
         lengths = np.tile(self.response_lengths, (self.mini_batch, 1))
         return self.batch_plan(lengths, np.ones(lengths.shape, np.float32))
 
     @functools.cached_property
     def gathering(self) -> tuple[tuple[Any, ...], dict[str, int]]:
-        """Arguments with which a batch full of signal is gathered."""
+        """Arguments with which a batch of effective groups is gathered."""
         plan = self.full_plan
         advantages = self.array((self.responses,), jnp.float32)
         prompt_groups, segments = (
@@ -331,7 +331,7 @@ class PlannedStep:
 
     @functools.cached_property
     def batch(self) -> batch.GroupBatch:
-        """A batch full of signal."""
+        """A batch of effective groups."""
         arguments, sizes = self.gathering
         gather = functools.partial(batch._gather, **sizes)
         found = result_of(self.mesh, gather, *arguments)

@@ -121,8 +121,8 @@ def _decode_bars(step: PlannedStep, report: ProgramReport) -> dict[str, Bar]:
 
 PROGRAMS = (
     rollout(
-        name="layer_layout",
-        function=decode_weights.layer_layout,
+        name="layer_decode_weights",
+        function=decode_weights.layer_decode_weights,
         arguments=_layer,
         # Of the last layer: all others are made.
         resident=lambda step: (step.ends, step.optimizer, step.reference, step.decode_weights),
@@ -131,8 +131,8 @@ PROGRAMS = (
         estimate=_estimated_layer,
     ),
     rollout(
-        name="head_layout",
-        function=decode_weights.head_layout,
+        name="head_decode_weights",
+        function=decode_weights.head_decode_weights,
         arguments=_head,
         resident=lambda step: (step.layers, step.optimizer, step.reference, step.decode_weights),
         estimate=_estimated_head,

@@ -20,14 +20,14 @@ def needed_update_flops(step: PlannedStep) -> int:
     return flops // step.mesh.size // step.full_plan.prompts.shape[0]
 
 
-def _verdicts(step: PlannedStep) -> Call:
+def _extract_arguments(step: PlannedStep) -> Call:
     sampled = step.trajectories
     bare_only = step.array((step.responses,), bool)
     return call(step.automaton, sampled.tokens, sampled.lengths, bare_only)
 
 
 def _reward(step: PlannedStep) -> Call:
-    automaton, tokens, lengths, bare_only = _verdicts(step).arguments
+    automaton, tokens, lengths, bare_only = _extract_arguments(step).arguments
     told = step.array((step.responses,), "int32")
     return call(automaton, tokens, lengths, told, told, bare_only)
 
@@ -73,10 +73,10 @@ def _update_bars(step: PlannedStep, report: ProgramReport) -> dict[str, Bar]:
 
 PROGRAMS = (
     Program(
-        name="verdicts",
+        name="extract_or_reason",
         stage="reward",
-        function=AnswerAutomaton.verdicts,
-        arguments=_verdicts,
+        function=AnswerAutomaton.extract_or_reason,
+        arguments=_extract_arguments,
         planned=False,
     ),
     Program(

@@ -20,7 +20,7 @@ from alphamed_jax.reporting.charts import WIDTH, Series, line_chart
 
 PANELS = (
     ("reward/mean", "accuracy of the sampled responses", 1.0),
-    ("groups/effective", "share of groups with mixed outcomes", 1.0),
+    ("groups/effective", "share of effective groups", 1.0),
     ("response_length/mean", "response length, tokens", 20.0),
 )
 HEIGHT, TITLE, GAP = 220, 24, 20
@@ -62,7 +62,7 @@ def draw(runs: list[list[dict]]) -> str:
 
 def table(folders: tuple[Path, ...]) -> str:
     """Evaluations before and after, a row for each run, as Markdown."""
-    head = "run | sampled accuracy | greedy accuracy | answers in steps | tokens | mixed groups"
+    head = "run | sampled accuracy | greedy accuracy | answers in steps | tokens | effective groups"
     lines = [f"| {head} |", "|" + "---|" * 6]
     for folder in folders:
         paths = sorted((folder / "eval").glob("step_*.json"))

@@ -104,7 +104,7 @@ def explain_answer(
 
 
 def describe(verdict: int, num_options: int) -> Answer:
-    """Put a settled verdict (as `AnswerAutomaton.verdicts` gives them) into words."""
+    """Put a settled verdict (as `AnswerAutomaton.extract_or_reason` gives them) into words."""
     if verdict < 0:
         return Answer(None, REASONS[verdict])
     if verdict >= num_options:

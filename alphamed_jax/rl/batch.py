@@ -60,11 +60,11 @@ class BatchPlan(NamedTuple):
     packed: bool
     """Whether any row holds more than one response."""
     count: int
-    """Micro-batches in use; M is the number a batch full of signal needs."""
+    """Micro-batches in use; M is the number a batch of effective groups needs."""
     prompt_width: int
     width: int
     tokens: int
-    """Response tokens of the whole batch, those without signal included."""
+    """Response tokens of the whole batch, those of ineffective groups included."""
     sequences: int
 
 
@@ -138,7 +138,7 @@ def plan_batch(
     *,
     micro_batch: int,
     data_shards: int,
-    skip_constant: bool,
+    only_effective: bool,
     longest: int | None = None,
     prompt_width: int | None = None,
     pack: bool = True,
@@ -146,7 +146,7 @@ def plan_batch(
 ) -> BatchPlan:
     """Choose the responses that enter the forward pass, and where they lie in it.
 
-    With `skip_constant` a group whose advantages are all zero is left out: its gradient is
+    With `only_effective` a group whose advantages are all zero is left out: its gradient is
     exactly zero. Its tokens and sequences still count in the divisors. A group's responses are
     packed into rows, and its rows into prompt groups that share one forward pass of the prompt;
     of the numbers of rows a prompt group may have, that with the least tokens to compute is taken.
@@ -161,7 +161,7 @@ def plan_batch(
     prompts, group = lengths.shape
     micro_batch = min(micro_batch, -(-prompts // data_shards) * data_shards * group)
     chosen = np.arange(prompts)
-    if skip_constant:
+    if only_effective:
         chosen = chosen[np.any(advantages != 0, axis=1)]
     width = row_width(int(lengths[chosen].max(initial=1)), longest or int(lengths.max()))
     prompt_width = prompt_width or bucket(int(prompt_lengths[chosen].max(initial=1)))

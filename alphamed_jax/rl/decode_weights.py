@@ -46,7 +46,7 @@ class DecodeWeights:
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype", "output_major", "sharded"))
-def layer_layout(
+def layer_decode_weights(
     config: ModelConfig,
     layers: Params,
     i: Int[Array, ""],
@@ -60,7 +60,7 @@ def layer_layout(
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype", "output_major", "sharded"))
-def head_layout(
+def head_decode_weights(
     config: ModelConfig,
     params: Params,
     dtype: Any,
@@ -89,9 +89,9 @@ def make_decode_weights(
     arrays of their own: a slice of a stacked array inside the loop would be copied at every step.
     """
     layers = [
-        layer_layout(config, params["layers"], np.int32(i), dtype, output_major, sharded)
+        layer_decode_weights(config, params["layers"], np.int32(i), dtype, output_major, sharded)
         for i in range(config.num_layers)
     ]
     ends = {name: w for name, w in params.items() if name != "layers"}
-    table = head_layout(config, ends, dtype, output_major, sharded)
+    table = head_decode_weights(config, ends, dtype, output_major, sharded)
     return DecodeWeights({"layers": layers, "norm": params["norm"]} | table, output_major, sharded)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-# A dropped token's logit. Finite, so that gradients of rows without signal stay finite.
+# A dropped token's logit. Finite, so that gradients of rows without advantage stay finite.
 DROPPED = -1e30
 
 

@@ -99,7 +99,7 @@ def read_answers(
 ) -> Int[np.ndarray, "n"]:
     """What the responses answer, read on the devices in the program that training has for it.
 
-    An option's index, or below 0 why there is none, as `AnswerAutomaton.verdicts` says.
+    An option's index, or below 0 why there is none, as `AnswerAutomaton.extract_or_reason` says.
     """
     rollout, mesh = config.rollout, policy.mesh
     rows = rollout.prompts * rollout.group_size
@@ -109,7 +109,7 @@ def read_answers(
         lengths[row] = completion.length
         tokens[row, : completion.length] = completion.tokens
         bare_only[row] = prompt.question.options_look_like_labels
-    found = policy.automaton.verdicts(
+    found = policy.automaton.extract_or_reason(
         device_put_global(tokens, ("batch", None), mesh),
         device_put_global(lengths, ("batch",), mesh),
         device_put_global(bare_only, (None,), mesh),

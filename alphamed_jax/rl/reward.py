@@ -64,7 +64,7 @@ class AnswerAutomaton:
         return cls(*_compile(vocabulary), inside_thought=inside_thought)
 
     @jax.jit
-    def verdicts(
+    def extract_or_reason(
         self,
         tokens: Int[Array, "B T"],
         lengths: Int[Array, "B"],
@@ -108,9 +108,9 @@ class AnswerAutomaton:
     ) -> Int[Array, "B"]:
         """Index of the letter each response gives (0 = A), -1 where there is no answer.
 
-        Arguments as those of `verdicts`.
+        Arguments as those of `extract_or_reason`.
         """
-        return jnp.maximum(self.verdicts(tokens, lengths, bare_only), -1)
+        return jnp.maximum(self.extract_or_reason(tokens, lengths, bare_only), -1)
 
     @jax.jit
     def reward(
@@ -128,7 +128,7 @@ class AnswerAutomaton:
           lengths: tokens of each response.
           answers: index of the right letter, 0 = A.
           num_options: options of each question.
-          bare_only: as in `verdicts`.
+          bare_only: as in `extract_or_reason`.
         """
         letter = self.extract(tokens, lengths, bare_only)
         return ((letter >= 0) & (letter == answers) & (letter < num_options)).astype(jnp.float32)

@@ -103,7 +103,7 @@ def score_rewards(
         "tokens": tokens,
         "lengths": lengths,
         "finished": trajectories.finished,
-        "extracted": policy.automaton.verdicts(tokens, lengths, bare),
+        "extracted": policy.automaton.extract_or_reason(tokens, lengths, bare),
         "rewards": rewards,
         "advantages": group_advantages(rewards, group_size, config.loss.advantage),
     }

@@ -81,7 +81,7 @@ class ScoredRollouts:
     lengths: Int[np.ndarray, "B"] = field(metadata=PER_RESPONSE)
     finished: Bool[np.ndarray, "B"] = field(metadata=PER_RESPONSE)
     extracted: Int[np.ndarray, "B"] = field(metadata=PER_RESPONSE)
-    """What `AnswerAutomaton.verdicts` found: an option's index, or why there is none."""
+    """What `AnswerAutomaton.extract_or_reason` found: an option's index, or why there is none."""
     rewards: Float[np.ndarray, "B"] = field(metadata=PER_RESPONSE)
     advantages: Float[np.ndarray, "B"] = field(metadata=PER_RESPONSE)
     options: Int[np.ndarray, "B"] = field(metadata=PER_RESPONSE)

@@ -207,7 +207,7 @@ def update(
 
     Args:
       batch: micro-batches [M P G ..], of which the first `count` are used.
-      totals: tokens and sequences of the batch, those without signal included.
+      totals: tokens and sequences of the batch, those of ineffective groups included.
 
     Returns:
       The new state, and metrics; means over trained tokens, nan where there are none.

@@ -171,20 +171,20 @@ def progress_line(
     return "  ".join(parts)
 
 
-def shortfall(signals: int, groups: int, *, wanted: int, rounds: int) -> str | None:
-    """Say that sampling was given up before the batch was full of groups with a signal.
+def gave_up(effective: int, groups: int, *, wanted: int, rounds: int) -> str | None:
+    """Say that sampling was given up before the batch was full of effective groups.
 
     Args:
-      signals: groups with a signal, of all `groups` sampled in `rounds` rounds.
+      effective: groups with unequal rewards, of all `groups` sampled in `rounds` rounds.
       wanted: groups of a batch.
 
     Returns:
       None where there are enough, or where a step has a single round anyway.
     """
-    if rounds == 1 or signals >= wanted:
+    if rounds == 1 or effective >= wanted:
         return None
     return (
-        f"{signals} of {groups} groups carry a signal after {rounds} rounds, and the batch holds "
+        f"{effective} of {groups} groups are effective after {rounds} rounds, and the batch holds "
         f"{wanted}: the step goes on with these, as rollout.max_rounds is {rounds}"
     )
 

@@ -32,7 +32,7 @@ def test_all_tokens_but_the_last_are_fed_back():
     assert work.decode_flops(CONFIG, PROMPTS, LENGTHS) == flops(queries, 13)
 
 
-def test_an_update_is_three_forward_passes_of_the_groups_with_signal():
+def test_an_update_is_three_forward_passes_of_the_effective_groups():
     queries = [1, 2, 3, 4, 5, 5 + 1, 5 + 2, 5 + 3, 5 + 4, 5 + 1]
     assert work.update_flops(CONFIG, PROMPTS, LENGTHS, np.array([True, False])) == 3 * flops(
         queries, 5

@@ -27,7 +27,7 @@ def test_a_healthy_step_has_no_warning():
         ({"response_length/truncated": 0.3}, "response_length/truncated is 0.30"),
         (
             {"groups/effective": 0.0, "groups/all_right": 0.75, "groups/all_wrong": 0.25},
-            "no group has a signal (all right 0.75, all wrong 0.25)",
+            "no group is effective (all right 0.75, all wrong 0.25)",
         ),
         ({"grad_norm": math.nan}, "grad_norm is not finite: the update was skipped"),
         ({"grad_norm": math.inf}, "grad_norm is not finite: the update was skipped"),
@@ -52,6 +52,6 @@ def test_the_first_step_says_what_it_took():
     )
 
 
-def test_no_gradient_without_a_signal_is_one_warning():
+def test_no_gradient_without_an_effective_group_is_one_warning():
     (warning,) = warnings_for(HEALTHY | {"groups/effective": 0.0, "grad_norm": None})
-    assert "no group has a signal" in warning
+    assert "no group is effective" in warning

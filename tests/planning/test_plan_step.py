@@ -24,7 +24,7 @@ def test_without_an_expected_length_the_longest_prompt_that_is_kept_must_fit():
 
 
 def test_a_step_without_options_runs_what_it_always_runs():
-    always = ("layer_layout", "head_layout", "prefill", "refill", "decode")
+    always = ("layer_decode_weights", "head_decode_weights", "prefill", "refill", "decode")
     assert planned(plans.config(max_new_tokens=256)) == (*always, "reward", "update")
 
 

@@ -162,7 +162,12 @@ def test_a_setting_changes_the_programs_whose_arguments_it_changes():
 
     assert moved() == set()
     assert moved(slots=8) == {"refill", "insert_prompts", "decode", "grow_cache"}
-    assert moved(weights="sharded") == {"layer_layout", "head_layout", "refill", "decode"}
+    assert moved(weights="sharded") == {
+        "layer_decode_weights",
+        "head_decode_weights",
+        "refill",
+        "decode",
+    }
     assert moved(update={"micro_batch": 8}) == {"update"}
     assert moved(update={"epochs": 2}) >= {"update", "score"}
     everything = set(used(plans.config()))

@@ -69,12 +69,12 @@ def step_of(config, mean, effective=1.0, **costs):
 def test_a_step_is_the_sum_of_its_phases_as_often_as_they_run():
     once, never = ((100, 0, 0), (0, 0, 0)), (0, 0, 0)
     found = step_of(
-        plans.config(), 512, prefill=once, layer_layout=once, grow_cache=once, reward=once
+        plans.config(), 512, prefill=once, layer_decode_weights=once, grow_cache=once, reward=once
     )
     # Two layers; the caches grow once from 256 to 512.
     assert {name: time.serial for name, time in found.phases.items()} == {
         "prefill": 1,
-        "layer_layout": 2,
+        "layer_decode_weights": 2,
         "grow_cache": 1,
         "reward": 1,
     }
@@ -85,7 +85,7 @@ def test_a_step_is_the_sum_of_its_phases_as_often_as_they_run():
     assert decoded.phases["decode"].products == decoded.decode_steps == 512
 
 
-def test_an_update_has_as_many_micro_batches_as_the_groups_with_a_signal_fill():
+def test_an_update_has_as_many_micro_batches_as_the_effective_groups_fill():
     turn = ((7, 0, 0), (100, 0, 0))
     whole = step_of(plans.config(), 512, update=turn)
     half = step_of(plans.config(), 512, effective=0.5, update=turn)

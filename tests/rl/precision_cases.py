@@ -76,7 +76,7 @@ def gradient(name, dtype, params=None, micro_batch=32, **compute):
         advantages,
         micro_batch=micro_batch,
         data_shards=data_shards(mesh),
-        skip_constant=True,
+        only_effective=True,
     )
     settings = make_objective(MODELS[name], **compute)
     settings = settings._replace(compute=settings.compute._replace(dtype=jnp.dtype(dtype)))

@@ -123,7 +123,7 @@ def test_the_trainer_agrees_and_leaves_rows_without_a_token_alone(mesh):
         advantages,
         micro_batch=8,
         data_shards=data_shards(mesh_of(params)),
-        skip_constant=True,
+        only_effective=True,
     )
     settings = make_objective(MODEL, sampling=Sampling(absent=absent_ids(KNOWN)), logits_chunk=32)
     totals = Totals(jnp.float32(planned.tokens), jnp.float32(planned.sequences))

@@ -39,7 +39,7 @@ def packed_batch(trajectories):
         ADVANTAGES,
         micro_batch=8,
         data_shards=data_shards(mesh_of(trajectories)),
-        skip_constant=True,
+        only_effective=True,
     )
     totals = Totals(jnp.float32(planned.tokens), jnp.float32(planned.sequences))
     return gathered(trajectories, lengths, ADVANTAGES, planned), jnp.int32(planned.count), totals

@@ -23,17 +23,17 @@ GROUP = 4
 PROMPT_LENGTHS = np.array([3, 30, 5, 17, 2])
 LENGTHS = np.array([[4, 9, 1, 2], [7, 7, 7, 7], [1, 1, 1, 1], [20, 3, 3, 25], [2, 2, 2, 12]])
 ADVANTAGES = np.random.default_rng(0).normal(size=(5, GROUP)).astype(np.float32)
-ADVANTAGES[1] = 0.0  # the group without signal has the longest prompt
+ADVANTAGES[1] = 0.0  # the ineffective group has the longest prompt
 
 
-def planned(micro_batch=8, data_shards=1, skip_constant=True, advantages=ADVANTAGES, **options):
+def planned(micro_batch=8, data_shards=1, only_effective=True, advantages=ADVANTAGES, **options):
     return plan_batch(
         PROMPT_LENGTHS,
         LENGTHS,
         advantages,
         micro_batch=micro_batch,
         data_shards=data_shards,
-        skip_constant=skip_constant,
+        only_effective=only_effective,
         **options,
     )
 
@@ -95,15 +95,15 @@ def test_rows_hold_every_response_once_and_are_not_overfull(lengths, spare):
 # The plan
 
 
-def test_groups_without_signal_are_left_out_but_count_in_the_divisors():
+def test_ineffective_groups_are_left_out_but_count_in_the_divisors():
     for pack in (False, True):
-        without, everything = planned(pack=pack), planned(skip_constant=False, pack=pack)
+        without, everything = planned(pack=pack), planned(only_effective=False, pack=pack)
         assert {p for p, _ in in_use(without)} == {0, 2, 3, 4}
         assert {p for p, _ in in_use(everything)} == {0, 1, 2, 3, 4}
         for made in (without, everything):
             assert (made.tokens, made.sequences) == (LENGTHS.sum(), LENGTHS.size)
     # Two whole groups a micro-batch: one micro-batch fewer runs, in the same program.
-    without, everything = planned(pack=False), planned(skip_constant=False, pack=False)
+    without, everything = planned(pack=False), planned(only_effective=False, pack=False)
     assert (without.count, everything.count) == (2, 3)
     assert without.prompts.shape == everything.prompts.shape == (3, 2)
 
@@ -132,10 +132,10 @@ def test_short_responses_share_rows_and_a_group_its_prompt():
 def test_shapes_follow_what_is_left():
     # The longest prompt goes with its group; without skipping it counts.
     assert (planned().prompt_width, planned().width) == (24, 32)
-    assert (planned(skip_constant=False).prompt_width, planned().width) == (32, 32)
+    assert (planned(only_effective=False).prompt_width, planned().width) == (32, 32)
 
 
-def test_a_batch_without_any_signal_needs_no_micro_batch():
+def test_a_batch_without_effective_groups_needs_no_micro_batch():
     made = planned(advantages=np.zeros_like(ADVANTAGES))
     assert made.count == 0
     assert (made.prompts == -1).all()
@@ -150,7 +150,7 @@ def test_a_group_is_kept_for_a_single_nonzero_advantage():
 
 
 def test_a_micro_batch_larger_than_the_batch_is_cut_to_it():
-    made = planned(micro_batch=4096, skip_constant=False, pack=False)
+    made = planned(micro_batch=4096, only_effective=False, pack=False)
     assert (made.prompts.shape, made.count) == ((1, 5), 1)
 
 
@@ -161,11 +161,11 @@ def test_a_micro_batch_larger_than_the_batch_is_cut_to_it():
     group=st.sampled_from([2, 4, 6]),
     data_shards=st.sampled_from([1, 2, 4]),
     share=st.integers(1, 16),
-    skip_constant=st.booleans(),
+    only_effective=st.booleans(),
     pack=st.booleans(),
 )
-def test_every_response_with_signal_is_planned_exactly_once(
-    seed, prompts, group, data_shards, share, skip_constant, pack
+def test_every_response_of_an_effective_group_is_planned_exactly_once(
+    seed, prompts, group, data_shards, share, only_effective, pack
 ):
     rng = np.random.default_rng(seed)
     prompt_lengths = rng.integers(1, 100, size=prompts)
@@ -178,13 +178,13 @@ def test_every_response_with_signal_is_planned_exactly_once(
         advantages,
         micro_batch=share * data_shards,
         data_shards=data_shards,
-        skip_constant=skip_constant,
+        only_effective=only_effective,
         pack=pack,
     )
     groups = in_use(made)
-    signal = advantages.any(axis=1) if skip_constant else np.ones(prompts, bool)
+    effective = advantages.any(axis=1) if only_effective else np.ones(prompts, bool)
     rows_used = sorted(row for _, segments in groups for row in segments)
-    assert rows_used == np.flatnonzero(np.repeat(signal, group)).tolist()
+    assert rows_used == np.flatnonzero(np.repeat(effective, group)).tolist()
     assert all(row // group == p for p, segments in groups for row in segments)
     # Those in use fill the first `count` micro-batches; what is left is -1.
     flat = made.prompts.reshape(-1)
@@ -195,8 +195,8 @@ def test_every_response_with_signal_is_planned_exactly_once(
     assert made.prompts.shape[1] % data_shards == 0
     # Widths hold what they must.
     if groups:
-        assert made.width == row_width(int(lengths[signal].max()), int(lengths.max()))
-        assert made.prompt_width == bucket(int(prompt_lengths[signal].max()))
+        assert made.width == row_width(int(lengths[effective].max()), int(lengths.max()))
+        assert made.prompt_width == bucket(int(prompt_lengths[effective].max()))
     # No place of a prompt group is taken twice.
     sources = packed_sources(made, lengths.reshape(-1))
     assert sources.shape == (*made.prompts.shape, made.rows, made.width)
@@ -226,13 +226,13 @@ def trajectories():
 
 # Two groups a micro-batch, one, half of one, a single response; and more than there is.
 @pytest.mark.parametrize(
-    ("micro_batch", "skip_constant", "pack"),
+    ("micro_batch", "only_effective", "pack"),
     [(8, True, True), (4, False, False), (2, True, True), (1, False, False), (64, True, True)],
 )
 def test_gather_brings_each_response_with_its_own_prompt_and_advantage(
-    trajectories, micro_batch, skip_constant, pack
+    trajectories, micro_batch, only_effective, pack
 ):
-    made = planned(micro_batch, skip_constant=skip_constant, pack=pack)
+    made = planned(micro_batch, only_effective=only_effective, pack=pack)
     batch = gathered(trajectories, LENGTHS, ADVANTAGES, made)
     micros, per_micro, segments = made.responses.shape
     assert batch.tokens.shape == (micros, per_micro, segments, made.width)

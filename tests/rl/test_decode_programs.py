@@ -16,7 +16,11 @@ from alphamed_jax.rl import decode as engine
 from alphamed_jax.rl import prompt_cache
 from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.decode import decode
-from alphamed_jax.rl.decode_weights import head_layout, layer_layout, make_decode_weights
+from alphamed_jax.rl.decode_weights import (
+    head_decode_weights,
+    layer_decode_weights,
+    make_decode_weights,
+)
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.language_model import Caches, Transformer
 from alphamed_jax.rl.prompt_cache import prefill
@@ -27,7 +31,9 @@ def test_programs_compiled_over_many_steps_are_as_many_as_buckets():
     rng = np.random.default_rng(7)
     lengths = [16, 32, *rng.integers(1, 33, size=18).tolist()]
     sample(prompts=[[1]], group_size=1)  # the buckets' programs, as far as others made them
-    before = {f: f._cache_size() for f in (prefill, decode, layer_layout, head_layout)}
+    before = {
+        f: f._cache_size() for f in (prefill, decode, layer_decode_weights, head_decode_weights)
+    }
     for step, length in enumerate(lengths):
         prompt = rng.integers(0, TINY.vocab_size, size=length).tolist()
         sample(
@@ -43,7 +49,7 @@ def test_programs_compiled_over_many_steps_are_as_many_as_buckets():
     made = {f: f._cache_size() - count for f, count in before.items()}
     assert made[prefill] <= len(buckets) - 1
     assert made[decode] <= len(buckets) - 1
-    assert made[layer_layout] == made[head_layout] == 0
+    assert made[layer_decode_weights] == made[head_decode_weights] == 0
 
 
 def test_caches_go_to_their_slots_without_leaving_their_device():

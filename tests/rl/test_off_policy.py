@@ -23,7 +23,7 @@ OPTIMIZER = OptimizerConfig(
     learning_rate=RATE, warmup_updates=0, b1=0.0, b2=0.0, eps=1.0, max_grad_norm=1e9
 )
 UPDATES = UpdateConfig(mini_batches=2, epochs=2, micro_batch=8, remat="none")
-# Two groups in each mini-batch; one of the four has no signal.
+# Two groups in each mini-batch; one of the four is ineffective.
 ADVANTAGES = np.random.default_rng(0).normal(size=(len(PROMPTS), GROUP)).astype(np.float32)
 ADVANTAGES[1] = 0.0
 MINI_BATCHES = np.arange(len(PROMPTS) * GROUP).reshape(2, -1)

@@ -74,7 +74,7 @@ def test_bfloat16_costs_no_more_here_than_in_transformers(by_reward):
         advantages,
         micro_batch=64,
         data_shards=1,
-        skip_constant=True,
+        only_effective=True,
     )
     batch = gathered(drawn, lengths, advantages, planned)
     totals = Totals(jnp.float32(planned.tokens), jnp.float32(planned.sequences))

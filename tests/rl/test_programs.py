@@ -108,7 +108,7 @@ def test_twenty_steps_compile_as_many_programs_as_there_are_shapes(tmp_path, mad
             effective.add(int(scored.effective.sum()))
         return state, effective
 
-    # when twenty steps are taken, with prompts, responses and groups with signal of all kinds,
+    # when twenty steps are taken, with prompts, responses and effective groups of all kinds,
     with ProgramCounter() as programs, jax.set_mesh(mesh):
         state, effective = one_pass(state)
     assert len(effective) >= 4

@@ -37,7 +37,7 @@ class Compiled:
         known = (self.bytes[token] for token in ids if 0 <= token < len(self.bytes))
         return b"".join(known).decode("utf-8", errors="replace")
 
-    def verdicts(self, rows, fill=0, bare_only=None, inside_thought=False):
+    def read(self, rows, fill=0, bare_only=None, inside_thought=False):
         """Verdicts on lists of ids, padded to one shape so that it is compiled once."""
         tokens = np.full((ROWS, WIDTH), fill, np.int32)
         for row, ids in zip(tokens, rows, strict=False):
@@ -46,18 +46,18 @@ class Compiled:
         if bare_only is not None:
             bare_only = jnp.asarray([*bare_only, *[False] * (ROWS - len(rows))])
         automaton = replace(self.automaton, inside_thought=inside_thought)
-        found = automaton.verdicts(jnp.asarray(tokens), jnp.asarray(lengths), bare_only)
+        found = automaton.extract_or_reason(jnp.asarray(tokens), jnp.asarray(lengths), bare_only)
         return found[: len(rows)]
 
     def agrees(self, rows):
         """Whether it reads rows of ids as the parser reads their text, in questions of all kinds
         and after prompts of both."""
         texts = [self.text(ids) for ids in rows]
-        assert self.verdicts(rows).tolist() == [expected(text) for text in texts]
+        assert self.read(rows).tolist() == [expected(text) for text in texts]
         for inside in (False, True):
             for first in (False, True):
                 flags = [first ^ (row % 2 == 1) for row in range(len(rows))]
-                found = self.verdicts(rows, bare_only=flags, inside_thought=inside).tolist()
+                found = self.read(rows, bare_only=flags, inside_thought=inside).tolist()
                 told = zip(texts, flags, strict=True)
                 assert found == [expected(text, flag, inside) for text, flag in told]
         return True
@@ -123,8 +123,8 @@ def test_automaton_agrees_with_the_parser_on_ids_that_no_text_gives(compiled, se
 def test_a_command_or_tag_may_be_cut_between_any_two_tokens(compiled):
     text = "<think>\\boxed{A}</think> \\fbox{B} \\boxed {\\textbf {(C) x}. }"
     by_byte = {data: token for token, data in enumerate(compiled.bytes) if len(data) == 1}
-    assert compiled.verdicts([[by_byte[bytes([byte])] for byte in text.encode()]]).tolist() == [2]
-    assert compiled.verdicts([compiled.encode(text)]).tolist() == [2]
+    assert compiled.read([[by_byte[bytes([byte])] for byte in text.encode()]]).tolist() == [2]
+    assert compiled.read([compiled.encode(text)]).tolist() == [2]
 
 
 def test_what_is_after_the_length_is_not_read(bpe):
@@ -140,7 +140,7 @@ def test_stop_and_padding_tokens_and_unknown_ids_say_nothing(bpe):
     silent = [*range(3), len(bpe.bytes), len(bpe.bytes) + 1000, -1]
     assert bpe.bytes[:3] == [b""] * 3
     rows = [ids + silent, silent, ids[:1] + silent + ids[1:]]
-    assert bpe.verdicts(rows).tolist() == [1, NO_BOX, 1]
+    assert bpe.read(rows).tolist() == [1, NO_BOX, 1]
 
 
 def test_only_the_response_is_scored_never_a_box_of_the_prompt(bpe):
@@ -152,15 +152,15 @@ def test_only_the_response_is_scored_never_a_box_of_the_prompt(bpe):
 
 
 def test_responses_without_room_for_a_token_have_no_box(bpe):
-    empty = bpe.automaton.verdicts(jnp.zeros((2, 0), jnp.int32), jnp.zeros(2, jnp.int32))
+    empty = bpe.automaton.extract_or_reason(jnp.zeros((2, 0), jnp.int32), jnp.zeros(2, jnp.int32))
     assert empty.tolist() == [NO_BOX] * 2
 
 
 def test_reasons_are_told_apart(bpe):
     texts = ["no box", "\\boxed{A, B}", "\\boxed{A} <think>", "\\boxed{D}"]
     rows = [bpe.encode(text) for text in texts]
-    assert bpe.verdicts(rows).tolist() == [NO_BOX, NOT_ONE_LETTER, THINK_NOT_CLOSED, 3]
-    assert bpe.verdicts(rows, fill=7).tolist() == [NO_BOX, NOT_ONE_LETTER, THINK_NOT_CLOSED, 3]
+    assert bpe.read(rows).tolist() == [NO_BOX, NOT_ONE_LETTER, THINK_NOT_CLOSED, 3]
+    assert bpe.read(rows, fill=7).tolist() == [NO_BOX, NOT_ONE_LETTER, THINK_NOT_CLOSED, 3]
 
 
 def padded(rows):
@@ -211,7 +211,7 @@ def test_an_automaton_may_begin_inside_a_thought(bpe):
     tokens, lengths = padded(
         [bpe.encode(text) for text in ("\\boxed{C}", "\\boxed{B}</think> \\boxed{C}")]
     )
-    assert inside.verdicts(tokens, lengths).tolist() == [THINK_NOT_CLOSED, 2]
+    assert inside.extract_or_reason(tokens, lengths).tolist() == [THINK_NOT_CLOSED, 2]
     told = jnp.asarray([2, 2]), jnp.asarray([4, 4])
     assert inside.reward(tokens, lengths, *told).tolist() == [0.0, 1.0]
     assert bpe.automaton.reward(tokens, lengths, *told).tolist() == [1.0, 1.0]

@@ -16,8 +16,8 @@ def batches(prompts, longest, median, longest_prompt, effective, seed=0):
         spread = 0.5 * rng.normal(size=(prompts, 1)) + 0.6245 * rng.normal(size=(prompts, GROUP))
         lengths = np.clip(median * np.exp(spread), 1, longest).astype(int)
         advantages = np.zeros((prompts, GROUP), np.float32)
-        signal = rng.permutation(prompts)[: max(1, rng.binomial(prompts, effective))]
-        advantages[signal] = 1.0
+        chosen = rng.permutation(prompts)[: max(1, rng.binomial(prompts, effective))]
+        advantages[chosen] = 1.0
         yield rng.integers(longest_prompt // 4, longest_prompt + 1, prompts), lengths, advantages
 
 
@@ -46,7 +46,7 @@ def test_three_hundred_steps_need_at_most_three_update_programs_known_within_twe
             advantages,
             micro_batch=micro_batch,
             data_shards=rows,
-            skip_constant=True,
+            only_effective=True,
             longest=longest,
             prompt_width=bucket(longest_prompt),
         )

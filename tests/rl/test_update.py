@@ -44,7 +44,7 @@ from alphamed_jax.rl.update import (
 )
 
 OBJECTIVE = make_objective(optimizer=OptimizerConfig(learning_rate=3e-2, warmup_updates=0))
-# One group of four is constant and so without signal.
+# One group of four is ineffective.
 ADVANTAGES = np.random.default_rng(0).normal(size=(len(PROMPTS), GROUP)).astype(np.float32)
 ADVANTAGES[0] = 0.0
 
@@ -88,7 +88,7 @@ def prepared(
         advantages,
         micro_batch=micro_batch,
         data_shards=data_shards(mesh_of(trajectories)),
-        skip_constant=skip,
+        only_effective=skip,
         pack=pack,
         share_prompts=share,
     )
@@ -145,7 +145,7 @@ def test_gradient_is_the_plain_one_however_it_is_cut_up_and_computed(
 
 
 def test_packing_puts_several_responses_into_a_row():
-    # The case above means something: 12 responses with signal lie in fewer rows.
+    # The case above means something: 12 responses of effective groups lie in fewer rows.
     batch, _, _ = prepared(pack=True)
     rows = (np.asarray(batch.packing.source) >= 0).any(axis=-1).sum()
     assert rows < (np.asarray(batch.lengths) > 0).sum() == 12
@@ -165,7 +165,7 @@ def test_gradient_is_the_same_on_any_mesh(mesh, pack):
     assert_close(grads, plain()[1])
 
 
-def test_a_batch_without_signal_computes_no_product():
+def test_a_batch_without_effective_groups_computes_no_product():
     # Given the update's program, whose micro-batches are counted at run time,
     shape = StepShape(prompts=8, group=4, prompt_width=64, response=64, micro_batch=4)
     step = PlannedStep(TINY, mesh_like("1x1"), shape, make_objective(remat="layer"))
@@ -175,7 +175,7 @@ def test_a_batch_without_signal_computes_no_product():
     assert costs.matmul_flops(text, unknown_trips=1) > 0
 
 
-def test_groups_without_signal_change_nothing_when_left_out():
+def test_ineffective_groups_change_nothing_when_left_out():
     skipped, few = our_gradient(skip=True)
     full, many = our_gradient(skip=False)
     assert few["tokens/trained"] < many["tokens/trained"]
@@ -314,7 +314,7 @@ def test_gradient_that_is_not_finite_is_skipped_and_counted():
     jax.tree.map(np.testing.assert_array_equal, (state.params, state.opt_state), before)
 
 
-def test_batch_without_any_signal_has_zero_gradient_and_finite_state():
+def test_batch_without_effective_groups_has_zero_gradient_and_finite_state():
     # Given a batch of which no group is left,
     batch, _, totals = off_policy()
     nothing = np.zeros((len(PROMPTS), GROUP), np.float32)
@@ -326,7 +326,7 @@ def test_batch_without_any_signal_has_zero_gradient_and_finite_state():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
-def test_a_batch_without_signal_moves_the_weights_by_what_adam_remembers():
+def test_a_batch_without_effective_groups_moves_the_weights_by_what_adam_remembers():
     batch, count, totals = off_policy()
     state, _ = update(fresh_state(), batch, count, totals, objective=OBJECTIVE)
     before = np.asarray(state.params["norm"])

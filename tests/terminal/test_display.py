@@ -15,11 +15,11 @@ from alphamed_jax.terminal.display import (
     batch_arithmetic,
     evaluation_line,
     facts_panel,
+    gave_up,
     make_console,
     progress_line,
     question_lines,
     sample_table,
-    shortfall,
     show_first_prompt,
     start_panel,
     typical_seconds,
@@ -160,12 +160,12 @@ def test_the_progress_line_tells_the_rounds_where_there_were_several():
 
 
 def test_sampling_that_was_given_up_is_told_in_numbers():
-    assert shortfall(5, 48, wanted=16, rounds=3) == (
-        "5 of 48 groups carry a signal after 3 rounds, and the batch holds 16: "
+    assert gave_up(5, 48, wanted=16, rounds=3) == (
+        "5 of 48 groups are effective after 3 rounds, and the batch holds 16: "
         "the step goes on with these, as rollout.max_rounds is 3"
     )
-    assert shortfall(16, 48, wanted=16, rounds=3) is None
-    assert shortfall(5, 16, wanted=16, rounds=1) is None
+    assert gave_up(16, 48, wanted=16, rounds=3) is None
+    assert gave_up(5, 16, wanted=16, rounds=1) is None
 
 
 @pytest.mark.parametrize("value", [None, math.nan])
