@@ -20,6 +20,11 @@ if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
 import pytest
+from hypothesis import settings
+
+# Timings never decide a test.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 # Commands that tests start keep their compiled programs here, and share them, also those of several
 # processes of tests (pytest -n); JAX in the process of the tests keeps none.

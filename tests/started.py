@@ -8,16 +8,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+import tiny_run
 from safetensors.numpy import load_file
-from tiny_run import rows_of, tiny_config, write_model, write_questions
+from tiny_run import rows_of, tiny_config
 
 from alphamed_jax.config import to_yaml
 
 
 def write_inputs(folder: Path) -> Path:
     """Model, questions and configuration in a folder."""
-    write_model(folder / "model")
-    write_questions(folder / "questions.jsonl")
+    tiny_run.write_inputs(folder)
     (folder / "tiny.yaml").write_text(to_yaml(tiny_config(folder, folder / "unused")))
     return folder
 

@@ -87,7 +87,7 @@ def changes_of(kind=Config):
     return st.fixed_dictionaries({}, optional=fields)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(changes=changes_of())
 def test_a_written_configuration_reads_back_as_the_same_run(tmp_path_factory, changes):
     loss = changes.get("loss", {})

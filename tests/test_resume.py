@@ -1,31 +1,20 @@
 """What may change when a run is resumed, and what is refused because the run would be another."""
 
 import dataclasses
-import io
 import json
 
 import pytest
-from rich.console import Console
 from safetensors.numpy import load_file, save_file
-from tiny_run import rows_of, tiny_config, write_model, write_questions
+from tiny_run import rows_of, run, tiny_config, write_inputs
 
-from alphamed_jax import train as trainer
 from alphamed_jax.config import EvalConfig, RolloutConfig, UpdateConfig
 from alphamed_jax.errors import UserError
-
-
-def run(config):
-    printed = io.StringIO()
-    trainer.train(config, Console(file=printed, width=100))
-    return printed.getvalue()
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
     """A run of one step."""
-    folder = tmp_path_factory.mktemp("inputs")
-    write_model(folder / "model")
-    write_questions(folder / "questions.jsonl")
+    folder = write_inputs(tmp_path_factory.mktemp("inputs"))
     nothing = {"eval": EvalConfig(questions=2), "export": False}
     config = tiny_config(folder, folder / "run", steps=1, **nothing)
     run(config)

@@ -8,7 +8,7 @@ import shutil
 import jax.numpy as jnp
 import pytest
 from rich.console import Console
-from tiny_run import rows_of, tiny_config, write_model, write_questions
+from tiny_run import rows_of, run, tiny_config, write_inputs
 
 from alphamed_jax import train as trainer
 from alphamed_jax.config import EvalConfig
@@ -19,17 +19,7 @@ from alphamed_jax.output.lock import only_one
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    write_model(folder / "model")
-    write_questions(folder / "questions.jsonl")
-    return folder
-
-
-def run(config):
-    """Train in this process; return what was printed."""
-    console = Console(file=io.StringIO(), width=2000)
-    trainer.train(config, console)
-    return console.file.getvalue()
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,16 @@ The tokenizer has boxed letters as single tokens, many of each, so that a random
 often enough for effective groups.
 """
 
+import io
 import json
 from pathlib import Path
 
 import jax
+from rich.console import Console
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from alphamed_jax import train as trainer
 from alphamed_jax.config import (
     Config,
     EvalConfig,
@@ -66,6 +69,20 @@ def write_questions(path: Path, count: int = 40) -> Path:
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def write_inputs(folder: Path) -> Path:
+    """Write model and questions where `tiny_config` looks for them."""
+    write_model(folder / "model")
+    write_questions(folder / "questions.jsonl")
+    return folder
+
+
+def run(config: Config) -> str:
+    """Train in this process; return what was printed."""
+    console = Console(file=io.StringIO(), width=2000)
+    trainer.train(config, console)
+    return console.file.getvalue()
 
 
 def tiny_config(folder: Path, output: Path, **changes) -> Config:

@@ -51,9 +51,7 @@ def pubmedqa(number: int, text: str) -> dict:
 rows = st.lists(st.sampled_from(WORDS), min_size=3, max_size=14)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.tuples(rows, rows, rows), heldout=st.integers(0, 6), seed=st.integers(0, 5))
 def test_rows_are_training_and_held_out_and_dropped_together(tmp_path, texts, heldout, seed):
     # Given files of three sources with repeats, twins, ambiguous and official rows,

@@ -166,7 +166,7 @@ def test_what_is_not_finite_becomes_null(tmp_path, value):
     }
 
 
-@settings(max_examples=30, deadline=None)  # each example writes to the disk
+@settings(max_examples=30)  # each example writes to the disk
 @given(text=st.text(st.characters(categories=None), max_size=40))
 def test_any_text_stays_one_line_and_comes_back(tmp_path_factory, text):
     folder = tmp_path_factory.mktemp("run")
@@ -186,7 +186,7 @@ def test_only_the_first_process_writes(tmp_path, enabled):
     assert folder.exists() == enabled
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(checkpoint=st.integers(0, 5), died=st.integers(0, 5))
 def test_resuming_takes_back_what_came_after_the_checkpoint(tmp_path_factory, checkpoint, died):
     # Given a run that died some steps after its newest checkpoint,

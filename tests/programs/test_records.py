@@ -1,6 +1,8 @@
 """A program is described once: the plan, the compiler and the tests read its record."""
 
+import importlib
 import json
+import pkgutil
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import plans
 import pytest
 from helpers import TINY, needs_libtpu
 
+from alphamed_jax import rl
 from alphamed_jax.compiled.work import Work
 from alphamed_jax.planning import result
 from alphamed_jax.planning.devices import devices_for
@@ -118,3 +121,32 @@ def test_it_is_compiled_with_the_others_and_stands_in_the_report():
     assert found["memory"]["made_up"] > found["phases"]["made_up"]["peak"]
     assert found["bars"]["made_up_flops"]["kept"]
     assert found["fits"]
+
+
+NO_RECORD = {
+    "active": "a few numbers per slot",
+    "group_advantages": "a few numbers per response",
+    "merge_prefilled": "only a stream's, outside of a training step",
+    "take_responses": "only a stream's, outside of a training step",
+    "extract": "for users; a step runs `extract_or_reason`",
+    "pick_rows": "tokens and log-probabilities of a few rounds",
+}
+"""Jitted functions of a step that the plan leaves out, and why."""
+
+
+def test_each_jitted_function_of_a_step_has_a_record_or_a_reason():
+    jitted = type(jax.jit(lambda: 0))
+    found = set()
+    for module in pkgutil.iter_modules(rl.__path__, "alphamed_jax.rl."):
+        loaded = importlib.import_module(module.name)
+        members = [value for value in vars(loaded).values() if isinstance(value, type)]
+        spaces = [vars(loaded), *map(vars, members)]
+        found |= {
+            value
+            for space in spaces
+            for value in space.values()
+            if isinstance(value, jitted) and value.__module__.startswith("alphamed_jax.rl")
+        }
+    recorded = {program.function for program in PROGRAMS}
+    assert recorded <= found
+    assert {function.__name__ for function in found - recorded} == set(NO_RECORD)

@@ -35,7 +35,7 @@ groups_of_four = st.lists(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(groups=groups_of_four, normalize=st.sampled_from(NORMALIZE))
 def test_each_group_has_its_closed_form_whatever_the_other_groups_are(groups, normalize):
     assume(all(len(set(group)) > 1 for group in groups))

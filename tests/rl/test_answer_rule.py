@@ -213,7 +213,7 @@ def test_in_such_a_question_the_bare_letter_counts(content):
     assert explain_answer(rf"\boxed{{{content}}}", 2, GENERA[:2]) == Answer(None, FAR)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(TEXTS, WRAPPED))
 @example("A. {}")
 @example("*E. coli*")
@@ -317,7 +317,7 @@ def oracle(text, num_options, labels=True):
     return answer
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(RESPONSES)
 @example("\\boxed{" + "{" * 9 + "\\boxed{A}")
 @example("\\boxed{" + "{" * 8 + "\\boxed{A}")

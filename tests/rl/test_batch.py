@@ -51,7 +51,6 @@ def in_use(made):
 # Packing and units
 
 
-@settings(deadline=None)
 @given(st.integers(2, 32), st.integers(1, 64), st.integers(1, 16))
 def test_rows_of_a_prompt_group_are_few_kinds_that_divide_the_group_and_fit_a_data_row(
     group, share, rows
@@ -64,7 +63,6 @@ def test_rows_of_a_prompt_group_are_few_kinds_that_divide_the_group_and_fit_a_da
     assert not any(group % d == 0 and d <= share for d in range(counts[0] + 1, group + 1))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 4096), st.integers(1, 4096))
 def test_rows_hold_what_they_must_in_one_of_few_widths(needed, longest):
     needed = min(needed, longest)
@@ -80,7 +78,6 @@ def test_fewer_rows_than_data_rows_are_refused():
         row_counts(8, 3, 4)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=16), st.integers(0, 100))
 def test_rows_hold_every_response_once_and_are_not_overfull(lengths, spare):
     lengths, width = np.array(lengths), max(lengths) + spare
@@ -154,7 +151,7 @@ def test_a_micro_batch_larger_than_the_batch_is_cut_to_it():
     assert (made.prompts.shape, made.count) == ((1, 5), 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     prompts=st.integers(1, 9),

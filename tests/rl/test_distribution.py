@@ -69,7 +69,7 @@ coarse_logits = st.lists(st.integers(-40, 40), min_size=SMALL, max_size=SMALL).m
 filters = [Sampling(top_k=3), Sampling(temperature=0.5, top_p=0.8), FILTERED]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(logits=coarse_logits, sampling=st.sampled_from([Sampling(temperature=1.7), *filters]))
 @example(logits=np.zeros(SMALL, np.float32), sampling=Sampling(top_k=3))
 @example(logits=np.zeros(SMALL, np.float32), sampling=FILTERED)
@@ -181,7 +181,7 @@ def test_tokens_at_the_edges_of_blocks_are_drawn_as_often_as_others():
 extreme = st.sampled_from([0.0, 1.0, -5.0, 30.0, -80.0, -200.0, -1e4, DROPPED, -np.inf])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     values=st.lists(extreme, min_size=SMALL, max_size=SMALL),
     top=st.integers(0, SMALL - 1),

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import mesh_like
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alphamed_jax.data.prompts import Prompt
@@ -26,7 +26,6 @@ GROUP, LENGTH = 2, 5
 effective_groups = st.lists(st.booleans(), min_size=4, max_size=24).map(lambda x: np.array(x, bool))
 
 
-@settings(deadline=None)
 @given(effective_groups, st.integers(1, 4))
 def test_effective_groups_come_first_and_all_stand_in_the_order_drawn(effective, count):
     chosen = select_groups(effective, count)
@@ -37,7 +36,6 @@ def test_effective_groups_come_first_and_all_stand_in_the_order_drawn(effective,
     assert set(chosen) == {*kept, *without[: count - len(kept)]}
 
 
-@settings(deadline=None)
 @given(effective_groups, st.integers(1, 4))
 def test_selecting_round_by_round_is_selecting_from_all(effective, count):
     chosen = np.arange(count)

@@ -37,7 +37,7 @@ def questions(count, seed=0):
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 9), st.integers(1, 9))
 def test_each_sample_is_asked_for_once_under_its_own_id_and_each_question_greedily(count, samples):
     asked = questions(count)

@@ -13,7 +13,7 @@ from alphamed_jax.rl.loss import Totals, kl_estimate, policy_loss, totals_of
 seeds = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=seeds,
     clip_low=st.sampled_from([0.0, 0.1, 0.2]),
@@ -140,7 +140,7 @@ def test_constant_aggregation_without_a_length_is_refused():
 # CISPO
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     seed=seeds,
     clip_low=st.sampled_from([0.2, 1.0]),
@@ -170,7 +170,7 @@ def test_cispo_leaves_no_token_out_and_bounds_its_weight():
     np.testing.assert_allclose(weighed[1]["clip/high"], (ratios > 1.2).mean(), rtol=1e-5)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     seed=seeds,
     homes=st.lists(st.integers(0, 2), min_size=ROWS, max_size=ROWS),

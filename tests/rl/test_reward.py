@@ -91,13 +91,13 @@ def compiled(request, tmp_path_factory):
     return Compiled(load_tokenizer(llama2_folder(folder, request.param)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts=st.lists(RESPONSES, min_size=1, max_size=ROWS))
 def test_automaton_agrees_with_the_parser_on_encoded_texts(compiled, texts):
     assert compiled.agrees([compiled.encode(text)[:WIDTH] for text in texts])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_automaton_agrees_with_the_parser_on_ids_that_no_text_gives(compiled, seed):
     """Ids at random: tokens cut commands anywhere, bytes are no UTF-8, some ids do not exist."""

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import TINY, mesh_like
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from tiny_rollouts import (
@@ -232,7 +232,6 @@ def test_greedy_is_the_argmax_loop_over_a_plain_forward_pass():
 # Shapes
 
 
-@settings(deadline=None)
 @given(st.integers(1, 200_000))
 def test_a_bucket_holds_its_length_with_at_most_a_third_of_padding(length):
     size = bucket(length)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import TINY
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_rollouts import (
     GROUP,
@@ -185,7 +185,6 @@ def test_slots_are_busy_while_responses_wait():
     assert refilled.steps < 0.6 * steps
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_each_response_gets_one_slot_in_order(data):
     # Given two data shards, slots of which some are free, and a queue of each,
@@ -204,7 +203,6 @@ def test_each_response_gets_one_slot_in_order(data):
         assert [slot for slot, _ in taken[shard]] == np.flatnonzero(free[shard])[:count].tolist()
 
 
-@settings(deadline=None)
 @given(st.integers(1, 100_000))
 def test_caches_double_up_to_the_longest_response(length):
     sizes = buckets.capacities(length)
