@@ -64,6 +64,7 @@ def test_exact_work_has_the_keys_of_other_trainers_and_leaves_a_trace(
     assert list(tmp_path.glob("**/perfetto_trace.json.gz"))
 
 
+@pytest.mark.slow
 def test_realistic_work_prints_each_saving_on_and_off(monkeypatch, capsys):
     sizes = {"prompts": 6, "generations": 4, "prompt_len": 8, "completion_len": 24}
     result = run(

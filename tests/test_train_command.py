@@ -41,6 +41,7 @@ def test_bad_input_is_one_line_and_exit_2(inputs, tmp_path, flags, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_second_start_takes_its_programs_from_the_cache_and_learns_the_same(inputs, tmp_path):
     # Given a cache that is empty, when the same run is made twice,
     flags = ("--mesh", "1x1", "--steps", "2", "--eval.questions", "0")
@@ -62,6 +63,7 @@ def test_a_second_start_takes_its_programs_from_the_cache_and_learns_the_same(in
     assert_same_run(tmp_path / "cold", tmp_path / "warm")
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_to_is_one_line_and_training_goes_on(inputs, tmp_path):
     (tmp_path / "file").write_text("no folder")
     flags = ("--mesh", "1x1", "--steps", "1", "--eval.questions", "0", "--no-export")

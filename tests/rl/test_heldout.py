@@ -107,6 +107,7 @@ def test_accuracy_is_that_of_the_samples_drawn_question_by_question(opened):
     assert (result["step"], result["questions"], result["samples_per_question"]) == (3, 7, 5)
 
 
+@pytest.mark.slow
 def test_an_evaluation_before_training_costs_at_most_two_programs(opened):
     policy, config, params = opened
     asked, trained = questions(7, seed=1), questions(4, seed=2)
