@@ -45,6 +45,7 @@ def bench_mesh():
     return mesh_like("1x1")
 
 
+@pytest.mark.slow
 def test_exact_work_has_the_keys_of_other_trainers_and_leaves_a_trace(
     monkeypatch, capsys, tmp_path
 ):

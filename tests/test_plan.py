@@ -75,6 +75,7 @@ def test_any_setting_of_training_can_be_tried(run):
     assert small["workload"]["slots"] == 64
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_comes_with_settings_that_do(run):
     few = (*GPUS, "--hbm-gb", 36)
     status, text, _, found = run(*few, "--json")
