@@ -41,8 +41,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def gib(size: Number) -> str:
-    """Bytes as GiB: two digits after the point, or as many as show something."""
-    return f"{size / GIB:.2f}" if size >= GIB / 10 or size == 0 else f"{size / GIB:.2g}"
+    """Bytes as GiB: two digits after the point, or as many as show something, a KiB at least."""
+    few = 2**10 <= size < GIB / 10
+    return f"{size / GIB:.2g}" if few else f"{size / GIB:.2f}"
 
 
 def scaled(number: Number, unit: str = "") -> str:

@@ -35,7 +35,12 @@ def test_times_have_a_unit_that_fits(time, shown):
 
 
 def test_small_memory_is_not_shown_as_nothing():
-    assert [tables.gib(size * 2**30) for size in (0, 0.0012, 1.5)] == ["0.00", "0.0012", "1.50"]
+    assert [tables.gib(size * 2**30) for size in (0, 4e-9, 0.0012, 1.5)] == [
+        "0.00",
+        "0.00",
+        "0.0012",
+        "1.50",
+    ]
 
 
 def test_a_table_is_aligned_markdown():
