@@ -12,6 +12,7 @@ PACKAGE = REPOSITORY / "alphamed_jax"
 # From the commands down; a module beside the folders is a room of its own.
 RANKS = (
     {"__main__", "train", "plan", "bench", "report", "quickstart"},
+    {"evaluation"},
     {"cli", "terminal", "reporting", "planning", "benchmark"},
     {"programs"},
     {"output", "compiled"},

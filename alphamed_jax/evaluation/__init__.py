@@ -1,0 +1,1 @@
+"""Evaluation: benchmarks, responses, how they are scored, and what is said of them."""
