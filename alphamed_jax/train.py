@@ -25,6 +25,7 @@ from alphamed_jax.data.order import batch_indices
 from alphamed_jax.data.prompts import Prompt, encode_questions, render_prompt
 from alphamed_jax.data.sources import load_all
 from alphamed_jax.errors import UserError
+from alphamed_jax.evaluation.in_training import evaluate
 from alphamed_jax.model import hf
 from alphamed_jax.model.config import Params
 from alphamed_jax.model.finite import not_finite
@@ -43,7 +44,6 @@ from alphamed_jax.planning.here import memory_line
 from alphamed_jax.reporting.render import write_report
 from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.buckets import bucket
-from alphamed_jax.rl.heldout import evaluate
 from alphamed_jax.rl.policy import Policy, open_policy
 from alphamed_jax.rl.step import grpo_step
 from alphamed_jax.rl.update import TrainState, abstract_state, init_state

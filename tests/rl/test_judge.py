@@ -11,9 +11,9 @@ from tokenizers import AddedToken
 from alphamed_jax.config import Config, EvalConfig, LogConfig, RolloutConfig
 from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
+from alphamed_jax.evaluation import in_training
 from alphamed_jax.model.mesh import device_put_global
 from alphamed_jax.output.samples import describe_samples
-from alphamed_jax.rl import heldout
 from alphamed_jax.rl.requests import Completion
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.sampler import Sampler
@@ -135,7 +135,7 @@ def test_evaluation_during_training_reads_by_the_same_rule(tokenizer, name, monk
     # when it is evaluated,
     this = policy(tokenizer, inside_thought=inside)
     with jax.set_mesh(this.mesh):
-        found = heldout.evaluate(this, CONFIG, {}, QUESTIONS, 0)
+        found = in_training.evaluate(this, CONFIG, {}, QUESTIONS, 0)
     # then answers are what they are in training.
     for way, these in (("sampled", told), ("greedy", told[::GROUP])):
         assert found[way]["correct"] == sum(letter == "C" for letter, _ in these)

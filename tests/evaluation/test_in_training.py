@@ -14,8 +14,8 @@ from alphamed_jax.config import EvalConfig, RolloutConfig
 from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
 from alphamed_jax.data.tokenizer import load_tokenizer
+from alphamed_jax.evaluation.in_training import EVALUATION_STREAM, evaluate, requests
 from alphamed_jax.model import hf
-from alphamed_jax.rl.heldout import EVALUATION_STREAM, evaluate, requests
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.rollout import generate
 from alphamed_jax.rl.step import grpo_step
