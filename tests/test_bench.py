@@ -8,6 +8,7 @@ import pytest
 
 from alphamed_jax import bench
 from alphamed_jax.benchmark.setup import SHAPES, BenchConfig, make_batch
+from alphamed_jax.benchmark.timing import check_differing, differing_responses
 from alphamed_jax.errors import UserError
 from alphamed_jax.model.network import count_parameters
 from alphamed_jax.runtime.liveness import Liveness
@@ -65,6 +66,21 @@ def test_exact_work_has_the_keys_of_other_trainers_and_leaves_a_trace(
     assert list(tmp_path.glob("**/perfetto_trace.json.gz"))
 
 
+def test_responses_that_differ_are_counted_and_more_than_one_in_a_hundred_fail():
+    # Given rollouts of which two responses have another token, one of them from there on,
+    some = np.zeros((300, 5), int)
+    other = some.copy()
+    other[7, 4], other[200, 1:] = 1, 2
+    assert differing_responses(some, some) == 0
+    assert differing_responses(some, other) == 2
+    # then so few are rounding's, and as many as one in a hundred,
+    check_differing(2, 300)
+    check_differing(3, 300)
+    # but not more.
+    with pytest.raises(AssertionError, match="in 4 of 300 responses"):
+        check_differing(4, 300)
+
+
 @pytest.mark.slow
 def test_realistic_work_prints_each_saving_on_and_off(monkeypatch, capsys):
     sizes = {"prompts": 6, "generations": 4, "prompt_len": 8, "completion_len": 24}
@@ -80,6 +96,8 @@ def test_realistic_work_prints_each_saving_on_and_off(monkeypatch, capsys):
         "without_prompt_sharing",
         "none",
     }
+    # In float32, few tokens and a tiny model no sum is near enough to a border to flip one.
+    assert (savings["differing_responses"], savings["responses"]) == (0, 24)
     # Times decide nothing here; steps are no times.
     assert savings["decode_steps"]["refilled"] < savings["decode_steps"]["waves"]
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 from alphamed_jax.benchmark.setup import Batch
 from alphamed_jax.config import Config
@@ -79,10 +80,12 @@ def in_waves(
         for first in range(0, len(groups), size)
     ]
     jax.block_until_ready(waves)
-    steps = sum(usage.steps for _, usage in waves)
-    busy = sum(usage.busy * usage.steps for _, usage in waves) / max(steps, 1)
+    steps, slot_steps = (
+        sum(getattr(usage, name) for _, usage in waves) for name in ("steps", "slot_steps")
+    )
+    busy = sum(usage.busy * usage.slot_steps for _, usage in waves) / max(slot_steps, 1)
     tokens = np.concatenate([found.tokens for found, _ in waves])
-    return tokens, Occupancy(steps, busy, busy)
+    return tokens, Occupancy(steps, busy, busy, slot_steps)
 
 
 def scored_rollouts(
@@ -114,6 +117,30 @@ def planner(savings: dict[str, bool]) -> Callable[..., BatchPlan]:
     return lambda *given, **options: plan_batch(*given, **options | savings)
 
 
+# Slots are given up, and caches grow, at other steps with refilling than without: sums over other
+# shapes round otherwise, and a token that two candidates nearly share may be the other one, and so
+# all that follow. Anything wrong with a slot or a cache changes most responses.
+MOST_DIFFERING = 0.01
+
+
+def differing_responses(some: Int[np.ndarray, "B T"], other: Int[np.ndarray, "B T"]) -> int:
+    """How many responses of two rollouts of the same requests have another token anywhere."""
+    return int((some != other).any(axis=1).sum())
+
+
+def check_differing(differing: int, responses: int) -> None:
+    """Refuse a share of differing responses that rounding does not explain.
+
+    Raises:
+      AssertionError: more than `MOST_DIFFERING` of them.
+    """
+    if differing > MOST_DIFFERING * responses:
+        raise AssertionError(
+            f"refilled slots sampled other tokens than plain waves in {differing} of {responses} "
+            f"responses; rounding changes {MOST_DIFFERING:.0%} of them at most"
+        )
+
+
 # Name -> which savings are on.
 VARIANTS = {
     "all": {"only_effective": True, "pack": True, "share_prompts": True},
@@ -132,11 +159,12 @@ def time_savings(
     The variants alternate. A call in which anything was compiled is made again.
 
     Raises:
-      AssertionError: refilling changed what was sampled.
+      AssertionError: refilling changed more of what was sampled than rounding explains.
     """
     rollouts: dict[str, list[float]] = {"refilled": [], "waves": []}
     occupancies: dict[str, list[Occupancy]] = {"refilled": [], "waves": []}
     updates: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    differing, responses = 0, sum(len(batch.limits) for batch in batches)
     with ProgramCounter() as programs:
 
         def timed(times, function, *given):
@@ -153,8 +181,8 @@ def time_savings(
             tokens, waves = timed(rollouts["waves"], in_waves, *given)
             occupancies["refilled"].append(occupancy)
             occupancies["waves"].append(waves)
-            if not np.array_equal(trajectories.tokens, tokens):
-                raise AssertionError("refilled slots sampled other tokens than plain waves")
+            differing += differing_responses(np.asarray(trajectories.tokens), tokens)
+            check_differing(differing, responses)
             scored = scored_rollouts(policy, config, trajectories, batch)
             for name, savings in VARIANTS.items():
 
@@ -178,5 +206,7 @@ def time_savings(
             name: median(o.busy_while_waiting or 1.0 for o in all_)
             for name, all_ in occupancies.items()
         },
+        "differing_responses": differing,
+        "responses": responses,
         "decode_steps": {name: median(o.steps for o in all_) for name, all_ in occupancies.items()},
     }

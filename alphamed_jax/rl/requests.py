@@ -45,6 +45,22 @@ class Completion:
         return len(self.tokens)
 
 
+def check_groups(groups: Sequence[Request]) -> int:
+    """The size of the groups of a training step.
+
+    Raises:
+      ValueError: no groups, an empty prompt, or groups of unequal size or of none.
+    """
+    check_requests(groups)
+    sizes = sorted({len(group.sequences) for group in groups})
+    if sizes[0] == 0 or len(sizes) > 1:
+        raise ValueError(
+            "the groups of a training step have one size, at least 1, but these have "
+            f"{', '.join(map(str, sizes))} responses; a stream takes any."
+        )
+    return sizes[0]
+
+
 def check_requests(requests: Sequence[Request], longest: int | None = None) -> None:
     """Refuse what cannot be sampled.
 
@@ -58,42 +74,53 @@ def check_requests(requests: Sequence[Request], longest: int | None = None) -> N
         raise ValueError(f"a prompt of {most} tokens, but this stream takes {longest} at most.")
 
 
-class Group(NamedTuple):
-    """Some of a request's responses, filled up to the size of a training step's groups."""
+class Part(NamedTuple):
+    """Some of a request's responses, which go to one data shard together."""
 
     number: int
     """Of the request."""
     first: int
-    """Which of its responses is the group's first."""
-    asked: int
-    """Responses that it asked for; those that fill up have a limit of 0."""
+    """Which of its responses is the part's first."""
     request: Request
+    """What the part asks for."""
 
 
-def in_groups(requests: Iterable[Request], size: int) -> Iterator[Group]:
-    """The requests in groups of `size`, of which each takes as many as its responses need."""
+def in_parts(requests: Iterable[Request], size: int) -> Iterator[Part]:
+    """The requests in parts of at most `size` responses; one without responses has no part."""
     for number, request in enumerate(requests):
         for first in range(0, len(request.sequences), size):
             part = slice(first, first + size)
-            sequences = list(request.sequences[part])
-            blank = [0] * (size - len(sequences))
-            limits = request.limits or [np.iinfo(np.int32).max] * len(request.sequences)
-            greedy = request.greedy or [False] * len(request.sequences)
-            filled = Request(
+            asked = Request(
                 request.prompt,
-                [*sequences, *blank],
-                limits=[*limits[part], *blank],
-                greedy=[*greedy[part], *map(bool, blank)],
+                request.sequences[part],
+                limits=None if request.limits is None else request.limits[part],
+                greedy=None if request.greedy is None else request.greedy[part],
             )
-            yield Group(number, first, len(sequences), filled)
+            yield Part(number, first, asked)
 
 
-def batches(groups: Iterator[Group], size: int) -> Iterator[list[Group]]:
-    """`size` groups at a time; the last is filled up with ones that ask for nothing."""
-    while batch := list(itertools.islice(groups, size)):
-        nothing = Request(
-            batch[0].request.prompt,
-            batch[0].request.sequences,
-            limits=[0] * len(batch[0].request.sequences),
-        )
-        yield [*batch, *[Group(-1, 0, 0, nothing)] * (size - len(batch))]
+def filled_up(request: Request, size: int) -> Request:
+    """The request as a group of `size`: what fills it up is greedy and has a limit of 0."""
+    asked = len(request.sequences)
+    blank = [0] * (size - asked)
+    limits = [np.iinfo(np.int32).max] * asked if request.limits is None else request.limits
+    greedy = [False] * asked if request.greedy is None else request.greedy
+    return Request(
+        request.prompt,
+        [*request.sequences, *blank],
+        limits=[*limits, *blank],
+        greedy=[*greedy, *[True] * len(blank)],
+    )
+
+
+def batches(
+    parts: Iterator[Part], prompts: int, size: int
+) -> Iterator[tuple[list[Part], list[Request]]]:
+    """Up to `prompts` parts at a time, and as many groups of `size` that ask for them.
+
+    The last batch is filled up with groups that ask for nothing.
+    """
+    while batch := list(itertools.islice(parts, prompts)):
+        groups = [filled_up(part.request, size) for part in batch]
+        nothing = filled_up(Request(batch[0].request.prompt, []), size)
+        yield batch, groups + [nothing] * (prompts - len(groups))

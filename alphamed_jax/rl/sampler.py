@@ -12,19 +12,28 @@ it, on the slot it is decoded in, on their number or order, nor on the mesh.
 """
 
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Key
+from jaxtyping import Array, Bool, Key
 
 from alphamed_jax.model.mesh import data_shards, host_get
 from alphamed_jax.rl.buckets import bucket
-from alphamed_jax.rl.requests import Completion, Request, batches, check_requests, in_groups
+from alphamed_jax.rl.requests import (
+    Completion,
+    Request,
+    batches,
+    check_groups,
+    check_requests,
+    in_parts,
+)
 from alphamed_jax.rl.sampler_run import SamplerConfig, SamplerRun, SamplerWeights
-from alphamed_jax.rl.slots import Occupancy, slots_here, stream_slots
+from alphamed_jax.rl.slots import Occupancy, slots_here, stream_share, stream_slots
 from alphamed_jax.rl.trajectories import Trajectories
 
 
@@ -52,10 +61,9 @@ class Sampler:
         have a slot, the cache of a prompt is read in place by all responses of its group.
 
         Raises:
-          ValueError: no groups, or an empty prompt.
+          ValueError: no groups, an empty prompt, or groups of unequal size or of none.
         """
-        check_requests(groups)
-        (size,) = {len(group.sequences) for group in groups}
+        size = check_groups(groups)
         shards = data_shards(self.mesh)
         per_shard = -(-len(groups) // shards)
         slots = slots_here(len(groups), size, self.config.slots, shards)
@@ -76,7 +84,7 @@ class Sampler:
             prompts, lengths = run.prefill([group.prompt for group in groups])
             for number, group in enumerate(groups):
                 shard, place = divmod(number, per_shard)
-                for new in run.responses_of(number, group, place):
+                for new in run.responses_of(number, 0, group, place):
                     # Where all have a slot, each has that of its own row, wanted or not.
                     if new.limit or run.group:
                         row = place * size + new.response
@@ -102,17 +110,16 @@ class Sampler:
         for a few hundred requests between steps, not for many.
         """
         size = self.config.group_size
-        for batch in batches(in_groups(requests, size), self.config.prompts):
-            found, _ = self.sample(weights, [group.request for group in batch], key)
+        for parts, groups in batches(in_parts(requests, size), self.config.prompts, size):
+            found, _ = self.sample(weights, groups, key)
             arrays = (found.tokens, found.logprobs, found.lengths, found.finished)
             tokens, logprobs, lengths, finished = host_get(arrays, self.mesh)
-            for start, group in zip(itertools.count(0, size), batch, strict=False):
-                for place in range(group.asked):
-                    row = start + place
+            for start, part in zip(itertools.count(0, size), parts, strict=False):
+                for row, (place, sequence) in enumerate(enumerate(part.request.sequences), start):
                     yield Completion(
-                        request=group.number,
-                        response=group.first + place,
-                        sequence=group.request.sequences[place],
+                        request=part.number,
+                        response=part.first + place,
+                        sequence=sequence,
                         tokens=tokens[row, : lengths[row]],
                         logprobs=logprobs[row, : lengths[row]],
                         finished=bool(finished[row]),
@@ -123,6 +130,7 @@ class Sampler:
     ) -> "Stream":
         """Sample any number of requests, which are taken as their prompts are needed.
 
+        Each goes to the data shard with the least to do, in parts where it has many responses.
         Memory on host and devices does not depend on their number. In a run of several processes
         all must give the same requests, and take all completions.
 
@@ -151,8 +159,8 @@ class Stream(Iterator[Completion]):
         if config.slots is not None:
             slots = max(1, config.slots // shards)
         self._mesh, self._longest = sampler.mesh, config.max_prompt
-        self._requests = enumerate(requests)
-        self._next = next(self._requests, None)
+        self._parts = in_parts(requests, stream_share(slots, per_shard, config.group_size))
+        self._next = next(self._parts, None)
         with jax.set_mesh(sampler.mesh):
             self._run = SamplerRun(
                 config,
@@ -186,17 +194,29 @@ class Stream(Iterator[Completion]):
                 completions = list(run.drain())
             yield from completions
 
-    def _top_up(self) -> None:
-        """Prefill the next requests, wherever all responses to a prompt have a slot."""
+    def _top_up(self, free: Bool[np.ndarray, "R s"]) -> None:
+        """Prefill the next prompts, wherever all responses to a prompt have a slot.
+
+        Each is dealt to the data shard with the least to do, of those that have a place for it.
+        """
         run = self._run
         used = [{new.prompt for new in queue} for queue in run.waiting]
+        places = [
+            deque(place for place in range(run.prompts_per_shard) if place not in taken)
+            for taken in used
+        ]
         given: dict[int, Sequence[int]] = {}
-        for place, shard in itertools.product(range(run.prompts_per_shard), range(run.shards)):
-            if self._next is not None and place not in used[shard]:
-                number, request = self._next
-                check_requests([request], self._longest)
-                given[shard * run.prompts_per_shard + place] = request.prompt
-                run.waiting[shard].extend(run.responses_of(number, request, place))
-                self._next = next(self._requests, None)
+        busy = (~free).sum(axis=1)
+        while self._next is not None and any(places):
+            number, first, request = self._next
+            check_requests([request], self._longest)
+            shard = min(
+                (shard for shard in range(run.shards) if places[shard]),
+                key=lambda shard: busy[shard] + len(run.waiting[shard]),
+            )
+            place = places[shard].popleft()
+            given[shard * run.prompts_per_shard + place] = request.prompt
+            run.waiting[shard].extend(run.responses_of(number, first, request, place))
+            self._next = next(self._parts, None)
         run.more = self._next is not None
         run.prefill_places(given, all_of_them=not any(used))

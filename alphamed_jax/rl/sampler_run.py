@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Key
+from jaxtyping import Array, Bool, Key
 
 from alphamed_jax.model.mesh import data_shards, device_put_global, host_get
 from alphamed_jax.rl import buckets, prompt_cache
@@ -63,6 +63,9 @@ class SamplerWeights(NamedTuple):
     """What decoding reads at every step."""
 
 
+TopUp = Callable[[Bool[np.ndarray, "R s"]], None]
+
+
 class SamplerRun:
     """The state on the devices, and who waits for which slot.
 
@@ -98,32 +101,39 @@ class SamplerRun:
         self.more = False
         """Whether requests are left that no prompt was prefilled for."""
         self.active = np.zeros((self.shards, slots), bool)
+        self.longest = 0
+        """Tokens of the longest response that is not at its end."""
         self.occupants: list[list[Waiting | None]] = [[None] * slots for _ in range(self.shards)]
         self.ended: list[tuple[list[list[Waiting]], Responses]] = []
         self.usage, self.queued = Usage(), False
         self.prefilled: Prefilled | None = None
         self.stop_ids = self._put(np.asarray(config.stop_ids, np.int32), None)
-        self.sizes = buckets.capacities(config.max_new_tokens)
+        self.capacity, *self.sizes = buckets.capacities(config.max_new_tokens)
         self.state, self.prompts = engine.init_decode_state(
             config.model,
             data_shards=self.shards,
             slots=slots,
             rows=rows,
             length=config.max_new_tokens,
-            capacity=self.sizes.pop(0),
+            capacity=self.capacity,
             prompt_width=None if group else prompt_width,
         )
 
     def _put(self, x: np.ndarray, first: str | None = "batch") -> jax.Array:
         return device_put_global(x, (first,) + (None,) * (x.ndim - 1), self.mesh)
 
-    def responses_of(self, number: int, request: Request, prompt: int) -> Iterator[Waiting]:
-        """The responses to a request whose prompt stands at place `prompt` of its data shard."""
+    def responses_of(
+        self, number: int, first: int, request: Request, prompt: int
+    ) -> Iterator[Waiting]:
+        """The responses from `first` on that a part of request `number` asks for.
+
+        Its prompt stands at place `prompt` of its data shard.
+        """
         most = self.config.max_new_tokens
-        for response, sequence in enumerate(request.sequences):
-            limit = most if request.limits is None else min(int(request.limits[response]), most)
-            greedy = request.greedy is not None and bool(request.greedy[response])
-            yield Waiting(number, response, prompt, int(sequence), limit, greedy)
+        for i, sequence in enumerate(request.sequences):
+            limit = most if request.limits is None else min(int(request.limits[i]), most)
+            greedy = request.greedy is not None and bool(request.greedy[i])
+            yield Waiting(number, first + i, prompt, int(sequence), limit, greedy)
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[jax.Array, jax.Array]:
         """Prefill all prompts of a call; returns them, padded, and their lengths."""
@@ -156,11 +166,12 @@ class SamplerRun:
         model, params, width = self.config.model, self.weights.params, self.prompt_width
         return prompt_cache.prefill(model, params, tokens, lengths, width=width)
 
-    def turn(self, top_up: Callable[[], None] | None = None) -> bool:
+    def turn(self, top_up: TopUp | None = None) -> bool:
         """Start the next loop, unless nothing is left to do; then False.
 
         Args:
-          top_up: prefills the prompts of more requests, while there are any.
+          top_up: prefills the prompts of more requests, while there are any; it is told which slots
+            are free.
         """
         if self.started:
             self._await_loop()
@@ -169,8 +180,9 @@ class SamplerRun:
                 return False
             if self.active.sum(axis=1).max() <= compacted_size(self.slots):
                 self._compact()
-            else:
-                self.state = engine.grow_cache(self.state, capacity=self.sizes.pop(0))
+        if self.longest > self.capacity:  # else the loop would end at once
+            self.capacity = self.sizes.pop(0)
+            self.state = engine.grow_cache(self.state, capacity=self.capacity)
         waiting = np.array([len(queue) + self.more * self.slots for queue in self.waiting])
         self.queued = bool(waiting.any())
         enough = min(self.active.size // REFILL_SHARE, waiting.sum())
@@ -212,8 +224,10 @@ class SamplerRun:
 
     def _await_loop(self) -> None:
         """Learn which slots are active, and set apart what ended before its row is used again."""
-        counts = (engine.active(self.state.slots), self.state.steps, self.state.busy)
-        self.active, steps, busy = host_get(counts, self.mesh)
+        state = self.state
+        counts = (engine.active(state.slots), state.slots.length, state.steps, state.busy)
+        self.active, lengths, steps, busy = host_get(counts, self.mesh)
+        self.longest = int(np.where(self.active, lengths, 0).max())
         self.usage = self.usage.after(int(steps), int(busy), self.active.size, self.queued)
         if not self.drained:
             return
@@ -228,12 +242,12 @@ class SamplerRun:
                 rows[shard, : len(responses)] = [new.row for new in responses]
             self.ended.append((part, engine.take_responses(self.state.results, self._put(rows))))
 
-    def _fill(self, top_up: Callable[[], None] | None) -> bool:
+    def _fill(self, top_up: TopUp | None) -> bool:
         """Give all free slots a response, as far as there are any; whether it gave one."""
         free, filled = ~self.active, False
         while True:
             while top_up and self.more and self._is_dry(free):
-                top_up()
+                top_up(free)
             taken = take_up(free, self.waiting, self.width)
             if not any(taken):
                 return filled

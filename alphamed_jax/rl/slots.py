@@ -89,6 +89,8 @@ class Occupancy(NamedTuple):
     """Share of slot-steps at which a response went on, over the whole rollout."""
     busy_while_waiting: float | None
     """The same while responses waited for a slot; None where all had one from the start."""
+    slot_steps: int
+    """Slots of each decode step, added up: fewer where slots were given up."""
 
 
 class Usage(NamedTuple):
@@ -118,6 +120,7 @@ class Usage(NamedTuple):
             self.steps,
             self.busy / max(self.slot_steps, 1),
             self.waiting_busy / queue if queue else None,
+            self.slot_steps,
         )
 
 
@@ -129,3 +132,13 @@ def stream_slots(responses: int, max_prompt: int, length: int) -> int:
     """
     fitting = max(responses * length // (length + max_prompt), 1)
     return fitting - fitting % 8 if fitting >= 8 else fitting
+
+
+def stream_share(slots: int, prompts: int, group_size: int) -> int:
+    """Responses of a request that go to one data shard together; its others, to the next.
+
+    As many as a training step's group has, or as it takes for a data shard's `prompts` to fill its
+    `slots`, whichever is more, but never more than there are slots: what waits behind them could
+    run elsewhere.
+    """
+    return min(slots, max(group_size, -(-slots // prompts)))

@@ -19,7 +19,7 @@ def describe_rollouts(scored: ScoredRollouts) -> Metrics:
         "reward/mean": float(scored.rewards.mean()),
         "reward/std": float(scored.rewards.std(ddof=1)),
         "reward/no_answer": float((~scored.answered).mean()),
-        "groups/effective": float((groups.max(1) != groups.min(1)).mean()),
+        "groups/effective": float(scored.effective.mean()),
         "groups/all_right": float(all_right),
         "groups/all_wrong": float(all_wrong),
         "response_length/mean": float(scored.lengths.mean()),

@@ -179,7 +179,7 @@ def test_slots_are_busy_while_responses_wait():
         for first in range(0, 128, 32)
     ]
     steps = sum(wave.steps for wave in waves)
-    busy = sum(wave.busy * wave.steps for wave in waves) / steps
+    busy = sum(w.busy * w.slot_steps for w in waves) / sum(w.slot_steps for w in waves)
     assert refilled.busy_while_waiting > 0.85 > 1.5 * busy
     # and there are far fewer steps.
     assert refilled.steps < 0.6 * steps

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from dummy_model import TABLE, DummyModel
 from helpers import mesh_like
+from hypothesis import given
+from hypothesis import strategies as st
 from started import finish_two, free_port
 
+from alphamed_jax.rl import buckets, prompt_cache
 from alphamed_jax.rl import decode as engine
-from alphamed_jax.rl import prompt_cache
 from alphamed_jax.rl.distribution import Sampling
-from alphamed_jax.rl.requests import Request
+from alphamed_jax.rl.requests import Request, batches, in_parts
 from alphamed_jax.rl.sampler import Sampler
 from alphamed_jax.rl.sampler_run import SamplerConfig
 
@@ -151,6 +153,126 @@ def test_greedy_and_sampled_responses_of_all_limits_are_one_stream():
     assert again == [found[n * GROUP + 3][0] for n in range(21)]
 
 
+def test_one_request_with_many_responses_keeps_all_data_shards_busy():
+    # Given eight data shards of eight slots, and one question with a response for each slot, none
+    # of which ends before its longest length,
+    this = sampler("8x1", slots=64, stop_ids=(16,))
+    prompt = next(made_requests(1)).prompt
+    stream = this.stream(this.load(TABLE), [Request(prompt, range(64))], KEY)
+    completions = list(stream)
+    # then all of them run at once, on all data shards: a first token comes with its slot,
+    assert (stream.occupancy.steps, stream.occupancy.busy) == (LONGEST - 1, 1.0)
+    assert stream.occupancy.slot_steps == 64 * (LONGEST - 1)
+    # and each is told apart as the request numbers it.
+    assert sorted((c.request, c.response, c.sequence) for c in completions) == [
+        (0, i, i) for i in range(64)
+    ]
+
+
+def test_data_shards_with_less_to_do_are_dealt_the_next_prompts():
+    # Given two data shards of four slots, and responses of which every second is long,
+    this = sampler("2x4", slots=8, stop_ids=(16,), group_size=1)
+    limits = np.tile([LONGEST, 2], 32)
+    stream = this.stream(this.load(TABLE), made_requests(64, 1, limits=limits), KEY)
+    assert len(list(stream)) == 64
+    # then none of them runs dry while the other has a queue: by turns, one has all long ones.
+    assert stream.occupancy.busy_while_waiting > 0.95
+
+
+@pytest.mark.parametrize("slots", [None, 3])
+def test_requests_without_responses_are_skipped_wherever_they_stand(slots):
+    # Given requests of which all but two ask for nothing, the first and the last among them,
+    this = sampler(slots=slots)
+    weights, wanted = this.load(TABLE), (40, 77)
+    requests = [
+        dataclasses.replace(request, sequences=request.sequences if number in wanted else ())
+        for number, request in enumerate(made_requests(100))
+    ]
+    for sampled_by in (this.stream, this.in_batches):
+        completions = list(sampled_by(weights, iter(requests), KEY))
+        # then those two have their responses, under their own numbers,
+        asked = [(number, response) for number in wanted for response in range(GROUP)]
+        assert sorted((c.request, c.response) for c in completions) == asked
+        # and where nobody asks for anything, there is nothing to sample.
+        assert list(sampled_by(weights, requests[:40], KEY)) == []
+
+
+def test_caches_grow_when_a_response_fills_them_and_never_before(monkeypatch):
+    expected = sampled()
+    monkeypatch.setattr(buckets, "FIRST_CAPACITY", 6)
+    grown, whole = [], engine.grow_cache
+
+    def counted(state, *, capacity):
+        longest = np.where(engine.active(state.slots), state.slots.length, 0).max()
+        grown.append((int(longest), state.caches.keys[0].shape[2], capacity))
+        return whole(state, capacity=capacity)
+
+    monkeypatch.setattr(engine, "grow_cache", counted)
+    this = sampler(slots=8)
+    weights = this.load(TABLE)
+    # Given responses of at most six tokens, and requests without any between them,
+    requests = [
+        dataclasses.replace(request, sequences=request.sequences if number % 3 else ())
+        for number, request in enumerate(made_requests(20, limits=np.full(80, 6)))
+    ]
+    short = by_sequence(this.stream(weights, requests, KEY))
+    # then the first caches, of six, do for all of them;
+    assert grown == []
+    # and longer ones grow them, each time as a response is past the last place.
+    assert by_sequence(this.stream(weights, made_requests(21), KEY)) == expected
+    assert grown == [(7, 6, 12), (13, 12, 24)]
+    assert short == {
+        sequence: (tokens[:6], logprobs[:6], finished and len(tokens) <= 6)
+        for sequence, (tokens, logprobs, finished) in expected.items()
+        if sequence // GROUP % 3 and sequence < 20 * GROUP
+    }
+
+
+@pytest.mark.parametrize(("sizes", "named"), [((3, 4), "3, 4"), ((0,), "0")])
+def test_groups_of_unequal_size_and_of_none_are_refused_in_words(sizes, named):
+    this = sampler()
+    groups = [Request([1], range(size)) for size in sizes]
+    with pytest.raises(ValueError, match=f"one size, at least 1, but these have {named} responses"):
+        this.sample(this.load(TABLE), groups, KEY)
+
+
+@given(
+    st.lists(st.integers(0, 20), max_size=12), st.integers(1, 9), st.integers(1, 5), st.booleans()
+)
+def test_every_response_is_in_one_part_of_its_request(sizes, most, prompts, plain):
+    # Given requests of any number of responses, with limits and greedy ones or without,
+    ids = iter(range(1000))
+    requests = [
+        Request(
+            [number + 1],
+            sequences := [next(ids) for _ in range(size)],
+            limits=None if plain else [i % 5 for i in sequences],
+            greedy=None if plain else [i % 3 == 0 for i in sequences],
+        )
+        for number, size in enumerate(sizes)
+    ]
+    parts = list(in_parts(requests, most))
+    # then its parts, none of them empty or too large, are the request in order,
+    assert all(1 <= len(part.request.sequences) <= most for part in parts)
+    for number, request in enumerate(requests):
+        own = [part for part in parts if part.number == number]
+        assert [part.first for part in own] == list(range(0, sizes[number], most))
+        assert all(part.request.prompt == request.prompt for part in own)
+        assert [s for part in own for s in part.request.sequences] == request.sequences
+        if not plain:
+            assert [x for part in own for x in part.request.limits] == request.limits
+            assert [x for part in own for x in part.request.greedy] == request.greedy
+    # and batches of a step hold them all, in groups of one size of which the rest stays empty.
+    found = list(batches(iter(parts), prompts, most))
+    assert [part for batch, _ in found for part in batch] == parts
+    for batch, groups in found:
+        assert {len(group.sequences) for group in groups} == {most}
+        assert len(groups) == prompts
+        asked = [len(part.request.sequences) for part in batch] + [0] * (prompts - len(batch))
+        for group, count in zip(groups, asked, strict=True):
+            assert group.limits[count:] == [0] * (most - count)
+
+
 @pytest.mark.parametrize("prompt", [[], [1] * (WIDTH + 1)])
 def test_an_empty_prompt_and_one_that_is_too_long_are_refused(prompt):
     this = sampler()
@@ -246,5 +368,5 @@ def test_two_processes_stream_what_one_does(tmp_path):
     for process, (status, printed, errors) in zip(both, finish_two(both), strict=True):
         assert status == 0, (process.args, errors)
         # then each is given every completion, as a single process is.
-        given = json.loads(printed.splitlines()[-1])
-        assert {int(s): tuple(found) for s, found in given.items()} == sampled()
+        received = json.loads(printed.splitlines()[-1])
+        assert {int(s): tuple(found) for s, found in received.items()} == sampled()
