@@ -1,10 +1,12 @@
 """Intervals around measured shares."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import sem, t
 
-from alphamed_jax.intervals import wilson_interval
+from alphamed_jax.intervals import clustered_interval, wilson_interval
 
 
 @given(correct=st.integers(0, 50), more=st.integers(0, 50))
@@ -22,3 +24,18 @@ def test_the_wilson_interval_agrees_with_a_worked_value():
     assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
     with pytest.raises(ValueError, match="at least one trial"):
         wilson_interval(0.5, 0)
+
+
+def test_the_clustered_interval_agrees_with_the_t_interval_of_the_means_of_equal_clusters():
+    values, clusters = [1.0, 0.5, 0.25, 0.25, 0.0, 0.5], ["a", "a", "b", "b", "c", "c"]
+    means = [0.75, 0.25, 0.25]
+    expected = t.interval(0.95, 2, loc=np.mean(means), scale=sem(means))
+    found = clustered_interval(values, clusters)
+    assert found == pytest.approx((max(0.0, expected[0]), min(1.0, expected[1])))
+
+
+def test_a_clustered_interval_knows_nothing_from_one_cluster_or_equal_ones():
+    assert clustered_interval([0.5, 1.0], ["a", "a"]) is None
+    assert clustered_interval([0.5, 0.5], ["a", "b"]) is None
+    with pytest.raises(ValueError, match="0 values"):
+        clustered_interval([], [])

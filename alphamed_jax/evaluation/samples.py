@@ -12,6 +12,7 @@ from typing import Any
 from alphamed_jax.data.questions import Question
 from alphamed_jax.data.rows import read_rows
 from alphamed_jax.errors import UserError
+from alphamed_jax.evaluation.sets import SetFacts
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,10 @@ class Sample:
     sample: int
     """Which of the question's responses it is, from 0."""
     response: str
-    tokens: int
-    """Of the response, the stop id included."""
-    truncated: bool
-    """It reached the limit of tokens."""
+    tokens: int | None
+    """Of the response, the stop id included; None where somebody else's is scored."""
+    truncated: bool | None
+    """It reached the limit of tokens; None: nobody tells."""
     letter: str | None
     """What it answers by the rule in force; None: nothing."""
     reason: str
@@ -41,6 +42,14 @@ class Sample:
     def right(self) -> bool:
         """Whether it gives the letter of the key."""
         return self.letter == self.question.answer
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A set of questions with all responses to them, ordered by question, then sample."""
+
+    facts: SetFacts
+    samples: list[Sample]
 
 
 def to_row(sample: Sample) -> dict[str, Any]:
@@ -104,7 +113,8 @@ def from_row(row: dict[str, Any]) -> Sample:
 def write_samples(path: Path, samples: Iterable[Sample]) -> None:
     """Write a file of samples; one that is there is replaced only when the new one is whole."""
     part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
+    # Half of a UTF-16 pair, which a response may hold, becomes the escape that JSON has for it.
+    with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for sample in samples:
             file.write(json.dumps(to_row(sample), ensure_ascii=False, default=str) + "\n")
     part.replace(path)

@@ -11,10 +11,15 @@ from alphamed_jax.output.metrics import write_atomically
 from alphamed_jax.reporting.curves import curves_section
 from alphamed_jax.reporting.evaluations import evaluations_section
 from alphamed_jax.reporting.files import RunFiles, read_run
-from alphamed_jax.reporting.html import long_text, text
+from alphamed_jax.reporting.html import (
+    folded,
+    header,
+    response_article,
+    warnings_section,
+    whole_page,
+)
 from alphamed_jax.text import duration, number
 
-STYLE = Path(__file__).parent / "style.css"
 SAMPLES_A_STEP = 3
 """Responses shown of each of the first, middle and last step that has samples."""
 
@@ -33,35 +38,17 @@ def write_report(folder: Path) -> Path:
 
 def render(run: RunFiles) -> str:
     """The whole page."""
-    body = "\n".join(
-        part
-        for part in (
+    return whole_page(
+        run.name,
+        [
             _header(run),
             _warnings(run.rows),
             evaluations_section(run.evaluations),
             curves_section(run.rows),
             _samples(run.samples),
             _sources(run),
-        )
-        if part
+        ],
     )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{text(run.name)} · alphamed_jax</title>
-<style>
-{STYLE.read_text("utf-8")}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
 
 
 def _header(run: RunFiles) -> str:
@@ -94,19 +81,7 @@ def _header(run: RunFiles) -> str:
         "Last start took": _wall_time(record.get("wall_seconds")),
         "Command": record.get("command"),
     }
-    tile_html = "".join(
-        f'<div class="tile"><span>{text(name)}</span><b>{text(value)}</b></div>'
-        for name, value in tiles
-    )
-    fact_html = "".join(
-        f"<div><dt>{name}</dt><dd>{text(_flat(value))}</dd></div>"
-        for name, value in facts.items()
-        if value not in (None, "", {}, [])
-    )
-    return (
-        f'<header><p class="eyebrow">alphamed_jax training report</p><h1>{text(run.name)}</h1>'
-        f'<div class="tiles">{tile_html}</div><dl class="facts">{fact_html}</dl></header>'
-    )
+    return header("alphamed_jax training report", run.name, tiles, facts)
 
 
 def _warnings(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -115,12 +90,12 @@ def _warnings(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         for message in warnings_for({k: v for k, v in row.items() if k != "step"}):
             causes.setdefault(message.split(": ", 1)[-1], []).append((row["step"], message))
-    items = "".join(
-        f"<li><b>{len(found)} of {len(rows)} steps, last step {found[-1][0]}.</b> "
-        f"{text(found[-1][1])}.</li>"
-        for found in causes.values()
+    return warnings_section(
+        [
+            (f"{len(found)} of {len(rows)} steps, last step {found[-1][0]}.", found[-1][1])
+            for found in causes.values()
+        ]
     )
-    return f'<section class="warnings"><h2>Warnings</h2><ul>{items}</ul></section>' if items else ""
 
 
 def _samples(samples: Sequence[Mapping[str, Any]]) -> str:
@@ -140,31 +115,23 @@ def _sample(row: Mapping[str, Any]) -> str:
     extracted, answer = row.get("extracted"), row.get("answer")
     right = extracted is not None and extracted == answer
     found = extracted if extracted is not None else f"none ({row.get('reason', 'unknown reason')})"
-    facts = (
-        f"<span>extracted <b>{text(found)}</b></span><span>right answer <b>{text(answer)}</b>"
-        f"</span><span>reward <b>{number(row.get('reward'))}</b></span>"
-        f"<span>advantage <b>{number(row.get('advantage'))}</b></span>"
-        f"<span>{text(row.get('question_id'))}</span>"
-    )
-    return (
-        f'<article class="{"right" if right else "wrong"}"><p class="verdict">{facts}</p>'
-        f"<details><summary>Prompt</summary><pre>{long_text(row.get('prompt'))}</pre></details>"
-        f"<pre>{long_text(row.get('response'))}</pre></article>"
-    )
+    facts = [
+        ("extracted", found),
+        ("right answer", answer),
+        ("reward", number(row.get("reward"))),
+        ("advantage", number(row.get("advantage"))),
+        ("", row.get("question_id")),
+    ]
+    return response_article(row.get("prompt"), row.get("response"), facts, right=right)
 
 
 def _sources(run: RunFiles) -> str:
     parts = []
     if run.config_text:
-        parts.append(
-            "<details><summary>Resolved configuration (config.yaml)</summary>"
-            f"<pre>{text(run.config_text)}</pre></details>"
-        )
+        parts.append(folded("Resolved configuration (config.yaml)", run.config_text))
     if run.record:
         record = yaml.safe_dump(run.record, sort_keys=False, allow_unicode=True, width=100)
-        parts.append(
-            f"<details><summary>Run record (run.json)</summary><pre>{text(record)}</pre></details>"
-        )
+        parts.append(folded("Run record (run.json)", record))
     return f"<section><h2>How to repeat it</h2>{''.join(parts)}</section>" if parts else ""
 
 
@@ -191,15 +158,3 @@ def _until_first_step(record: Mapping[str, Any]) -> str | None:
     if record.get("first_step_seconds") is None:
         return None
     return first_step_line(record).removeprefix("first step after ")
-
-
-def _flat(value: Any) -> str:
-    """Nested plain data in one line."""
-    if isinstance(value, Mapping):
-        return ", ".join(
-            f"{key} ({_flat(item)})" if isinstance(item, Mapping) else f"{key} {_flat(item)}"
-            for key, item in value.items()
-        )
-    if isinstance(value, list | tuple):
-        return ", ".join(_flat(item) for item in value)
-    return str(value)
