@@ -8,8 +8,10 @@ as the authors publish them in data/test_ground_truth.json (MIT).
 """
 
 import hashlib
+import math
+import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,21 +25,21 @@ from alphamed_jax.errors import UserError
 DECISIONS = ("yes", "no", "maybe")
 TEST_SIZE = 500
 _TEST_IDS = Path(__file__).with_name("pubmedqa_test_ids.txt")
-_SHA256 = "47849e7e0720ae18baf9d49e35c40a1a4975eb277c5d2ceb917b57b7ad7f72fb"
+TEST_SHA256 = "47849e7e0720ae18baf9d49e35c40a1a4975eb277c5d2ceb917b57b7ad7f72fb"
 """Of the 500 ids, sorted as numbers and joined by line breaks."""
 
 
-def pubmedqa(row: Row, source: str) -> Question:
+def pubmedqa(row: Row, source: str, strict: bool = True) -> Question:
     """Read a row of PubMedQA's labelled set: the abstract, the question, yes / no / maybe."""
     context = field_of(row, "context")
     parts = context.get("contexts") if isinstance(context, Mapping) else None
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
         raise UserError("'context' has no list of texts under 'contexts', as PubMedQA has")
-    question = pubmedqa_no_context(row, source)
+    question = pubmedqa_no_context(row, source, strict)
     return replace(question, stem="\n".join([*parts, "", question.stem]).strip())
 
 
-def pubmedqa_no_context(row: Row, source: str) -> Question:
+def pubmedqa_no_context(row: Row, source: str, strict: bool = True) -> Question:
     """Read a row of PubMedQA's labelled set without its abstract."""
     decision = text_field(row, "final_decision")
     if decision not in DECISIONS:
@@ -50,7 +52,19 @@ def pubmedqa_no_context(row: Row, source: str) -> Question:
         answer=LETTERS[DECISIONS.index(decision)],
         read=("final_decision",),
         name="pubid",
+        strict=strict,
     )
+
+
+def official_by_rule(rows: Sequence[Row]) -> frozenset[int | None]:
+    """The ids of the test by the authors' rule, from the order of all labelled rows."""
+    generator = random.Random(0)
+    test: set[int | None] = set()
+    for decision in DECISIONS:
+        ids = [pubmed_id(row["pubid"]) for row in rows if row["final_decision"] == decision]
+        generator.shuffle(ids)
+        test.update(ids[math.ceil(len(ids) / 2) :])
+    return frozenset(test)
 
 
 @cache
@@ -61,10 +75,14 @@ def official_test() -> frozenset[int]:
       UserError: the file in this package is not what it was.
     """
     ids = frozenset(map(int, _TEST_IDS.read_text("ascii").split()))
-    text = "\n".join(map(str, sorted(ids)))
-    if len(ids) != TEST_SIZE or hashlib.sha256(text.encode()).hexdigest() != _SHA256:
+    if len(ids) != TEST_SIZE or ids_sha256(ids) != TEST_SHA256:
         raise UserError(f"{_TEST_IDS} is damaged: install alphamed_jax again")
     return ids
+
+
+def ids_sha256(ids: Iterable[int]) -> str:
+    """SHA-256 of the ids, sorted as numbers and joined by line breaks."""
+    return hashlib.sha256("\n".join(map(str, sorted(ids))).encode()).hexdigest()
 
 
 def in_official_test(row: Row) -> bool:
@@ -74,7 +92,7 @@ def in_official_test(row: Row) -> bool:
       UserError: it has no id that could tell.
     """
     value = field_of(row, "pubid")
-    number = _number(value)
+    number = pubmed_id(value)
     if number is None:
         raise UserError(
             f"'pubid' is {shown(value)}, expected a whole number: by it the rows of PubMedQA's "
@@ -93,10 +111,10 @@ def copied_from_official_test(row: Row) -> bool:
     if not {"yes", "no"} <= answers <= set(DECISIONS):
         return False
     keys = ("id", "pubid", "pmid", "PMID", "pubmed_id", "question_id")
-    return any(_number(row.get(key)) in official_test() for key in keys)
+    return any(pubmed_id(row.get(key)) in official_test() for key in keys)
 
 
-def _number(value: object) -> int | None:
+def pubmed_id(value: object) -> int | None:
     """The PubMed id that a value spells: 123, 123.0 (as pandas writes it), "123", "PMID: 123"."""
     if isinstance(value, bool):
         return None

@@ -1,6 +1,13 @@
-"""Rows of public data sets, as they stand on the hub or in a file of that schema."""
+"""Rows of public data sets, as they stand on the hub or in a file of that schema.
 
+A reader is asked for a row to learn from, of which it must be clear which option is right, or
+(`strict=False`) for the row as it was published: a benchmark asks every row of its test and counts
+the letter of the key, whatever one may think of the row.
+"""
+
+import re
 from collections.abc import Mapping
+from typing import Protocol
 
 from alphamed_jax.data.answer_key import (
     LETTERS,
@@ -13,12 +20,36 @@ from alphamed_jax.data.questions import Question, content_id
 from alphamed_jax.data.rows import Row, field_of, text_field
 from alphamed_jax.errors import UserError
 
+# What stands behind some options of MedQA: a line break and, mostly, a quotation mark.
+_JUNK = re.compile(r"\s*\n[\s\"']*$")
+
 
 class UnusableRow(Exception):
     """A row of a public data set that is in order but cannot be asked; counted, not an error."""
 
 
-def medmcqa(row: Row, source: str) -> Question:
+class OtherRow(UnusableRow):
+    """A row of a data set that is not of the part that is asked for."""
+
+
+class Reader(Protocol):
+    """A function from a row of a public data set to its question."""
+
+    def __call__(self, row: Row, source: str, strict: bool = True) -> Question:
+        """Read a row.
+
+        Args:
+          strict: refuse a row whose right option is not clear (`AmbiguousLabel`, `UnusableRow`);
+            False: as it was published.
+
+        Raises:
+          UnusableRow: it is in order but cannot be asked.
+          UserError: it is malformed.
+        """
+        ...
+
+
+def medmcqa(row: Row, source: str, strict: bool = True) -> Question:
     """Read a row of MedMCQA: `question`, `opa` to `opd`, `cop`.
 
     `cop` counts from 0 on the hub and from 1 in the data set's own repository. Rows of
@@ -45,15 +76,19 @@ def medmcqa(row: Row, source: str) -> Question:
         read=("cop",),
         name="id",
         meta=("subject_name", "topic_name", "choice_type"),
+        strict=strict,
     )
 
 
-def medqa(row: Row, source: str) -> Question:
-    """Read a row of MedQA (USMLE, 4 options): `question`, `options`, `answer_idx`, `answer`."""
+def medqa(row: Row, source: str, strict: bool = True) -> Question:
+    """Read a row of MedQA (USMLE, 4 options): `question`, `options`, `answer_idx`, `answer`.
+
+    Some options end in a line break and a stray quotation mark; these are taken off.
+    """
     options = field_of(row, "options")
     if not isinstance(options, Mapping):
         raise UserError("'options' is not a letter -> text map, as MedQA has")
-    texts = option_map(options)
+    texts = tuple(_JUNK.sub("", text) for text in option_map(options))
     question = hub_question(
         row,
         source,
@@ -62,9 +97,10 @@ def medqa(row: Row, source: str) -> Question:
         answer=text_field(row, "answer_idx"),
         read=("answer_idx", "answer"),
         meta=("meta_info",),
+        strict=strict,
     )
-    answer = row.get("answer")
-    if isinstance(answer, str) and same_text(answer) != same_text(texts[question.answer_index]):
+    answer, right = row.get("answer"), texts[question.answer_index]
+    if strict and isinstance(answer, str) and same_text(_JUNK.sub("", answer)) != same_text(right):
         raise UnusableRow("answer text and answer letter disagree")
     return question
 
@@ -79,12 +115,14 @@ def hub_question(
     read: tuple[str, ...],
     name: str | None = None,
     meta: tuple[str, ...] = (),
+    strict: bool = True,
 ) -> Question:
     """Return a question whose id is `row[name]`, or made of its content.
 
     Args:
       read: the keys that the answer was read from.
       meta: the keys that are kept.
+      strict: whether it must be clear which option is right.
 
     Raises:
       AmbiguousLabel: it is not clear which option is right.
@@ -99,8 +137,9 @@ def hub_question(
         source=source,
         meta={key: row[key] for key in meta if row.get(key) is not None},
     )
-    check_label(options, answer)
-    check_agreement({key: row[key] for key in row if key not in read}, options, answer)
+    if strict:
+        check_label(options, answer)
+        check_agreement({key: row[key] for key in row if key not in read}, options, answer)
     return complete
 
 

@@ -12,6 +12,9 @@ from alphamed_jax import embedded
 from alphamed_jax.data import hub
 from alphamed_jax.data.answer_key import AmbiguousLabel
 from alphamed_jax.data.combine import CONTRADICTION, DUPLICATE, OFFICIAL_TEST, Loaded, Read, combine
+from alphamed_jax.data.gpqa import gpqa_medical
+from alphamed_jax.data.medxpertqa import medxpertqa
+from alphamed_jax.data.mmlu_pro import mmlu_pro_medical
 from alphamed_jax.data.pubmedqa import (
     TEST_SIZE,
     copied_from_official_test,
@@ -39,7 +42,8 @@ class Source:
 
     name: str
     convert: Callable[[Row, str], Question]
-    """(row, source name) -> Question. Raises UserError for a malformed row, without its place."""
+    """(row, source name) -> Question to learn from, a `Reader` where the rows are of the hub.
+    Raises UserError for a malformed row, without its place."""
     splits: dict[str, str | Path]
     """Our split -> split on the hub, or file in this package. `train` is trained on, `heldout`
     (where there is one) measures a run while it trains, `test` is the published benchmark."""
@@ -83,6 +87,10 @@ SOURCES: dict[str, Source] = {
                 ("pubmedqa-no-context", pubmedqa_no_context),
             )
         ),
+        # Tests alone: nothing of them is trained on.
+        Source("mmlu-pro-medical", mmlu_pro_medical, {"test": "test"}, "TIGER-Lab/MMLU-Pro"),
+        Source("gpqa-medical", gpqa_medical, {"test": "train"}, "Idavidrein/gpqa", "gpqa_main"),
+        Source("medxpertqa", medxpertqa, {"test": "test"}, "TsinghuaC3I/MedXpertQA", "Text"),
     )
 }
 
@@ -189,6 +197,11 @@ def _read(spec: str, split: str, revision: str | None) -> Read:
     """Read the split, and with `train` the held-out split where there is one."""
     check_sources(SOURCES)
     source, path = _resolve(spec)
+    if split == "train" and source.hub_id is not None and "train" not in source.splits:
+        raise UserError(
+            f"data {spec!r}: {source.name} is a published test, which is not trained on; "
+            f"`alphamed evaluate --benchmarks {source.name}` measures on it"
+        )
     splits: dict[str, str | Path] = {split: path} if path is not None else source.splits
     if split not in splits:
         raise UserError(f"data {spec!r} has no split {split!r}, only {', '.join(splits)}")
@@ -232,8 +245,8 @@ def _resolve(spec: str) -> tuple[Source, Path | None]:
     if name in SOURCES:
         if equals and not file:
             raise UserError(f"data {spec!r}: no file after '='; expected NAME=FILE")
-        return SOURCES[name], _path(file) if equals else None
-    path = _path(spec)
+        return SOURCES[name], path_of(file) if equals else None
+    path = path_of(spec)
     # A path may hold '=', as in runs/lr=1e-6/questions.jsonl; a source's name holds no '/'.
     if is_rows(path) and (path.is_file() or not equals or "/" in name):
         own = Source(
@@ -246,7 +259,7 @@ def _resolve(spec: str) -> tuple[Source, Path | None]:
     )
 
 
-def _path(text: str) -> Path:
+def path_of(text: str) -> Path:
     """The path, `~` read as the home folder: a shell leaves it alone behind '='."""
     try:
         return Path(text).expanduser()

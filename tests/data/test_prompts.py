@@ -81,6 +81,28 @@ ROWS = {
         "context": {"contexts": ["Forty adults walked.", "Pressure fell."]},
         "final_decision": "yes",
     },
+    "mmlu-pro-medical": {
+        "question_id": 7,
+        "question": " Which organ makes insulin?",
+        "options": [" Pancreas", "Liver ", "Spleen", "N/A"],
+        "answer": "A",
+        "answer_index": 0,
+        "category": "health",
+    },
+    "gpqa-medical": {
+        "Question": "Which base stands in RNA alone?",
+        "Correct Answer": "Uracil",
+        "Incorrect Answer 1": "Adenine",
+        "Incorrect Answer 2": "Cytosine",
+        "Incorrect Answer 3": "Guanine",
+        "Subdomain": "Molecular Biology",
+    },
+    "medxpertqa": {
+        "id": "Text-1",
+        "question": "What is missing?\nAnswer Choices: (A) Thiamine (B) Ascorbic acid",
+        "options": {"A": "Thiamine", "B": "Ascorbic acid"},
+        "label": "B",
+    },
 }
 ROWS["pubmedqa-no-context"] = ROWS["pubmedqa"]
 
@@ -108,6 +130,21 @@ RENDERED = {
     "pubmedqa-no-context": (
         "Does walking help?\n\n"
         "A. yes\nB. no\nC. maybe\n\n"
+        "Reason step by step, then give the letter of the correct option within \\boxed{}."
+    ),
+    "mmlu-pro-medical": (
+        "Which organ makes insulin?\n\n"
+        "A. Pancreas\nB. Liver\nC. Spleen\n\n"
+        "Reason step by step, then give the letter of the correct option within \\boxed{}."
+    ),
+    "gpqa-medical": (
+        "Which base stands in RNA alone?\n\n"
+        "A. Uracil\nB. Adenine\nC. Guanine\nD. Cytosine\n\n"
+        "Reason step by step, then give the letter of the correct option within \\boxed{}."
+    ),
+    "medxpertqa": (
+        "What is missing?\n\n"
+        "A. Thiamine\nB. Ascorbic acid\n\n"
         "Reason step by step, then give the letter of the correct option within \\boxed{}."
     ),
 }

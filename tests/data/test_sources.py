@@ -163,8 +163,11 @@ def test_medqa_refuses_a_letter_beyond_the_options(tmp_path: Path):
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if name != "quickstart"])
 def test_a_row_of_another_schema_is_refused_with_its_line(tmp_path: Path, name: str):
+    file = write(tmp_path, {"question": "Q?", "options": ["x", "y"], "answer": 0})
+    split = "train" if "train" in SOURCES[name].splits else "test"
+
     with pytest.raises(UserError, match=r"rows\.jsonl, line 1: .*(missing|options)"):
-        load(f"{name}={write(tmp_path, {'question': 'Q?', 'options': ['x', 'y'], 'answer': 0})}")
+        load(f"{name}={file}", split)
 
 
 def test_a_file_in_our_own_schema_is_named_by_its_stem(tmp_path: Path):
