@@ -87,7 +87,7 @@ def bootstrap_interval(benchmarks: Sequence[Clusters], seed: int) -> tuple[float
             n_resamples=RESAMPLES,
             batch=_BATCH,
             method="percentile",
-            random_state=rng,
+            rng=rng,
         ).bootstrap_distribution
     low, high = np.percentile(means / len(benchmarks), [2.5, 97.5])
     return float(low), float(high)
@@ -126,7 +126,7 @@ def sign_flip_test(clusters: Clusters, seed: int) -> float:
             vectorized=True,
             n_resamples=RESAMPLES,
             batch=_BATCH,
-            random_state=np.random.default_rng(seed),
+            rng=np.random.default_rng(seed),
         ).pvalue
     )
 

@@ -57,7 +57,7 @@ def test_the_interval_is_that_of_scipys_paired_bootstrap():
         n_resamples=RESAMPLES,
         batch=500,
         method="percentile",
-        random_state=child,
+        rng=child,
     ).confidence_interval
 
     found = bootstrap_interval([single((other.astype(int) - base).tolist())], seed=7)
