@@ -23,10 +23,16 @@ def at_home(config: C) -> C:
     holds_a_run = path.name == "config.yaml" and any((folder / name).exists() for name in FILES)
     if not output or not holds_a_run or Path(output).absolute() == folder:
         return config
-    parts = Path(output).parts
-    if not Path(output).is_absolute() and folder.parts[-len(parts) :] == parts:
-        start = Path(*folder.parts[: -len(parts)])
+    if (start := started_in(folder, output)) is not None:
         print(f"paths are relative to {start}, where this run was started.", file=sys.stderr)
         os.chdir(start)
         return dataclasses.replace(config, config=str(path))  # type: ignore[type-var]
     return dataclasses.replace(config, output=str(folder))  # type: ignore[type-var]
+
+
+def started_in(folder: Path, output: str | None) -> Path | None:
+    """Where a run was started whose relative `output` is this absolute folder; None: it is not."""
+    parts = Path(output or "").parts
+    if not parts or Path(output or "").is_absolute() or folder.parts[-len(parts) :] != parts:
+        return None
+    return Path(*folder.parts[: -len(parts)])
