@@ -47,9 +47,7 @@ def _write(
     write_atomically(folder / NAME, json.dumps(content, indent=2) + "\n")
 
 
-def _check(
-    folder: Path, settings: dict[str, Any], identity: Fingerprint
-) -> dict[str, Any] | None:
+def _check(folder: Path, settings: dict[str, Any], identity: Fingerprint) -> dict[str, Any] | None:
     """What a folder is bound to; None: to nothing yet."""
     path = folder / NAME
     if not path.is_file():

@@ -69,7 +69,9 @@ def fitting_slots(policy: Policy, new_tokens: int) -> int:
     if policy.mesh.devices.flat[0].platform == "cpu":
         return CPU_SLOTS
     model, tensor = policy.model, policy.mesh.shape["tensor"]
-    one_token = 2 * model.num_layers * model.num_kv_heads * model.head_dim // tensor
+    # Heads that the tensor axis does not divide are whole on each device.
+    heads = model.num_kv_heads // (1 if model.num_kv_heads % tensor else tensor)
+    one_token = 2 * model.num_layers * heads * model.head_dim
     per_slot = one_token * policy.compute.dtype.itemsize * (policy.prompt_width + new_tokens)
     free = [
         stats["bytes_limit"] - stats["bytes_in_use"]

@@ -8,6 +8,7 @@ from alphamed_jax.config import PromptConfig
 from alphamed_jax.data.prompts import render_prompt
 from alphamed_jax.data.questions import Question
 from alphamed_jax.evaluation.ask import AskedSet
+from alphamed_jax.evaluation.rules import extract
 from alphamed_jax.evaluation.samples import Sample
 from alphamed_jax.rl.requests import Completion
 

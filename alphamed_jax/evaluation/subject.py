@@ -33,18 +33,24 @@ class Subject:
         return Path(self.name).resolve().name if local(self.name) else Path(self.name).name
 
 
-def find_subject(name: str, revision: str | None = None) -> Subject:
+def find_subject(name: str, revision: str | None = None, part: str = "") -> Subject:
     """Find out what `--model` names. The hub is asked by process 0 alone, once.
 
     The model of a run's folder is its export. A folder within that of a run, as its
     `export-best`, belongs to that run, too.
 
+    Args:
+      part: tells the models of one start apart.
+
     Raises:
       UserError: no such model, a run without an export, or a revision of a folder.
     """
     folder = local(name)
+    asks = folder is None and agreement.this_process() == 0
+    found = commit_of(name, revision) if asks else None
+    commit = agreement.of_main(f"commit {part}", found or "")
     if folder is None:
-        return Subject(name, name, _commit(name, revision))
+        return Subject(name, name, commit or revision)
     if revision is not None:
         raise UserError(
             f"--model-revision {revision} is for models of the hub, and {name} is a folder; leave "
@@ -100,15 +106,9 @@ def base_of(subject: Subject) -> Subject:
     model, start = training.model, run_folder.started_in(folder.absolute(), training.output)
     if start is not None and (start / model).is_dir():  # a path of where the run was started
         model = str(start / model)
-    base = find_subject(model, training.model_revision)
+    base = find_subject(model, training.model_revision, "of the base")
     return dataclasses.replace(base, training=training)
 
 
 def _config_of(folder: Path) -> Config:
     return load_config(folder / "config.yaml")
-
-
-def _commit(name: str, revision: str | None) -> str | None:
-    found = commit_of(name, revision) if agreement.this_process() == 0 else None
-    said = agreement.of_main(f"commit of {name} {revision}", found or "")
-    return said or revision

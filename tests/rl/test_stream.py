@@ -124,6 +124,16 @@ def test_batches_of_a_step_give_the_same_completions_in_order(mesh, slots):
     assert by_sequence(completions) == by_sequence(this.stream(weights, requests, KEY))
 
 
+def test_the_last_request_goes_where_a_slot_is_free():
+    # Given two data shards with a slot each, of which the first is busy until the end,
+    this = sampler("2x1", slots=2, prompts=2, group_size=1, stop_ids=())
+    requests = list(made_requests(3, group=1, limits=[LONGEST, 2, 5]))
+    # when one request is left, then it takes the slot of the second, and nobody waits.
+    stream = this.stream(this.load(TABLE), requests, KEY)
+    assert sorted((c.sequence, c.length) for c in stream) == [(0, LONGEST), (1, 2), (2, 5)]
+    assert stream.occupancy.steps == LONGEST - 1
+
+
 def test_greedy_and_sampled_responses_of_all_limits_are_one_stream():
     # Given requests with a greedy response and one that may have no token,
     this, expected = sampler(slots=6), sampled()
