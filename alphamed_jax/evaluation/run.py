@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +20,9 @@ from alphamed_jax.evaluation.binding import bind_folder, mark_finished
 from alphamed_jax.evaluation.in_training import EVALUATION_STREAM
 from alphamed_jax.evaluation.journal import Journal, Place, read_journal
 from alphamed_jax.evaluation.progress import Progress, cost_line
-from alphamed_jax.evaluation.results import Head, Scored
+from alphamed_jax.evaluation.results import Head, write_results
 from alphamed_jax.evaluation.rules import rule_named
-from alphamed_jax.evaluation.samples import write_samples
+from alphamed_jax.evaluation.samples import Scored
 from alphamed_jax.evaluation.sampling import config_of, sampler_of
 from alphamed_jax.evaluation.score import Response, read_response, samples_of
 from alphamed_jax.evaluation.sets import QuestionSet
@@ -34,11 +32,10 @@ from alphamed_jax.model import hf
 from alphamed_jax.model.hf_identity import weights_digest
 from alphamed_jax.model.network import count_parameters
 from alphamed_jax.output import fingerprint
-from alphamed_jax.output.metrics import write_atomically
 from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.policy import Policy, open_policy
 from alphamed_jax.runtime import agreement, distributed
-from alphamed_jax.runtime.agreement import VERSIONS, Fingerprint
+from alphamed_jax.runtime.agreement import VERSIONS, Fingerprint, noted
 
 Responses = dict[Place, Response]
 
@@ -140,9 +137,7 @@ def _ask_and_write(this: Evaluation, console: Console) -> None:
     responses, cost = ask(this, done, console)
     if distributed.is_main():
         head, scored = head_of(this, cost), scored_sets(this, responses)
-        for each in scored:
-            write_samples(this.folder / f"{each.facts.name}.samples.jsonl", each.samples)
-        write_atomically(this.folder / "head.json", json.dumps(asdict(head), indent=2) + "\n")
+        write_results(this.folder, head, scored, published=this.settings.published)
         mark_finished(this.folder, this.bound, this.identity)
 
 
@@ -236,7 +231,7 @@ def generation(this: Evaluation) -> dict[str, Any]:
 def head_of(this: Evaluation, cost: dict[str, Any]) -> Head:
     """What the results say of the model and how it was asked."""
     policy, identity = this.policy, this.identity
-    versions = {n.removeprefix(VERSIONS): v for n, v in identity.items() if n.startswith(VERSIONS)}
+    versions = {name.removeprefix(VERSIONS): value for name, value in noted(identity).items()}
     return Head(
         model=this.subject.name,
         prompt={"name": this.wording.name, **vars(this.config.prompt)},
@@ -250,8 +245,11 @@ def head_of(this: Evaluation, cost: dict[str, Any]) -> Head:
             "revision": this.subject.revision,
             "compute_dtype": policy.compute.dtype.name,
             "inside_thought": policy.automaton.inside_thought,
+        },
+        # Where it ran has no part in the results.
+        cost=cost
+        | {
             "mesh": "x".join(str(size) for size in policy.mesh.shape.values()),
             "processes": jax.process_count(),
         },
-        cost=cost,
     )

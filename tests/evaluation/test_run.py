@@ -45,8 +45,8 @@ def evaluated(given, sets=SETS):
 def results(folder):
     """The files of a folder without what a clock decides."""
     found = {path.name: path.read_text() for path in folder.glob("*.samples.jsonl")}
-    head = json.loads((folder / "head.json").read_text())
-    return found | {"head": {name: value for name, value in head.items() if name != "cost"}}
+    said = json.loads((folder / "results.json").read_text())
+    return found | {"results": {name: value for name, value in said.items() if name != "cost"}}
 
 
 def responses(folder, name):
