@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from alphamed_jax.evaluation.published import published_tables
 from alphamed_jax.evaluation.tables import Table, all_blocks, tables
 from alphamed_jax.reporting.html import flat
 from alphamed_jax.text import visible
@@ -30,7 +31,7 @@ def markdown(results: Mapping[str, Any], *, published: bool = False) -> str:
     ]
     if warnings:
         lines += ["## Warnings", "", *warnings, ""]
-    for table in others:
+    for table in others + (published_tables(results) if published else []):
         lines += table_lines(table)
     return "\n".join(lines).rstrip() + "\n"
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alphamed_jax.evaluation.published import published_tables
 from alphamed_jax.evaluation.samples import Sample, Scored
 from alphamed_jax.evaluation.tables import Table, all_blocks, bounds, named, share, tables
 from alphamed_jax.reporting.html import (
@@ -43,6 +44,7 @@ def page(results: Mapping[str, Any], scored: Sequence[Scored], *, published: boo
             table_section(first),
             _chart(blocks),
             *map(table_section, others),
+            *map(table_section, published_tables(results) if published else []),
             _responses(scored),
             "<section><h2>How to repeat it</h2>"
             + folded("How it was asked (results.json)", json.dumps(kept, indent=2))
