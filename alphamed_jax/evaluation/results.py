@@ -2,7 +2,8 @@
 
 results.json is `{"model", "prompt", "sampling", "rule", "benchmarks": {VARIANT: block}, "macro",
 "micro", "versions", ...}`, a block as `summary.summarise` makes it. A changed form of a benchmark
-has its block under `benchmarks[VARIANT]["variants"][CHANGE]`. Nothing in it but `cost` depends on
+has its block under `benchmarks[VARIANT]["variants"][CHANGE]`, and what it did to the answers stands
+under `benchmarks[VARIANT]["robustness"]`. Nothing in it but `cost` depends on
 when and how fast it was made.
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 from alphamed_jax.errors import UserError
 from alphamed_jax.evaluation.markdown import markdown
 from alphamed_jax.evaluation.page import page
+from alphamed_jax.evaluation.robustness import robustness
 from alphamed_jax.evaluation.samples import Scored as Scored  # where callers look for it
 from alphamed_jax.evaluation.samples import read_samples, write_samples
 from alphamed_jax.evaluation.sets import SetFacts, fingerprint
@@ -61,12 +63,17 @@ def results_of(head: Head, scored: Sequence[Scored]) -> dict[str, Any]:
       ValueError: a changed form without the benchmark itself, or one set twice.
     """
     blocks: dict[str, dict[str, Any]] = {}
-    for one in _ordered(scored):
+    scored = _ordered(scored)
+    for one in scored:
         facts, block = one.facts, summarise(one)
         if facts.change:
             blocks[facts.variant].setdefault("variants", {})[facts.change] = block
         else:
             blocks[facts.variant] = block
+    for name, block in blocks.items():
+        if "variants" in block:
+            base, *changed = (one for one in scored if one.facts.variant == name)
+            block["robustness"] = robustness(base, changed, int(head.sampling.get("seed") or 0))
     said = asdict(head)
     last = {key: said.pop(key) for key in ("versions", "details", "cost")}
     return {**said, "benchmarks": blocks, **means(list(blocks.values())), **last}

@@ -1,138 +1,199 @@
-"""Robustness: the same questions with their options changed, and what that does to the answers."""
+"""Robustness: what changed options do to the answers, beside the answers to the questions as given.
 
-import re
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+Each figure is over the questions that were asked in both forms and did change, and pairs responses
+by question and sample number.
+"""
 
-from alphamed_jax.data import options
-from alphamed_jax.data.questions import Question
-from alphamed_jax.errors import UserError, nearest
-from alphamed_jax.evaluation.sets import QuestionSet
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
-ORDER, NO_RIGHT_OPTION, FEWER = "order", "none-of-the-above", "fewer-options"
-LEFT = 2
-"""Options that `fewer-options` leaves without a number: the right one and one wrong one."""
-EXPECTED = f"{ORDER}=N, {NO_RIGHT_OPTION}, {FEWER} or {FEWER}=K"
+from alphamed_jax.data.questions import LETTERS
+from alphamed_jax.evaluation.changes import ORDER
+from alphamed_jax.evaluation.changes import changed_sets as changed_sets  # where callers look
+from alphamed_jax.evaluation.changes import parse_variants as parse_variants
+from alphamed_jax.evaluation.paired import bootstrap_interval, clustered
+from alphamed_jax.evaluation.samples import Sample, Scored
+from alphamed_jax.evaluation.summary import content
+from alphamed_jax.intervals import clustered_interval, wilson_interval
+from alphamed_jax.text import count, fixed
 
-
-@dataclass(frozen=True)
-class Variant:
-    """A way to change questions, as `--variants` names it."""
-
-    kind: str
-    number: int
-    """Orders, or options that are left; 0 where neither is meant."""
+COLUMNS = ("form", "questions", "figure", "value", "95 % interval")
+"""Of `robustness_lines`."""
 
 
-def parse_variants(texts: Sequence[str]) -> tuple[Variant, ...]:
-    """Read what `--variants` names.
-
-    Raises:
-      UserError: an unknown variant, a number that it cannot have, or one variant twice.
-    """
-    variants = tuple(_parse(text) for text in texts)
-    kinds = Counter(variant.kind for variant in variants)
-    if twice := [kind for kind, times in kinds.items() if times > 1]:
-        raise UserError(f"--variants names {twice[0]} {kinds[twice[0]]} times; name it once.")
-    return variants
-
-
-def _parse(text: str) -> Variant:
-    kind, given, number = text.strip().partition("=")
-    if kind not in (ORDER, NO_RIGHT_OPTION, FEWER):
-        known = (ORDER, NO_RIGHT_OPTION, FEWER)
-        raise UserError(
-            f"--variants has {text.strip()!r}, expected {EXPECTED}.{nearest(kind, known)}"
-        )
-    least = {ORDER: 1, NO_RIGHT_OPTION: 0, FEWER: 2}[kind]
-    if kind == NO_RIGHT_OPTION and given:
-        raise UserError(f"--variants has {text.strip()!r}; {kind} takes no number.")
-    if kind == ORDER and not given:
-        raise UserError(f"--variants has {kind!r}; say how many orders, as {kind}=4.")
-    if given and not (re.fullmatch("[0-9]{1,4}", number) and int(number) >= least):
-        raise UserError(
-            f"--variants has {text.strip()!r}, expected a whole number from {least} after {kind}=."
-        )
-    return Variant(kind, int(number) if given else (LEFT if kind == FEWER else 0))
-
-
-def changed_sets(
-    sets: Sequence[QuestionSet], variants: Sequence[str], seed: int
-) -> tuple[QuestionSet, ...]:
-    """The changed forms of sets of questions, in the order of the sets, then of the variants.
-
-    Questions keep their ids. One that has no other order stands in every order as it is; one that
-    has none of the other forms is left out of it. Either is counted in the set's notes.
+def robustness(base: Scored, changed: Sequence[Scored], seed: int = 0) -> dict[str, Any]:
+    """What changed forms of a benchmark did to the answers; docs/evaluation.md explains each key.
 
     Args:
-      variants: as `--variants` names them: `order=N` makes N sets with the changes `order=1` to
-        `order=N`, `none-of-the-above` and `fewer-options=K` one each.
-      seed: of the orders, and of which options are left.
+      base: the benchmark as it is.
+      changed: its changed forms, as `changed_sets` makes them; all orders together are one.
+      seed: of the bootstrap.
+
+    Returns:
+      `orders` where there are any, and each other form under its name.
 
     Raises:
-      UserError: as `parse_variants`; or a variant changes no question of a set.
+      ValueError: a form of another benchmark, or samples that cannot be told apart.
     """
-    parsed = parse_variants(variants)
-    return tuple(
-        changed for base in sets for variant in parsed for changed in _changed(base, variant, seed)
-    )
+    for one in changed:
+        if one.facts.variant != base.facts.variant or not one.facts.change:
+            raise ValueError(f"{one.facts.name} is no changed form of {base.facts.name}")
+    orders = [one for one in changed if one.facts.change.startswith(f"{ORDER}=")]
+    found = {"orders": _orders(base, orders, seed)} if orders else {}
+    for one in changed:
+        if one not in orders:
+            found[one.facts.change] = _scores(base, _together(base, [one]), seed)
+    return found
 
 
-def _changed(base: QuestionSet, variant: Variant, seed: int) -> list[QuestionSet]:
-    if variant.kind == ORDER:
-        return _ordered(base, variant.number, seed)
-    if variant.kind == NO_RIGHT_OPTION:
-        return [_left(base, NO_RIGHT_OPTION, options.without_right_option)]
-    return [
-        _left(
-            base,
-            f"{FEWER}={variant.number}",
-            lambda question: options.fewer_options(question, variant.number, seed),
-        )
+def robustness_lines(figures: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The figures as rows of a table under `COLUMNS`."""
+    rows = []
+    for name, one in figures.items():
+        form = count(one["orders"], "order") if name == "orders" else name
+        questions = f"{one['questions']:,}"
+        rows += [
+            (form, questions, label, fixed(one[key], digits), _bounds(one, key, digits))
+            for key, (label, digits) in _FIGURES.items()
+            if key in one
+        ]
+        rows += [
+            (
+                form,
+                f"{at['questions']:,}",
+                f"accuracy where {letter} is right",
+                fixed(at["accuracy"], ".3f"),
+                _bounds(at, "accuracy", ".3f"),
+            )
+            for letter, at in one.get("by_position", {}).items()
+        ]
+    return rows
+
+
+_FIGURES = {
+    "accuracy": ("accuracy", ".3f"),
+    "original_accuracy": ("accuracy as given", ".3f"),
+    "difference": ("difference", "+.3f"),
+    "consistency": ("same option in every order", ".3f"),
+    "flip_rate": ("another option than as given", ".3f"),
+    "right_to_wrong": ("right to wrong", ".3f"),
+    "wrong_to_right": ("wrong to right", ".3f"),
+}
+"""Key: its name in tables, and its digits."""
+
+
+def _bounds(figures: Mapping[str, Any], key: str, digits: str) -> str:
+    interval = figures.get(_interval_of(key))
+    return "-" if interval is None else f"{interval[0]:{digits}} to {interval[1]:{digits}}"
+
+
+def _orders(base: Scored, orders: Sequence[Scored], seed: int) -> dict[str, Any]:
+    """Accuracy over the orders, and how often the answer follows its option through them."""
+    forms = [
+        one
+        for one in _together(base, orders)
+        if any(sample.question.options != one[0].question.options for sample in one)
     ]
-
-
-def _ordered(base: QuestionSet, count: int, seed: int) -> list[QuestionSet]:
-    """A set for each order; questions that have no other one are left as they are."""
-    forms: list[tuple[Question, ...]] = []
-    kept: Counter[str] = Counter()
-    for question in base.questions:
-        try:
-            forms.append(options.orders(question, seed, count))
-        except options.CannotChange as reason:
-            forms.append((question,) * count)
-            kept[f"not reordered: {reason}"] += 1
-    if kept.total() == len(base.questions):
-        raise _nothing(base, f"{ORDER}={count}", kept)
-    return [
-        replace(
-            base,
-            questions=tuple(orders[number] for orders in forms),
-            notes={**base.notes, **kept},
-            change=f"{ORDER}={number + 1}",
-        )
-        for number in range(count)
+    keys = [content(original.question) for original, *_ in forms]
+    answers = [list(map(answered, one)) for one in forms]
+    same = [first is not None and {first} == set(rest) for first, *rest in answers]
+    # Whether the answer is another one can be asked only where there are two.
+    flips = [
+        (answer != first, key)
+        for (first, *rest), key in zip(answers, keys, strict=True)
+        for answer in rest
+        if first is not None and answer is not None
     ]
+    return {
+        "orders": len(orders),
+        **_scores(base, forms, seed),
+        **_share("consistency", same, keys),
+        **_share("flip_rate", [flip for flip, _ in flips], [key for _, key in flips]),
+        "by_position": _by_position(forms),
+    }
 
 
-def _left(base: QuestionSet, change: str, form: Callable[[Question], Question]) -> QuestionSet:
-    """The set of the questions that have the form; the others are left out."""
-    questions: list[Question] = []
-    out: Counter[str] = Counter()
-    for question in base.questions:
-        try:
-            questions.append(form(question))
-        except options.CannotChange as reason:
-            out[f"left out: {reason}"] += 1
-    if not questions:
-        raise _nothing(base, change, out)
-    return replace(base, questions=tuple(questions), notes={**base.notes, **out}, change=change)
+def _scores(base: Scored, forms: Sequence[Sequence[Sample]], seed: int) -> dict[str, Any]:
+    """Accuracy in the changed forms beside that of the same questions as given."""
+    keys = [content(original.question) for original, *_ in forms]
+    questions = {original.question.id for original, *_ in forms}
+    before = [float(original.right) for original, *_ in forms]
+    now = [_mean([sample.right for sample in changed]) for _, *changed in forms]
+    clusters = clustered([a - b for a, b in zip(now, before, strict=True)], keys) if forms else None
+    interval = bootstrap_interval([clusters], seed) if clusters else None
+    return {
+        "questions": len(questions),
+        "left_out": len({sample.question.id for sample in base.samples} - questions),
+        **_share("accuracy", now, keys),
+        **_share("original_accuracy", before, keys),
+        "difference": clusters.mean if clusters else None,
+        "difference_interval": list(interval) if interval else None,
+        **_share("right_to_wrong", [b * (1 - a) for a, b in zip(now, before, strict=True)], keys),
+        **_share("wrong_to_right", [a * (1 - b) for a, b in zip(now, before, strict=True)], keys),
+    }
 
 
-def _nothing(base: QuestionSet, change: str, reasons: Counter[str]) -> UserError:
-    why = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "it has none"
-    return UserError(
-        f"--variants {change} changes no question of {base.variant} ({why}); leave the variant or "
-        "the benchmark out."
-    )
+def _by_position(forms: Sequence[Sequence[Sample]]) -> dict[str, Any]:
+    """Accuracy by the letter of the right option, over the questions as given and their orders."""
+    found: dict[str, list[tuple[bool, Hashable]]] = defaultdict(list)
+    for one in forms:
+        for sample in one:
+            found[sample.question.answer].append((sample.right, content(one[0].question)))
+    return {
+        letter: {
+            "questions": len({key for _, key in found[letter]}),
+            "responses": len(found[letter]),
+            **_share(
+                "accuracy", [right for right, _ in found[letter]], [key for _, key in found[letter]]
+            ),
+        }
+        for letter in sorted(found)
+    }
+
+
+def _together(base: Scored, changed: Sequence[Scored]) -> list[list[Sample]]:
+    """Samples of one question and number: of the question as given, then of its changed forms.
+
+    Those that lack in any form are left out: it was too long there, or has no such form.
+    """
+    keyed = [_keyed(one) for one in (base, *changed)]
+    return [[one[key] for one in keyed] for key in keyed[0] if all(key in one for one in keyed)]
+
+
+def _keyed(scored: Scored) -> dict[tuple[str, int], Sample]:
+    found = {(sample.question.id, sample.sample): sample for sample in scored.samples}
+    if len(found) != len(scored.samples):
+        raise ValueError(f"{scored.facts.name}: two samples of one number to one question")
+    return found
+
+
+def answered(sample: Sample) -> str | None:
+    """Text of the option that a response answers; None where it answers none."""
+    if sample.letter is None or sample.letter not in LETTERS:
+        return None
+    place = LETTERS.index(sample.letter)
+    options = sample.question.options
+    return options[place] if place < len(options) else None
+
+
+def _share(
+    name: str, values: Sequence[float | bool], keys: Sequence[Hashable]
+) -> dict[str, float | list[float] | None]:
+    """A mean of shares and its 95 % interval over distinct questions; None where there are none."""
+    interval = _interval_of(name)
+    if not values:
+        return {name: None, interval: None}
+    mean, distinct = _mean(values), len(set(keys))
+    # Wilson's where each distinct question is one trial, right or wrong.
+    trials = distinct == len(keys) and all(value in (0, 1) for value in values)
+    found = None if trials else clustered_interval([float(value) for value in values], keys)
+    return {name: mean, interval: list(found or wilson_interval(mean, distinct))}
+
+
+def _interval_of(name: str) -> str:
+    return "interval" if name == "accuracy" else f"{name}_interval"
+
+
+def _mean(values: Sequence[float | bool]) -> float:
+    return sum(values) / len(values)

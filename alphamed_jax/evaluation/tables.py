@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alphamed_jax.evaluation.robustness import COLUMNS, robustness_lines
 from alphamed_jax.text import fixed
 
 Block = Mapping[str, Any]
@@ -26,6 +27,7 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     found = [
         _accuracy(results),
         _variants(blocks),
+        _robustness(blocks),
         _samples(blocks),
         *(_by(name, key, block) for name, block in blocks.items() for key in block["by"]),
         _letters(blocks),
@@ -115,6 +117,21 @@ def _variants(blocks: Mapping[str, Block]) -> Table:
                 rows.append((f"{name}@{change}", *_measured(one)[:4], *_measured(one)[5:6]))
     head = ("questions", "asked", "accuracy", "95 % interval", "balanced", "no answer")
     return Table("Changed questions", head, rows)
+
+
+def _robustness(blocks: Mapping[str, Block]) -> Table:
+    return Table(
+        "Robustness",
+        ("benchmark", *COLUMNS),
+        [
+            (name, *row)
+            for name, block in blocks.items()
+            for row in robustness_lines(block.get("robustness", {}))
+        ],
+        "Over the questions that were asked as given and in the changed form, responses paired by "
+        "question and sample number. Orders: means over them; where a letter is right, the "
+        "questions as given count, too.",
+    )
 
 
 def _samples(blocks: Mapping[str, Block]) -> Table:

@@ -4,7 +4,7 @@ import pytest
 
 from alphamed_jax.data.questions import Question
 from alphamed_jax.errors import UserError
-from alphamed_jax.evaluation.robustness import changed_sets
+from alphamed_jax.evaluation.changes import changed_sets
 from alphamed_jax.evaluation.sets import QuestionSet
 
 TEXTS = {
