@@ -149,6 +149,11 @@ class Config:
         """Optimiser updates in one step."""
         return self.update.mini_batches * self.update.epochs
 
+    @property
+    def only_effective(self) -> bool:
+        """Whether ineffective groups are left out of the forward pass: a KL term needs them."""
+        return self.update.skip_constant_groups and self.loss.kl_coef == 0
+
 
 def load_config(path: Path | str) -> Config:
     """Read a YAML configuration; keys that are not given keep their defaults.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
+from alphamed_jax.compiled import costs, hlo
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.model import modules, network
 from alphamed_jax.model.config import ModelConfig
@@ -97,3 +98,9 @@ def a_policy(
         key=key,
         prompt_width=width,
     )
+
+
+def bytes_per_step(text):
+    """Bytes of HBM that one iteration of the largest loop reads and writes; of all without one."""
+    program = hlo.parse(text)
+    return costs.computation_traffic(program, costs.step_body(program) or program.entry).total

@@ -8,8 +8,14 @@ from alphamed_jax.planning.cost import Cost
 from alphamed_jax.planning.devices import devices_for
 from alphamed_jax.planning.flags import PlanFlags
 from alphamed_jax.planning.step import planned_step
+from alphamed_jax.programs import PROGRAMS
 
 GPU = "h100:8"
+
+
+def named(name):
+    """The program of a name."""
+    return {program.name: program for program in PROGRAMS}[name]
 
 
 def config(mesh="4x2", *, update=None, **settings):

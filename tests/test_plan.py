@@ -10,7 +10,6 @@ from helpers import needs_libtpu
 
 from alphamed_jax import plan
 from alphamed_jax.planning.measure import compiling
-from alphamed_jax.programs import named
 from alphamed_jax.runtime.streams import say
 
 LLAMA_3B = "meta-llama/Llama-3.2-3B-Instruct"
@@ -193,7 +192,7 @@ def test_a_small_model_is_planned_for_tpus_and_gets_settings_that_fit(run, small
 def test_what_no_chip_can_hold_is_refused_by_the_compiler_and_estimated(capsys):
     config = plans.config("2x4", prompts=4096, group_size=256, max_new_tokens=4096)
     step = plans.step(config, topology="v5e:2x4")
-    cost = compiling(named("grow_cache"), step)
+    cost = compiling(plans.named("grow_cache"), step)
     assert cost.refused
     assert cost.estimated
     assert cost.peak > 15.75 * 2**30

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import plans
 import pytest
 from helpers import needs_libtpu
 from jax.sharding import AbstractMesh, AxisType
@@ -17,7 +18,7 @@ from alphamed_jax.planning.flags import PlanFlags
 from alphamed_jax.planning.measure import compiling, measure_all
 from alphamed_jax.planning.shape import model_shape
 from alphamed_jax.planning.step import planned_step
-from alphamed_jax.programs import named, planned_programs
+from alphamed_jax.programs import planned_programs
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 WANTED = {
@@ -61,6 +62,6 @@ def test_the_update_that_is_tightest_fits_as_compiled():
     # 3B on eight chips of 16 GB.
     config = load_config(CONFIGS / "alphamed_3b.yaml")
     devices = devices_for("v5e:2x4", "2x4", PlanFlags())
-    step, update = planned_step(config, model_shape(config.model), devices), named("update")
+    step, update = planned_step(config, model_shape(config.model), devices), plans.named("update")
     found = memory_of(step, {update: compiling(update, step)}, devices.chip)
     assert not failing(found)

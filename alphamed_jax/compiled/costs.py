@@ -203,16 +203,6 @@ def step_body(program: Program) -> str | None:
     return max(bodies, key=lambda name: computation_traffic(program, name).total, default=None)
 
 
-def bytes_per_step(text: str) -> int:
-    """Bytes of HBM that one iteration of the largest `while` loop reads and writes.
-
-    An update in place counts as what it writes, not as the whole array; inner loops of unknown
-    length count once.
-    """
-    program = parse(text)
-    return computation_traffic(program, step_body(program) or program.entry).total
-
-
 def writes(program: Program, computation: str) -> dict[str, int]:
     """Bytes of HBM that each instruction of a computation writes, by its name and opcode.
 

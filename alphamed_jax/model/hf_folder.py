@@ -223,13 +223,13 @@ def to_json(config: ModelConfig, dtype: str, token_ids: Json) -> Json:
 def _family(content: Json, path: Path) -> Family:
     """The family that config.json names; never guessed from weights or settings."""
     named = content.get("model_type")
-    if named not in FAMILIES:
+    if not isinstance(named, str) or named not in FAMILIES:
         *others, last = FAMILIES
         raise UserError(
             f"{path}: model_type {named!r} is not supported; expected "
             f"{', '.join(others)} or {last}."
         )
-    family, architectures = FAMILIES[named], content.get("architectures") or []
+    family, architectures = FAMILIES[named], _names(content, "architectures", path)
     if any(name != family.architecture for name in architectures):
         raise UserError(
             f"{path}: architectures {architectures!r} is not supported with model_type "
@@ -244,10 +244,10 @@ def _refuse_unsupported(content: Json, family: Family, path: Path) -> None:
         if content.get(key):
             advice = "Use the unquantised model." if key == "quantization_config" else ""
             raise UserError(f"{path}: {key} is set, which is not supported. {advice}".rstrip())
-    kinds = {*(content.get("layer_types") or ())} - {"full_attention"}
+    kinds = {*_names(content, "layer_types", path)} - {"full_attention"}
     if kinds:
         raise UserError(
-            f"{path}: layer_types {', '.join(sorted(map(str, kinds)))} is not supported; "
+            f"{path}: layer_types {', '.join(sorted(kinds))} is not supported; "
             "expected full_attention."
         )
     activation = content.get("hidden_act", "silu")
@@ -292,6 +292,15 @@ def _dtype(content: Json, path: Path) -> str:
     if name not in DTYPES:
         raise UserError(f"{path}: dtype {name!r} is not supported; expected {', '.join(DTYPES)}.")
     return name
+
+
+def _names(content: Json, key: str, path: Path) -> list[str]:
+    """A list of names, empty where there is none."""
+    value = content.get(key)
+    value = [] if value is None else value
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise UserError(f"{path}: {key} must be a list of names, found {value!r}.")
+    return value
 
 
 def _count(content: Json, key: str, where: Path | str, default: int | None = None) -> int:

@@ -88,8 +88,7 @@ def trained(
     prompts = step.mini_batch
     advantages = np.zeros((prompts, len(lengths)), np.float32)
     advantages[: math.ceil(effective * prompts)] = 1
-    skip = config.update.skip_constant_groups and config.loss.kl_coef == 0
-    plan = step.batch_plan(np.tile(lengths, (prompts, 1)), advantages, skip)
+    plan = step.batch_plan(np.tile(lengths, (prompts, 1)), advantages, config.only_effective)
 
     def tokens(of):
         return of.prompts.shape[1] * (of.prompt_width + of.rows * of.width)

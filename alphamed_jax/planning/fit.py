@@ -6,7 +6,7 @@ from typing import NamedTuple
 from alphamed_jax.compiled.topology import Chip
 from alphamed_jax.planning.cost import Cost
 from alphamed_jax.programs.planned import PlannedStep
-from alphamed_jax.programs.record import Program, checkpoint_parts, memory_parts, resident_bytes
+from alphamed_jax.programs.record import Program, checkpoint_parts, memory_parts, total_bytes
 
 # Memory falls into pieces, and the runtime keeps some: what a plan leaves free.
 RESERVE = 0.02
@@ -37,11 +37,11 @@ def memory_of(step: PlannedStep, costs: dict[Program, Cost], chip: Chip) -> dict
 
     def phase(parts: Mapping[str, int], total: int, refused: str = "") -> PhaseMemory:
         fits = not refused and total <= limit(chip)
-        return PhaseMemory(parts, max(total - sum(parts.values()), 0), total, refused, fits)
+        return PhaseMemory(parts, total - sum(parts.values()), total, refused, fits)
 
     found = {
         program.name: phase(
-            memory_parts(program, step), cost.peak + resident_bytes(program, step), cost.refused
+            memory_parts(program, step), total_bytes(program, step, cost.peak), cost.refused
         )
         for program, cost in costs.items()
     }

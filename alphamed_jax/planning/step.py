@@ -1,7 +1,5 @@
 """From a configuration to the step that is planned: the largest that it may run."""
 
-import dataclasses
-
 from alphamed_jax.config import Config
 from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import check_heads, data_shards
@@ -10,6 +8,7 @@ from alphamed_jax.programs.planned import PlannedStep, StepShape
 from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.policy import make_compute, make_objective, make_sampling
+from alphamed_jax.rl.slots import fewer_slots
 
 
 def planned_step(
@@ -33,7 +32,7 @@ def planned_step(
         group=rollout.group_size,
         prompt_width=bucket(prompt_tokens or config.prompt.max_tokens),
         response=rollout.max_new_tokens,
-        slots=rollout.slots,
+        slots=fewer_slots(prompts, rollout.group_size, rollout.slots, shards),
         micro_batch=config.update.micro_batch,
         packed=True,
         mini_batches=config.update.mini_batches,
@@ -44,7 +43,4 @@ def planned_step(
     )
     compute = make_compute(config, model, devices.platform)
     objective = make_objective(config, model, make_sampling(config), compute)
-    step = PlannedStep(model, devices.mesh, shape, objective)
-    if step.slots >= step.responses:
-        step = dataclasses.replace(step, shape=shape._replace(slots=None))
-    return step
+    return PlannedStep(model, devices.mesh, shape, objective)

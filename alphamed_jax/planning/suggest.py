@@ -24,6 +24,7 @@ from alphamed_jax.programs.record import (
     parts,
     resident_bytes,
 )
+from alphamed_jax.programs.update import UPDATE
 
 # Programs to compile for the search, beyond those of the plan itself.
 MOST_COMPILES = 8
@@ -255,8 +256,8 @@ def _attempt(
             used = [p for p in planned_programs(trial, programs) if p in stage]
             if any(sum(memory_parts(program, trial).values()) > room for program in used):
                 continue
-            update = next((p for p in stage if p.name == "update" and p in now), None)
-            if update and rung != rungs[-1] and _far_too_large(step, trial, now[update], room):
+            known = now.get(UPDATE) if UPDATE in stage else None
+            if known and rung != rungs[-1] and _far_too_large(step, trial, known, room):
                 continue
             kept = {p: c for p, c in now.items() if p not in changed(stage, step, trial)}
             for program in largest_first(used, trial):

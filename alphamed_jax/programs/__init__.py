@@ -14,12 +14,3 @@ def planned_programs(
 ) -> tuple[Program, ...]:
     """The programs that a plan shows of a step, in the order in which they run."""
     return tuple(program for program in programs if program.planned and program.used(step))
-
-
-def named(name: str, programs: Sequence[Program] = PROGRAMS) -> Program:
-    """The program of a name.
-
-    Raises:
-      KeyError: there is none.
-    """
-    return {program.name: program for program in programs}[name]

@@ -21,7 +21,7 @@ from alphamed_jax.model.mesh import check_heads, data_shards
 from alphamed_jax.programs import planned_programs
 from alphamed_jax.programs.measure import Compiled, measure
 from alphamed_jax.programs.planned import PlannedStep, StepShape
-from alphamed_jax.programs.record import Bar, Program, resident_bytes
+from alphamed_jax.programs.record import Bar, Program, total_bytes
 from alphamed_jax.programs.rollout import needed_decode_bytes
 from alphamed_jax.programs.update import needed_update_flops
 from alphamed_jax.rl.distribution import Sampling
@@ -118,7 +118,7 @@ def compile_only(
         else:
             found[name], said = result, f"compiled in {result.compile_seconds} s"
             bars |= program.bars(step, result.report) if program.bars else {}
-            held[name] = result.peak + resident_bytes(program, step)
+            held[name] = total_bytes(program, step, result.peak)
         print(f" {said}", file=sys.stderr, flush=True)
     return {
         "topology": topology_name,

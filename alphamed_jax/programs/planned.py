@@ -22,9 +22,9 @@ from alphamed_jax.randomness import random_key
 from alphamed_jax.rl import batch, decode, prompt_cache, update
 from alphamed_jax.rl.buckets import capacities
 from alphamed_jax.rl.decode_weights import DecodeWeights, make_decode_weights
-from alphamed_jax.rl.language_model import Caches, Transformer
+from alphamed_jax.rl.language_model import Transformer
 from alphamed_jax.rl.reward import AnswerAutomaton
-from alphamed_jax.rl.slots import compacted_size, refill_width
+from alphamed_jax.rl.slots import compacted_size, refill_width, slots_here
 from alphamed_jax.rl.trajectories import Trajectories
 from alphamed_jax.rl.update import Objective, TrainState
 
@@ -54,7 +54,7 @@ class StepShape(NamedTuple):
     epochs: int = 1
     """Passes over the mini-batches."""
     rounds: int = 1
-    """Rounds of prompts at most; several keep the weights for decoding until the last is over."""
+    """Rounds of prompts at most."""
 
 
 class Copy(NamedTuple):
@@ -85,9 +85,8 @@ class PlannedStep:
     @property
     def slots(self) -> int:
         """Responses decoded at once over the whole mesh: as many on each data shard."""
-        if self.shape.slots is None:
-            return self.responses
-        return min(self.responses, max(self.shape.slots // self.data_shards, 1) * self.data_shards)
+        shape, shards = self.shape, self.data_shards
+        return slots_here(shape.prompts, shape.group, shape.slots, shards) * shards
 
     @property
     def capacity(self) -> int:
@@ -238,9 +237,14 @@ class PlannedStep:
         return self.decode_state_with(self.capacity)
 
     @property
-    def sampled(self) -> decode.DecodeState:
-        """What is left of it when the caches are gone."""
-        return self.decode_state._replace(caches=Caches((), ()))
+    def first_decode_state(self) -> decode.DecodeState:
+        """The state that a rollout begins with, before its prompts are prefilled."""
+        return self.decode_state_with(capacities(self.shape.response)[0])
+
+    @functools.cached_property
+    def compacted_state(self) -> decode.DecodeState:
+        """The state of the slots that decoding goes on in at the end."""
+        return result_of(self.mesh, decode.compact_slots, self.decode_state, self.kept_slots)
 
     @property
     def stop_ids(self) -> Any:
@@ -268,6 +272,11 @@ class PlannedStep:
             logprobs=self.array(shape, jnp.float32, "batch"),
             finished=self.array(shape[:1], bool, "batch"),
         )
+
+    @property
+    def earlier_rounds(self) -> tuple[Trajectories, ...]:
+        """What is kept of the rounds before the last one; none where there is one."""
+        return (self.trajectories,) if self.shape.rounds > 1 else ()
 
     @functools.cached_property
     def automaton(self) -> AnswerAutomaton:

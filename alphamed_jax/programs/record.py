@@ -196,6 +196,15 @@ def memory_parts(program: Program, step: PlannedStep) -> Mapping[str, int]:
     return MappingProxyType({kind: given[kind] + beside[kind] for kind in KINDS})
 
 
+def total_bytes(program: Program, step: PlannedStep, peak: int) -> int:
+    """Bytes on a device during a program that by itself uses `peak`, its arguments included.
+
+    A compiler does not count arguments that a program has no use for; they lie there still.
+    """
+    known = sum(memory_parts(program, step).values())
+    return max(peak + resident_bytes(program, step), known)
+
+
 def checkpoint_parts(step: PlannedStep) -> dict[str, int]:
     """The same at the border of steps, where a checkpoint is written from a copy of the state."""
     return parts(step.state, step.reference, Copy(step.state))

@@ -21,7 +21,7 @@ from alphamed_jax.programs.record import (
 )
 from alphamed_jax.rl import decode as engine
 from alphamed_jax.rl import decode_weights, prompt_cache
-from alphamed_jax.rl.buckets import FIRST_CAPACITY, capacities
+from alphamed_jax.rl.buckets import capacities
 
 DECODE_BAR = 1.3
 rollout = functools.partial(Program, stage="rollout")
@@ -71,9 +71,21 @@ def _estimated_insertion(step: PlannedStep) -> Estimate:
     return Estimate(Work(traffic=2 * share * device_bytes(step.slot_prompts)))
 
 
-def _waiting_prompts(step: PlannedStep) -> tuple[Any, ...]:
-    """The prompts' own caches, where each slot reads a copy."""
-    return (step.prompt_caches,) if step.slot_prompts else ()
+def _policy(step: PlannedStep) -> tuple[Any, ...]:
+    """What a rollout has before it asks anything, the responses of an earlier round among it."""
+    return step.state, step.reference, step.decode_weights, *step.earlier_rounds
+
+
+def _read_prompts(step: PlannedStep) -> tuple[Any, ...]:
+    """The caches of prompts that slots read: a copy for each, or the prompts' own."""
+    return step.slot_prompts or (step.prompt_caches,)
+
+
+def _beside_prompts(step: PlannedStep) -> tuple[Any, ...]:
+    """What stays of the prompts beside that, to the end: their own caches where slots read
+    copies, what refills draw from, and their tokens."""
+    own = (step.prompt_caches,) if step.slot_prompts else ()
+    return *own, step.prefilled.last, *step.prompts
 
 
 def _decode(step: PlannedStep) -> Call:
@@ -81,7 +93,7 @@ def _decode(step: PlannedStep) -> Call:
     return call(
         step.sampled_model,
         step.decode_weights,
-        *(step.slot_prompts or (step.prompt_caches,)),
+        *_read_prompts(step),
         step.decode_state,
         engine.LoopExit(waiting=waiting, refill=step.scalar(), few=step.scalar()),
         step.stop_ids,
@@ -138,34 +150,39 @@ PROGRAMS = (
         estimate=_estimated_head,
     ),
     rollout(
-        name="prefill",
-        function=prompt_cache.prefill,
-        arguments=lambda step: call(
-            step.prefill_model, step.state.params, *step.prompts, width=step.shape.prompt_width
-        ),
-        resident=lambda step: (step.optimizer, step.reference, step.decode_weights),
-        estimate=estimate.prefill,
-    ),
-    rollout(
         name="init_decode_state",
         function=engine.init_decode_state,
         arguments=lambda step: call(
             step.sampled_model,
             **step.decode_state_sizes(capacities(step.shape.response)[0]),
         ),
+        resident=_policy,
         planned=False,
+    ),
+    rollout(
+        name="prefill",
+        function=prompt_cache.prefill,
+        arguments=lambda step: call(
+            step.prefill_model, step.state.params, *step.prompts, width=step.shape.prompt_width
+        ),
+        resident=lambda step: (
+            *(step.optimizer, step.reference, step.decode_weights, *step.earlier_rounds),
+            *(step.first_decode_state, *step.slot_prompts),
+        ),
+        estimate=estimate.prefill,
     ),
     rollout(
         name="insert_prompts",
         function=prompt_cache.insert_prompts,
         arguments=lambda step: call(
-            *(step.slot_prompts or (step.prompt_caches,)),
+            *_read_prompts(step),
             step.prompt_caches,
             step.requests.slot,
             step.requests.prompt,
         ),
         resident=lambda step: (
-            *(step.state, step.reference, step.decode_weights, step.decode_state),
+            *_policy(step),
+            *(step.decode_state, step.prefilled.last, *step.prompts),
         ),
         used=_queued,
         repeats=lambda step, course: course.refills,
@@ -185,8 +202,8 @@ PROGRAMS = (
             sampling=step.objective.sampling,
         ),
         resident=lambda step: (
-            *(step.state, step.reference, step.prompt_caches),
-            *step.slot_prompts,
+            *(step.state, step.reference, *step.earlier_rounds),
+            *(step.prompt_caches, *step.slot_prompts, *step.prompts),
         ),
         repeats=lambda step, course: course.refills,
     ),
@@ -194,7 +211,10 @@ PROGRAMS = (
         name="decode",
         function=engine.decode,
         arguments=_decode,
-        resident=lambda step: (step.state, step.reference, *_waiting_prompts(step)),
+        resident=lambda step: (
+            *(step.state, step.reference, *step.earlier_rounds),
+            *_beside_prompts(step),
+        ),
         unit="a step",
         iterations=_decode_iterations,
         estimate=estimate.decode,
@@ -207,11 +227,8 @@ PROGRAMS = (
         arguments=lambda step: call(
             step.decode_state_with(step.former_capacity), capacity=step.capacity
         ),
-        resident=lambda step: (
-            *(step.state, step.reference, step.decode_weights, step.prompt_caches),
-            *step.slot_prompts,
-        ),
-        used=lambda step: step.shape.response >= 2 * FIRST_CAPACITY,
+        resident=lambda step: (*_policy(step), *_read_prompts(step), *_beside_prompts(step)),
+        used=lambda step: len(capacities(step.shape.response)) > 1,
         repeats=lambda step, course: sum(
             capacity < course.longest for capacity in capacities(step.shape.response)
         ),
@@ -222,13 +239,15 @@ PROGRAMS = (
         name="compact_slots",
         function=engine.compact_slots,
         arguments=lambda step: call(step.decode_state, step.kept_slots),
+        resident=lambda step: (*_policy(step), *_read_prompts(step), *_beside_prompts(step)),
         versions=lambda step, variety: variety.slots - 1,
         planned=False,
     ),
     rollout(
         name="expand_prompt_cache",
         function=prompt_cache.expand_prompt_cache,
-        arguments=lambda step: call(*(step.slot_prompts or (step.prompt_caches,)), step.kept_slots),
+        arguments=lambda step: call(*_read_prompts(step), step.kept_slots),
+        resident=lambda step: (*_policy(step), *_beside_prompts(step), step.compacted_state),
         versions=lambda step, variety: variety.slots - 1,
         planned=False,
     ),

@@ -1,5 +1,7 @@
 """The records of what becomes of the responses: their reward, and the update."""
 
+from typing import Any
+
 from alphamed_jax.compiled import closed_form
 from alphamed_jax.compiled.report import ProgramReport
 from alphamed_jax.programs import estimate
@@ -30,6 +32,21 @@ def _reward(step: PlannedStep) -> Call:
     automaton, tokens, lengths, bare_only = _extract_arguments(step).arguments
     told = step.array((step.responses,), "int32")
     return call(automaton, tokens, lengths, told, told, bare_only)
+
+
+def _beside_reading(step: PlannedStep) -> tuple[Any, ...]:
+    """Weights for decoding are kept until no round of questions follows, and what the answer rule
+    does not read of the responses."""
+    sampled = step.trajectories
+    return (
+        *(step.state, step.reference, step.decode_weights, *step.earlier_rounds),
+        *(sampled.prompt_tokens, sampled.prompt_lengths, sampled.logprobs, sampled.finished),
+    )
+
+
+def _other_batches(step: PlannedStep) -> tuple[Any, ...]:
+    """All mini-batches are gathered before the first update, and stay until the last."""
+    return (step.batch,) * (step.shape.mini_batches - 1)
 
 
 def _with_kl(step: PlannedStep) -> bool:
@@ -71,29 +88,45 @@ def _update_bars(step: PlannedStep, report: ProgramReport) -> dict[str, Bar]:
     return {"update_flops": flops, "update_logit_rows": _logit_rows(step, report)}
 
 
+UPDATE = Program(
+    name="update",
+    stage="update",
+    function=update.update,
+    arguments=_update,
+    resident=lambda step: (step.reference, step.trajectories, *_other_batches(step)),
+    repeats=lambda step, course: step.shape.mini_batches * step.shape.epochs,
+    unit="a micro-batch",
+    estimate=estimate.update,
+    bars=_update_bars,
+    versions=lambda step, variety: variety.batches,
+)
+
 PROGRAMS = (
-    Program(
-        name="extract_or_reason",
-        stage="reward",
-        function=AnswerAutomaton.extract_or_reason,
-        arguments=_extract_arguments,
-        planned=False,
-    ),
     Program(
         name="reward",
         stage="reward",
         function=AnswerAutomaton.reward,
         arguments=_reward,
-        resident=lambda step: (
-            *(step.state, step.reference, step.sampled),
-            *((step.decode_weights,) if step.shape.rounds > 1 else ()),
-        ),
+        resident=_beside_reading,
+    ),
+    Program(
+        name="extract_or_reason",
+        stage="reward",
+        function=AnswerAutomaton.extract_or_reason,
+        arguments=_extract_arguments,
+        resident=lambda step: (*_beside_reading(step), step.array((step.responses,), "float32")),
+        planned=False,
     ),
     Program(
         name="gather",
         stage="update",
         function=batch._gather,
         arguments=lambda step: call(*step.gathering[0], **step.gathering[1]),
+        # A part of the responses is taken apart for each mini-batch, all of them stay.
+        resident=lambda step: (
+            *(step.state, step.reference, step.trajectories),
+            *_other_batches(step),
+        ),
         versions=lambda step, variety: variety.batches,
         planned=False,
     ),
@@ -104,7 +137,7 @@ PROGRAMS = (
         arguments=_score,
         resident=lambda step: (
             *((step.reference,) if _scored_weights(step) else (step.state.params,)),
-            *(step.optimizer, step.sampled),
+            *(step.optimizer, step.trajectories, *_other_batches(step)),
         ),
         used=lambda step: _scores(step) > 0,
         repeats=lambda step, course: _scores(step) * step.shape.mini_batches,
@@ -113,16 +146,5 @@ PROGRAMS = (
         bars=lambda step, report: {"score_logit_rows": _logit_rows(step, report)},
         versions=lambda step, variety: _scores(step) * variety.batches,
     ),
-    Program(
-        name="update",
-        stage="update",
-        function=update.update,
-        arguments=_update,
-        resident=lambda step: (step.reference, step.sampled),
-        repeats=lambda step, course: step.shape.mini_batches * step.shape.epochs,
-        unit="a micro-batch",
-        estimate=estimate.update,
-        bars=_update_bars,
-        versions=lambda step, variety: variety.batches,
-    ),
+    UPDATE,
 )

@@ -78,7 +78,7 @@ def mini_batch(
         advantages,
         micro_batch=config.update.micro_batch,
         data_shards=data_shards(policy.mesh),
-        only_effective=config.update.skip_constant_groups and config.loss.kl_coef == 0,
+        only_effective=config.only_effective,
         longest=config.rollout.max_new_tokens,
         prompt_width=trajectories.prompt_tokens.shape[-1],
     )

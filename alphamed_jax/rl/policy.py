@@ -21,7 +21,7 @@ from alphamed_jax.data.tokenizer import known_tokens, load_tokenizer, stop_ids
 from alphamed_jax.model import hf
 from alphamed_jax.model.attention import choose_attention
 from alphamed_jax.model.config import ModelConfig
-from alphamed_jax.model.mesh import check_heads, make_mesh
+from alphamed_jax.model.mesh import check_heads, data_shards, make_mesh
 from alphamed_jax.randomness import random_key
 from alphamed_jax.rl.distribution import Sampling, absent_ids
 from alphamed_jax.rl.language_model import Transformer
@@ -29,6 +29,7 @@ from alphamed_jax.rl.logprobs import Compute
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.sampler import Sampler
 from alphamed_jax.rl.sampler_run import SamplerConfig
+from alphamed_jax.rl.slots import fewer_slots
 from alphamed_jax.rl.update import Objective
 
 
@@ -134,7 +135,7 @@ def make_objective(
 def make_sampler(policy: Policy, config: Config) -> Sampler:
     """The sampler of a run's rollouts and evaluations."""
     rollout, compute = config.rollout, policy.compute
-    everything = rollout.prompts * rollout.group_size
+    shards = data_shards(policy.mesh)
     return Sampler(
         SamplerConfig(
             model=Transformer(
@@ -145,7 +146,7 @@ def make_sampler(policy: Policy, config: Config) -> Sampler:
             max_new_tokens=rollout.max_new_tokens,
             prompts=rollout.prompts,
             group_size=rollout.group_size,
-            slots=rollout.slots if rollout.slots and rollout.slots < everything else None,
+            slots=fewer_slots(rollout.prompts, rollout.group_size, rollout.slots, shards),
             max_prompt=policy.prompt_width,
         ),
         policy.mesh,

@@ -80,6 +80,15 @@ def slots_here(prompts: int, group_size: int, slots: int | None, shards: int) ->
     return responses if slots is None else min(responses, max(1, slots // shards))
 
 
+def fewer_slots(prompts: int, group_size: int, slots: int | None, shards: int) -> int | None:
+    """The slots of the whole mesh where they are fewer than a training step has responses.
+
+    None: each response has one from the start, and reads its prompt's cache beside its group.
+    """
+    here = slots_here(prompts, group_size, slots, shards)
+    return here * shards if here < slots_here(prompts, group_size, None, shards) else None
+
+
 class Occupancy(NamedTuple):
     """How busy the slots were."""
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import bytes_per_step
 
 from alphamed_jax.compiled import costs, hlo, report
 
@@ -138,7 +139,7 @@ def step(lines):
 
 def test_a_slice_of_the_cache_costs_a_slice():
     line = "  ROOT %x = bf16[64,1,128]{2,1,0:T(1,128)(2,1)S(1)} fusion(%cache, %at), calls=%read"
-    assert costs.bytes_per_step(step(line)) == 2 * 64 * 128 + 4  # and the place
+    assert bytes_per_step(step(line)) == 2 * 64 * 128 + 4  # and the place
 
 
 def large_writes(text, size):
@@ -150,17 +151,17 @@ def large_writes(text, size):
 
 def test_a_prefetch_into_vmem_and_its_use_count_once():
     line = TO_VMEM + "  ROOT %x = f32[64]{0:T(128)S(1)} fusion(%held), calls=%whole"
-    assert costs.bytes_per_step(step(line)) == CACHE
+    assert bytes_per_step(step(line)) == CACHE
     assert not large_writes(step(line), CACHE)
     # And a use of both counts twice.
     both = TO_VMEM + "  ROOT %x = f32[64]{0:T(128)S(1)} fusion(%cache), calls=%whole"
-    assert costs.bytes_per_step(step(both)) == 2 * CACHE
+    assert bytes_per_step(step(both)) == 2 * CACHE
 
 
 def test_a_cache_brought_back_from_vmem_is_seen():
     back = f"  ROOT %back = ({HBM}, {VMEM}, u32[]{{:S(2)}}) copy-start(%held)"
     text = step(TO_VMEM + back)
-    assert costs.bytes_per_step(text) == 2 * CACHE
+    assert bytes_per_step(text) == 2 * CACHE
     assert large_writes(text, CACHE) == ["back (copy-start)"]
 
 
@@ -196,10 +197,10 @@ def test_an_update_in_place_costs_what_it_writes_and_a_copy_costs_all():
     shapes = (4, 1000, 64), (4, 1, 64)
     size = 4 * int(np.prod(shapes[0]))
     in_place = compiled(write, *shapes, donate_argnums=0)
-    assert costs.bytes_per_step(in_place) < 0.05 * size
+    assert bytes_per_step(in_place) < 0.05 * size
     assert not large_writes(in_place, size)
     shifted = compiled(shift, *shapes, donate_argnums=0)
-    assert costs.bytes_per_step(shifted) > size
+    assert bytes_per_step(shifted) > size
     assert large_writes(shifted, size)
 
 
@@ -213,7 +214,7 @@ def test_writing_a_number_into_each_row_costs_no_more_than_some_numbers():
         return jax.lax.while_loop(lambda s: s[0] < 1000, turn, (jnp.int32(0), kept))
 
     text = compiled(record, (16, 4096), (16,), donate_argnums=0)
-    assert costs.bytes_per_step(text) < 0.1 * 4 * 16 * 4096
+    assert bytes_per_step(text) < 0.1 * 4 * 16 * 4096
 
 
 # Buffers

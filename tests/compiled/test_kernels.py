@@ -4,6 +4,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import plans
 import pytest
 from helpers import needs_libtpu
 
@@ -13,7 +14,6 @@ from alphamed_jax.model import splash
 from alphamed_jax.model.attention import Attention, prefix_attend
 from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import sharding
-from alphamed_jax.programs import named
 from alphamed_jax.programs.planned import PlannedStep, StepShape
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.logprobs import Compute
@@ -173,7 +173,7 @@ def test_an_update_runs_the_kernels_twice_forward_and_once_backward_in_a_layer()
     objective = Objective(model, Sampling(), compute, LossConfig(), OptimizerConfig(), 0)
     mesh = topology.mesh_for("v5e:2x4", "2x4")
     step = PlannedStep(model, mesh, shape, objective)
-    text = named("update").lower(step).compile().as_text()
+    text = plans.named("update").lower(step).compile().as_text()
     assert not scores(text)
     # A prompt's, those of its lanes, and those of lanes among themselves; remat runs them again.
     program = hlo.parse(text)

@@ -124,6 +124,18 @@ def test_the_family_is_the_one_that_the_file_names(read, config):
         ({"model_type": "mistral"}, "model_type 'mistral' is not supported; expected llama,? "),
         ({"model_type": None}, "model_type None is not supported"),
         ({"model_type": "qwen3_moe"}, "model_type 'qwen3_moe' is not supported; expected llama,? "),
+        ({"model_type": ["llama"]}, r"model_type \['llama'\] is not supported; expected llama"),
+        ({"model_type": {"name": "llama"}}, "model_type .* is not supported; expected llama"),
+        ({"architectures": 5}, "architectures must be a list of names, found 5"),
+        (
+            {"architectures": "LlamaForCausalLM"},
+            "architectures must be a list of names, found 'LlamaForCausalLM'",
+        ),
+        ({"architectures": [["Llama"]]}, r"architectures must be a list of names, found \[\["),
+        ({"layer_types": 2}, "layer_types must be a list of names, found 2"),
+        ({"layer_types": "full_attention"}, "layer_types must be a list of names, found 'full"),
+        ({"layer_types": ["full_attention", None]}, "layer_types must be a list of names, found"),
+        ({"layer_types": [["full_attention"]]}, "layer_types must be a list of names, found"),
         (
             {"architectures": ["Qwen2ForCausalLM"]},
             "architectures .*Qwen2.*LlamaForCausalLM",

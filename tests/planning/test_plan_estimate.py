@@ -20,7 +20,7 @@ from alphamed_jax.planning.devices import Devices, devices_for
 from alphamed_jax.planning.fit import failing, memory_of
 from alphamed_jax.planning.flags import PlanFlags
 from alphamed_jax.planning.step import planned_step
-from alphamed_jax.programs import PROGRAMS, named, planned_programs
+from alphamed_jax.programs import PROGRAMS, planned_programs
 from alphamed_jax.programs.measure import Compiled
 from alphamed_jax.programs.record import checkpoint_parts, memory_parts, resident_bytes
 
@@ -81,7 +81,7 @@ def test_a_phase_that_is_refused_has_the_size_that_the_compiler_names():
     asked = refused_cost("required for HLO temporaries (480.00G) exceeds 15.75G", estimated)
     assert (used.peak, asked.peak) == (20.5 * 2**30, 480 * 2**30)
     chip = devices_for("h100:8", "4x2", PlanFlags()).chip
-    there = memory_of(plans.step(), {named("update"): used}, chip)
+    there = memory_of(plans.step(), {plans.named("update"): used}, chip)
     assert failing(there) == ("update",)  # although a larger chip would hold it
     assert refused_cost("no number", estimated).peak == estimated.peak
 
@@ -115,7 +115,7 @@ def test_memory_is_the_programs_peak_and_what_lies_beside_it():
     state = checkpoint_parts(step)
     assert there["checkpoint"].total == 2 * (state["weights"] + state["optimizer"])
     # A fiftieth of the memory is kept free.
-    decode = named("decode")
+    decode = plans.named("decode")
     full = chip._replace(memory=(10**6 + resident_bytes(decode, step)) / 0.99)
     assert "decode" in failing(memory_of(step, {decode: plans.cost(peak=10**6)}, full))
 
@@ -127,7 +127,7 @@ def test_dots_keeps_more_than_the_layers_inputs_and_less_than_all():
         of = replace(of, update=replace(of.update, remat=remat))
         mesh = AbstractMesh((1, 8, 8), AXES, axis_types=(AxisType.Auto,) * 3)
         devices = Devices("v5e:8x8", mesh, topology.chip("v5e:8x8"), "tpu")
-        step, program = planned_step(of, LLAMA_8B, devices), named("update")
+        step, program = planned_step(of, LLAMA_8B, devices), plans.named("update")
         cost = estimated_cost(program, step)
         return memory_of(step, {program: cost}, devices.chip)["update"]
 

@@ -21,7 +21,7 @@ from alphamed_jax.planning.suggest import (
     search,
     update_ladder,
 )
-from alphamed_jax.programs import PROGRAMS, named, planned_programs
+from alphamed_jax.programs import PROGRAMS, planned_programs
 
 MIB = 2**20
 CHIP = Chip(1e12, 100 * MIB, 1e12, 1e12)
@@ -128,7 +128,7 @@ def test_ladders_go_down_to_a_sequence_for_each_data_row():
 
 
 def test_what_alters_learning_comes_after_what_does_not_and_a_mesh_comes_last():
-    found = bases(plans.config(), MESH, {named("decode")})
+    found = bases(plans.config(), MESH, {plans.named("decode")})
     assert found[0] == ()
     assert found[1:-1] == [(Change("rollout.weights", "sharded"),)]
     assert found[-1] == (Change("mesh", "2x4"),)

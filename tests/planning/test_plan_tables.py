@@ -6,7 +6,6 @@ import pytest
 from alphamed_jax.compiled.topology import Chip
 from alphamed_jax.planning import tables
 from alphamed_jax.planning.fit import memory_of
-from alphamed_jax.programs import named
 
 CHIP = Chip(100e12, 16 * 2**30, 1e12, 1e11)
 
@@ -54,9 +53,9 @@ def test_a_table_is_aligned_markdown():
 
 def test_what_does_not_fit_or_is_refused_or_estimated_is_seen():
     costs = {
-        named("update"): plans.cost(peak=17 * 2**30),
-        named("decode"): plans.cost(peak=2**30, refused="no room")._replace(estimated=True),
-        named("prefill"): plans.cost(peak=2**30),
+        plans.named("update"): plans.cost(peak=17 * 2**30),
+        plans.named("decode"): plans.cost(peak=2**30, refused="no room")._replace(estimated=True),
+        plans.named("prefill"): plans.cost(peak=2**30),
     }
     phases = memory_of(plans.step(), costs, CHIP)
     rows = tables.memory_table(phases, costs, CHIP.memory).splitlines()[2:]
@@ -69,7 +68,7 @@ def test_what_does_not_fit_or_is_refused_or_estimated_is_seen():
 def test_a_phase_shows_its_work_and_what_bounds_it():
     cost = plans.cost(per_iteration=(1e12, 20e9, 1e9))
     cost = cost._replace(iteration_collectives={"all-gather": 2e9})
-    (row,) = tables.phase_table({named("decode"): cost}, CHIP).splitlines()[2:]
+    (row,) = tables.phase_table({plans.named("decode"): cost}, CHIP).splitlines()[2:]
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert cells[:4] == ["decode, a step", "1 T", "20 GB", "all-gather 2 GB"]
     assert cells[4:] == ["10 ms", "20 ms", "10 ms", "30 ms", "memory"]

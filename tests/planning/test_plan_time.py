@@ -10,7 +10,6 @@ from alphamed_jax.compiled.topology import Chip
 from alphamed_jax.compiled.work import Work
 from alphamed_jax.planning.expected import decode_steps, expect, in_open_loop, spread
 from alphamed_jax.planning.roofline import Seconds, seconds
-from alphamed_jax.programs import named
 from alphamed_jax.programs.record import Course
 
 CHIP = Chip(flops=100.0, memory=1e9, bandwidth=10.0, links=1.0)
@@ -51,7 +50,7 @@ def test_steps_of_short_caches_read_less():
     cost = plans.cost(per_iteration=(0, 1e6, 0))
 
     def decoding(steps):
-        return in_open_loop(named("decode"), step, cost, CHIP, Course(steps, steps, 1, 1))
+        return in_open_loop(plans.named("decode"), step, cost, CHIP, Course(steps, steps, 1, 1))
 
     time, work, iterations = decoding(400)
     assert iterations == 400
@@ -62,7 +61,9 @@ def test_steps_of_short_caches_read_less():
 
 
 def step_of(config, mean, effective=1.0, **costs):
-    costs = {named(name): plans.cost(*of[0], per_iteration=of[1]) for name, of in costs.items()}
+    costs = {
+        plans.named(name): plans.cost(*of[0], per_iteration=of[1]) for name, of in costs.items()
+    }
     return expect(plans.step(config), config, costs, CHIP, mean, effective=effective, questions=80)
 
 
@@ -123,7 +124,10 @@ def test_collectives_of_a_step_add_up():
     found = expect(
         plans.step(config),
         config,
-        {named("update"): one, named("prefill"): one._replace(iteration_collectives={})},
+        {
+            plans.named("update"): one,
+            plans.named("prefill"): one._replace(iteration_collectives={}),
+        },
         CHIP,
         512,
         effective=1.0,

@@ -11,6 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import plans
 import pytest
 from helpers import needs_libtpu
 from jax.sharding import NamedSharding, PartitionSpec
@@ -19,7 +20,6 @@ from alphamed_jax.compiled import topology
 from alphamed_jax.errors import UserError
 from alphamed_jax.model.config import ModelConfig, RopeScaling
 from alphamed_jax.model.mesh import make_mesh
-from alphamed_jax.programs import named
 from alphamed_jax.programs.compile_only import compile_only
 from alphamed_jax.programs.planned import StepShape
 
@@ -48,7 +48,7 @@ def kept(report):
 def decoding():
     # Caches too large to live in VMEM, as those of 32 layers are.
     shape = StepShape(prompts=16, response=4096, prompt_width=128)
-    return compile_only("v5e:2x4", "1x8", llama_8b(2), shape, programs=[named("decode")])
+    return compile_only("v5e:2x4", "1x8", llama_8b(2), shape, programs=[plans.named("decode")])
 
 
 @needs_libtpu
@@ -79,7 +79,7 @@ def test_a_refill_touches_the_caches_of_the_refilled_slots_alone():
             "2x4",
             llama_8b(2),
             StepShape(prompts=32, group=8, response=256, slots=slots),
-            programs=list(map(named, names)),
+            programs=list(map(plans.named, names)),
         )["phases"]
         for slots in (64, 128)
     ]
@@ -96,7 +96,7 @@ def test_a_refill_touches_the_caches_of_the_refilled_slots_alone():
 @pytest.mark.slow
 def test_an_update_computes_little_more_than_the_model_needs():
     shape = StepShape(prompts=8, response=512, micro_batch=64)
-    report = compile_only("v5e:2x4", "2x4", llama_8b(2), shape, programs=[named("update")])
+    report = compile_only("v5e:2x4", "2x4", llama_8b(2), shape, programs=[plans.named("update")])
     assert kept(report) == {"update_flops": True, "update_logit_rows": True}
     # Weights are gathered in bfloat16, not in the float32 of the master weights.
     gathered = report["phases"]["update"]["collectives"]["all-gather"]
@@ -111,7 +111,7 @@ def test_an_update_computes_little_more_than_the_model_needs():
 )
 def test_the_8b_model_keeps_every_bar_and_fits(name, mesh, prompts, micro_batch):
     shape = StepShape(prompts=prompts, micro_batch=micro_batch)
-    both = [named("decode"), named("update")]
+    both = [plans.named("decode"), plans.named("update")]
     report = compile_only(name, mesh, llama_8b(), shape, programs=both)
     assert all(kept(report).values()), report["bars"]
     assert report["fits"], report["memory"]

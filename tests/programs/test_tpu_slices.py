@@ -8,6 +8,7 @@ import re
 from collections import Counter
 
 import jax.numpy as jnp
+import plans
 import pytest
 from helpers import needs_libtpu
 from jax.experimental import topologies
@@ -18,7 +19,6 @@ from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import AXES, device_grid
 from alphamed_jax.model.network import count_parameters
-from alphamed_jax.programs import named
 from alphamed_jax.programs.planned import PlannedStep, StepShape
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.logprobs import Compute
@@ -62,7 +62,7 @@ def test_slices_sum_each_gradient_once_over_the_network_between_them():
     objective = Objective(MODEL, SAMPLING, COMPUTE, LossConfig(), OptimizerConfig(), 0)
     step = PlannedStep(MODEL, mesh, StepShape(16, 4, 128, 128, micro_batch=16), objective)
     # when it is compiled,
-    text = named("update").lower(step).compile().as_text()
+    text = plans.named("update").lower(step).compile().as_text()
     # then what the slices sum is each gradient once, split over the eight chips of a slice,
     sent = crossings(text)
     each = count_parameters(MODEL) / 8

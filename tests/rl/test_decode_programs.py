@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TINY, mesh_like
+from helpers import TINY, bytes_per_step, mesh_like
 from tiny_rollouts import sample
 
-from alphamed_jax.compiled import collectives, costs
+from alphamed_jax.compiled import collectives
 from alphamed_jax.model import network
 from alphamed_jax.model.mesh import sharding
 from alphamed_jax.rl import decode as engine
@@ -111,7 +111,7 @@ def test_a_decode_step_reads_weights_and_cache_once_and_copies_neither(prompts, 
     compiled, given, cache = decode_program(config, prompts, group, length=1024, width=48)
     assert cache > 10 * given
     # then a step touches about their size: a copy of the cache would make it three times that,
-    touched = costs.bytes_per_step(compiled.as_text())
+    touched = bytes_per_step(compiled.as_text())
     assert cache < touched < 1.3 * (given + cache)
     # and no second cache is kept.
     assert compiled.memory_analysis().temp_size_in_bytes < 0.2 * cache
@@ -139,4 +139,4 @@ def test_the_measure_of_a_step_sees_a_stacked_cache_being_copied():
     arguments = [jax.ShapeDtypeStruct(s, jnp.float32) for s in (shape, (*shape[1:4], shape[5]))]
     program = jax.jit(decode_stacked).lower(*arguments).compile().as_text()
     # then a step touches several times the cache.
-    assert costs.bytes_per_step(program) > 2 * np.prod(shape) * 4
+    assert bytes_per_step(program) > 2 * np.prod(shape) * 4

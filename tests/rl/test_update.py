@@ -11,6 +11,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import plans
 import pytest
 from helpers import TINY, gathered, make_objective, mesh_like, on_mesh
 from jax.sharding import NamedSharding, PartitionSpec
@@ -29,7 +30,6 @@ from tiny_rollouts import (
 from alphamed_jax.compiled import costs
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.model.mesh import data_shards, mesh_of
-from alphamed_jax.programs import named
 from alphamed_jax.programs.planned import PlannedStep, StepShape
 from alphamed_jax.rl.batch import plan_batch
 from alphamed_jax.rl.distribution import Sampling
@@ -169,7 +169,7 @@ def test_a_batch_without_effective_groups_computes_no_product():
     # Given the update's program, whose micro-batches are counted at run time,
     shape = StepShape(prompts=8, group=4, prompt_width=64, response=64, micro_batch=4)
     step = PlannedStep(TINY, mesh_like("1x1"), shape, make_objective(remat="layer"))
-    text = named("update").lower(step).compile().as_text()
+    text = plans.named("update").lower(step).compile().as_text()
     # then none of the model's products is outside of their loop.
     assert costs.matmul_flops(text, unknown_trips=0) == 0
     assert costs.matmul_flops(text, unknown_trips=1) > 0
