@@ -234,7 +234,12 @@ def test_the_right_options_of_gpqa_have_all_letters():
 
     letters = [gpqa_medical(row, "gpqa").answer for row in rows]
 
-    assert {letter: letters.count(letter) for letter in "ABCD"} == {"A": 11, "B": 10, "C": 8, "D": 11}
+    assert {letter: letters.count(letter) for letter in "ABCD"} == {
+        "A": 11,
+        "B": 10,
+        "C": 8,
+        "D": 11,
+    }
 
 
 @pytest.mark.parametrize("subdomain", ["Organic Chemistry", "Biology (general)"])

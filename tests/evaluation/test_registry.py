@@ -1,6 +1,7 @@
 """The table of benchmarks says which rows each score is of."""
 
 import pytest
+from conftest import REPOSITORY
 
 from alphamed_jax.data.sources import SOURCES
 from alphamed_jax.errors import UserError
@@ -98,3 +99,14 @@ def test_a_benchmark_that_is_a_source_as_well_is_the_test_of_that_source():
 def test_an_unknown_benchmark_names_the_nearest(name: str, nearest: str):
     with pytest.raises(UserError, match=f"unknown benchmark '{name}'. Did you mean '{nearest}'"):
         find(name)
+
+
+def test_the_page_on_evaluation_has_every_variant_with_its_rows_and_data_set():
+    page = (REPOSITORY / "docs" / "evaluation.md").read_text("utf-8")
+
+    for benchmark, variant in VARIANTS.values():
+        [line] = [line for line in page.splitlines() if f" | `{variant.name}` | " in line]
+        assert f"| {variant.rows:,} |" in line
+        if variant is benchmark.variants[0]:
+            assert line.startswith(f"| `{benchmark.name}` |")
+            assert f"`{benchmark.hub_id}`" in line or benchmark.hub_id is None
