@@ -11,7 +11,7 @@ from conftest import REPOSITORY
 PACKAGE = REPOSITORY / "alphamed_jax"
 # From the commands down; a module beside the folders is a room of its own.
 RANKS = (
-    {"__main__", "train", "plan", "bench", "report", "quickstart"},
+    {"__main__", "train", "plan", "bench", "report", "evaluate", "quickstart"},
     {"evaluation"},
     {"cli", "terminal", "reporting", "planning", "benchmark"},
     {"programs"},

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from alphamed_jax.config import Config
 from alphamed_jax.config_marks import Mark, settings_without
+from alphamed_jax.data.prompts import render_prompt, unstopped_turn
 from alphamed_jax.data.tokenizer import token_bytes
 from alphamed_jax.evaluation import wording
 from alphamed_jax.evaluation.ask import AskedSet, Item, encode_set, items_of, make_requests
@@ -20,13 +21,14 @@ from alphamed_jax.evaluation.binding import bind_folder, mark_finished
 from alphamed_jax.evaluation.in_training import EVALUATION_STREAM
 from alphamed_jax.evaluation.journal import Journal, Place, read_journal
 from alphamed_jax.evaluation.progress import Progress, cost_line
-from alphamed_jax.evaluation.results import Head, write_results
+from alphamed_jax.evaluation.results import Head, read_results, write_results
 from alphamed_jax.evaluation.rules import rule_named
 from alphamed_jax.evaluation.samples import Scored
 from alphamed_jax.evaluation.sampling import config_of, sampler_of
 from alphamed_jax.evaluation.score import Response, read_response, samples_of
 from alphamed_jax.evaluation.sets import QuestionSet
 from alphamed_jax.evaluation.settings import Settings
+from alphamed_jax.evaluation.shown import set_lines, show_results
 from alphamed_jax.evaluation.subject import Subject
 from alphamed_jax.model import hf
 from alphamed_jax.model.hf_identity import weights_digest
@@ -36,6 +38,8 @@ from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.policy import Policy, open_policy
 from alphamed_jax.runtime import agreement, distributed
 from alphamed_jax.runtime.agreement import VERSIONS, Fingerprint, noted
+from alphamed_jax.terminal.display import show_first_prompt
+from alphamed_jax.text import count
 
 Responses = dict[Place, Response]
 
@@ -95,10 +99,15 @@ def prepare(
         "max_prompt_tokens": limit,
         **{f"prompt.{name}": value for name, value in vars(config.prompt).items()},
     }
-    folder = Path(settings.output) if settings.output else Path("evaluations") / subject.title
+    folder = folder_of(settings, subject)
     return Evaluation(
         settings, subject, words, config, policy, asked, items, folder, bound, identity, part
     )
+
+
+def folder_of(settings: Settings, subject: Subject) -> Path:
+    """Where the results go."""
+    return Path(settings.output) if settings.output else Path("evaluations") / subject.title
 
 
 def evaluate(
@@ -125,20 +134,55 @@ def evaluate(
         if distributed.is_main():  # only its output folder counts, and it may be the only one
             finished = held.enter_context(bind_folder(this.folder, this.bound, this.identity))
         if distributed.of_main(finished):
-            console.print(f"{this.folder} is finished: its results stand as they are.")
+            _show_finished(this, console)
         else:
             _ask_and_write(this, console)
     return this.folder
 
 
+def _show_finished(this: Evaluation, console: Console) -> None:
+    """Show the results that stand, with published figures if these are now asked for."""
+    if distributed.is_main():
+        console.print(f"{this.folder} is finished.", markup=False)
+        kept = read_results(this.folder)
+        published = this.settings.published
+        results = kept.raw
+        if published:
+            results = write_results(this.folder, kept.head, kept.scored, published=True)
+        show_results(console, results, this.folder)
+
+
 def _ask_and_write(this: Evaluation, console: Console) -> None:
     """What is not done yet, then the results."""
+    _show_start(this, console)
     done = read_journal(this.folder) if distributed.is_main() else {}
     responses, cost = ask(this, done, console)
     if distributed.is_main():
         head, scored = head_of(this, cost), scored_sets(this, responses)
-        write_results(this.folder, head, scored, published=this.settings.published)
+        published = this.settings.published
+        results = write_results(this.folder, head, scored, published=published)
         mark_finished(this.folder, this.bound, this.identity)
+        show_results(console, results, this.folder)
+
+
+def _show_start(this: Evaluation, console: Console) -> None:
+    """What is about to be asked, down to the first prompt as the model sees it."""
+    policy, first = this.policy, this.items[0].prompt
+    words, rollout = this.wording.name, this.config.rollout
+    way = "greedy" if this.settings.greedy else f"temperature {this.settings.temperature:g}"
+    console.print(
+        f"{this.subject.name}, {count_parameters(policy.model):,} parameters; prompt {words}, "
+        f"{way}, up to {count(rollout.max_new_tokens, 'new token')}",
+        markup=False,
+    )
+    for line in set_lines(this.sets):
+        console.print(line, markup=False)
+    if notice := unstopped_turn(policy.tokenizer, first.question, policy.prompt, policy.stop_ids):
+        console.print(f"warning: {notice}", style="yellow", markup=False)
+    text = render_prompt(policy.tokenizer, first.question, policy.prompt)
+    show_first_prompt(console, text, first.token_ids)
+    if policy.automaton.inside_thought:
+        console.print("prompts end with an open <think>: answers count from </think> on.")
 
 
 def ask(this: Evaluation, done: Responses, console: Console) -> tuple[Responses, dict[str, Any]]:

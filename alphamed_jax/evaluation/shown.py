@@ -1,0 +1,51 @@
+"""Results on the terminal: what is evaluated, then accuracies, warnings and where the rest is."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from alphamed_jax.evaluation.ask import AskedSet
+from alphamed_jax.evaluation.tables import Table, all_blocks, tables
+from alphamed_jax.text import count, visible
+
+SHOWN = ("Accuracy", "Changed questions", "Several samples of each question")
+"""Titles of the tables that a terminal shows; results.md has all."""
+
+
+def set_lines(sets: Sequence[AskedSet]) -> list[str]:
+    """How many questions of each set are asked, and why others are not."""
+    lines = []
+    for asked in sets:
+        questions = asked.questions
+        line = f"{questions.name}: {count(len(asked.prompts), 'question')}"
+        if questions.seed is not None:
+            line += f", a sample of the {questions.rows:,} by seed {questions.seed}"
+        not_asked = [f"{number:,} {reason}" for reason, number in asked.not_asked.items()]
+        if not_asked:
+            line += f"; not asked: {', '.join(not_asked)}"
+        lines.append(line)
+    return lines
+
+
+def show_results(console: Console, results: Mapping[str, Any], folder: Path) -> None:
+    """Print the first tables, every warning, and the folder."""
+    for table in tables(results):
+        if table.title in SHOWN:
+            console.print(_grid(table))
+    for name, block in all_blocks(results["benchmarks"]):
+        for warning in block["warnings"]:
+            console.print(f"warning: {name}: {warning}.", style="yellow", markup=False)
+    console.print(f"{folder}: results.md, report.html, results.json, samples", markup=False)
+
+
+def _grid(table: Table) -> Grid:
+    grid = Grid(title=table.title, title_justify="left", title_style="bold")
+    for column, name in enumerate(table.head):
+        grid.add_column(name, justify="right" if column else "left", overflow="fold")
+    for row in table.rows:
+        grid.add_row(*(Text(visible(cell)) for cell in row))
+    return grid
