@@ -31,6 +31,7 @@ from alphamed_jax.config_marks import Mark, settings_without
 from alphamed_jax.errors import UserError, nearest
 from alphamed_jax.evaluation import settings as flags
 from alphamed_jax.evaluation.baselines import evaluate_baselines
+from alphamed_jax.evaluation.foreign import score_foreign
 from alphamed_jax.evaluation.load import load_benchmarks
 from alphamed_jax.evaluation.robustness import changed_sets
 from alphamed_jax.evaluation.run import evaluate
@@ -77,8 +78,7 @@ def score_responses(settings: Settings, console: Console) -> None:
     assert settings.responses is not None
     responses = Path(settings.responses)
     output = Path(settings.output) if settings.output else Path("evaluations") / responses.stem
-    foreign = importlib.import_module("alphamed_jax.evaluation.foreign")
-    results = foreign.score_foreign(
+    results = score_foreign(
         responses, settings.data, output, settings.rule, published=settings.published
     )
     show_results(console, results, output)
