@@ -31,9 +31,9 @@ from alphamed_jax.config_marks import Mark, settings_without
 from alphamed_jax.errors import UserError, nearest
 from alphamed_jax.evaluation import settings as flags
 from alphamed_jax.evaluation.baselines import evaluate_baselines
+from alphamed_jax.evaluation.changes import changed_sets
 from alphamed_jax.evaluation.foreign import score_foreign
 from alphamed_jax.evaluation.load import load_benchmarks
-from alphamed_jax.evaluation.robustness import changed_sets
 from alphamed_jax.evaluation.run import evaluate
 from alphamed_jax.evaluation.sets import QuestionSet
 from alphamed_jax.evaluation.settings import Settings
