@@ -1,5 +1,6 @@
 """results.md: the tables of a result as Markdown."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,6 +54,5 @@ def table_lines(table: Table) -> list[str]:
 def _cell(text: str) -> str:
     """Text that neither ends a cell nor becomes markup."""
     said = " ".join(visible(text).split())
-    for mark in "\\|<`*_[":
-        said = said.replace(mark, "\\" + mark)
-    return said
+    # An underscore within a word is none to Markdown.
+    return re.sub(r"([\\|<`*\[]|(?<!\w)_|_(?!\w))", r"\\\1", said)

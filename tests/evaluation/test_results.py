@@ -92,6 +92,21 @@ def test_the_pages_show_every_benchmark_with_its_interval_and_warnings(folder):
             assert expected in text, (name, expected)
 
 
+def test_published_figures_stand_beside_own_ones_on_request_alone(tmp_path):
+    sets = [replace_variant(SETS[0], "medxpertqa-text-2450")]
+    for published in (False, True):
+        write_results(tmp_path, HEAD, sets, published=published)
+        for name in ("results.md", "report.html"):
+            text = (tmp_path / name).read_text("utf-8")
+            assert ("Published by the authors" in text) == published
+            assert ("AlphaMed" in text) == published
+    assert "AlphaMed" not in (tmp_path / "results.json").read_text("utf-8")
+
+
+def replace_variant(one, variant):
+    return replace(one, facts=replace(one.facts, variant=variant))
+
+
 def test_text_of_others_is_no_markup_on_the_pages(folder):
     for name in ("results.md", "report.html"):
         text = (folder / name).read_text("utf-8")

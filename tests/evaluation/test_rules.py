@@ -2,6 +2,7 @@ r"""Extraction rules: what each reads out of responses, literally, and what none
 
 import pytest
 from answer_texts import RESPONSES
+from conftest import REPOSITORY
 from hypothesis import given
 
 from alphamed_jax.data.questions import Question
@@ -76,6 +77,12 @@ def test_an_unknown_rule_is_told_the_nearest():
         "--rule boxd: no such extraction rule. Did you mean 'boxed'? There are boxed, "
         "boxed-or-text, answer-is, first-letter, last-letter."
     )
+
+
+def test_the_documentation_has_each_rule_in_the_words_of_the_code():
+    text = (REPOSITORY / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    for name, rule in RULES.items():
+        assert f"| `{name}` | {rule.words} |" in text, name
 
 
 def test_the_default_is_the_rule_of_training():
