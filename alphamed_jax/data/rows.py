@@ -12,6 +12,10 @@ Row = Mapping[str, Any]
 SUFFIXES = (".jsonl", ".parquet")
 
 
+class MissingKey(UserError):
+    """A row lacks a key that its schema has: it may be of another schema."""
+
+
 def place(path: Path, number: int) -> str:
     """Return how a message names the row `number` (from 1) of a file."""
     return f"{path}, {'row' if _suffix(path) == '.parquet' else 'line'} {number}"
@@ -133,11 +137,11 @@ def field_of(row: Row, key: str) -> Any:
     """Return `row[key]`.
 
     Raises:
-      UserError: no such key; names the keys that are there.
+      MissingKey: no such key; names the keys that are there.
     """
     if key not in row:
         found = ", ".join(map(repr, row)) or "none"
-        raise UserError(f"key {key!r} is missing (found: {found}).{nearest(key, row)}")
+        raise MissingKey(f"key {key!r} is missing (found: {found}).{nearest(key, row)}")
     return row[key]
 
 

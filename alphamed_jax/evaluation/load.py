@@ -10,7 +10,7 @@ from alphamed_jax.data import hub
 from alphamed_jax.data.answer_key import AmbiguousLabel, same_text
 from alphamed_jax.data.pubmedqa import ids_sha256, official_by_rule, official_test, pubmed_id
 from alphamed_jax.data.questions import Question, content_id, own_question
-from alphamed_jax.data.rows import Row, field_of, place, read_rows
+from alphamed_jax.data.rows import MissingKey, Row, field_of, place, read_rows
 from alphamed_jax.data.schemas import OtherRow, UnusableRow
 from alphamed_jax.data.sift import check_counts_from_zero
 from alphamed_jax.errors import UserError
@@ -155,7 +155,9 @@ def _read(
     for where, row in rows:
         try:
             if variant is None:
-                found.append(_own(row, asked.name))
+                for key in ("question", "options", "answer"):
+                    field_of(row, key)
+                found.append(own_question(row, asked.name))
                 continue
             if asked.official and variant.ids_sha256:
                 raw.append(row)
@@ -169,6 +171,8 @@ def _read(
         except UnusableRow as reason:
             notes[NOT_ASKABLE + str(reason)] += 1
             continue
+        except MissingKey as error:
+            raise UserError(f"{where}: {error} {_schema(asked)}") from None
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         if asked.official and variant.options not in (None, len(question.options)):
@@ -184,18 +188,6 @@ def _read(
     if variant is not None and variant.source.index:
         check_counts_from_zero(str(asked.path or source), variant.source.index, indices)
     return found, notes, raw
-
-
-def _own(row: Row, name: str) -> Question:
-    for key in ("question", "options", "answer"):
-        try:
-            field_of(row, key)
-        except UserError as error:
-            raise UserError(
-                f"{error} A file of your own has 'question', 'options' and 'answer'; one in the "
-                f"schema of a benchmark is --data {name}:BENCHMARK=FILE"
-            ) from None
-    return own_question(row, name)
 
 
 def _doubts(variant: Variant, row: Row, question: Question) -> list[str]:
@@ -251,6 +243,20 @@ def _check_official(
                 "as they were, or name a revision"
             )
         notes[REORDERED] += len(raw)
+
+
+def _schema(asked: Asked) -> str:
+    """Which keys a row should have, and how files of other schemas are given."""
+    if asked.benchmark is None:
+        return (
+            "A file of your own has 'question', 'options' and 'answer'; one in the schema of a "
+            f"benchmark is --data {asked.name}:BENCHMARK=FILE"
+        )
+    like = asked.benchmark.hub_id or "the package's questions"
+    return (
+        f"{asked.benchmark.name} has the schema of {like}; a file with 'question', 'options' and "
+        "'answer' needs a name of its own, --data NAME=FILE"
+    )
 
 
 def _own_name(asked: Asked) -> str:
