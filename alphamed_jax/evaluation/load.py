@@ -86,9 +86,11 @@ def _load(asked: Asked) -> QuestionSet:
     found, notes, raw = _read(asked, rows)
     variant = asked.variant
     if variant is not None and variant.once:
-        kept = list({_content(question): question for question in reversed(found)}.values())[::-1]
-        notes[REPEATED] += len(found) - len(kept)
-        found = kept
+        first: dict[str, Question] = {}
+        for question in found:
+            first.setdefault(_content(question), question)
+        notes[REPEATED] += len(found) - len(first)
+        found = list(first.values())
     unasked = sum(count for note, count in notes.items() if note.startswith(NOT_ASKABLE))
     if asked.official and variant is not None:
         _check_official(asked, variant, origin, found, len(found) + unasked, raw, notes)

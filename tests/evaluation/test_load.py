@@ -124,11 +124,10 @@ def test_mmlu_pro_is_health_and_biology_and_repeats_have_ids_of_their_own(tmp_pa
 
 
 def test_of_a_file_that_repeats_gpqa_five_times_each_question_is_asked_once(tmp_path: Path):
-    rows = [
-        gpqa(i, "Genetics" if i < 16 else "Molecular Biology", turn)
-        for turn in range(5)
-        for i in range(78)
-    ]
+    rows = [gpqa(i, "Genetics" if i < 16 else "Molecular Biology") for i in range(78)]
+    for turn in range(1, 5):
+        again = [gpqa(i, "Genetics", turn) for i in range(78)]
+        rows += again[::-1] if turn % 2 else again
     file = write(tmp_path / "g.jsonl", rows)
 
     [found] = load_benchmarks(["gpqa-medical"], [f"gpqa-medical={file}"])
