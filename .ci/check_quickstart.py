@@ -34,17 +34,18 @@ def complaints(folder: Path) -> list[str]:
         return [f"eval/ holds {[path.name for path in evaluations]}, not one before and one after"]
     first, last = (json.loads(evaluations[i].read_text())["sampled"] for i in (0, -1))
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    mixed = [row["groups/effective"] for row in rows]
+    effective = [row["groups/effective"] for row in rows]
+    early, late = mean(effective[:5]), mean(effective[-5:])
     seconds = json.loads((folder / "run.json").read_text())["wall_seconds"]
     print(f"held-out, sampled: step 0 -> {evaluations[-1].stem}")
     for name in ("accuracy", "steps_share", "length_mean", "no_answer"):
         print(f"  {name:12} {first[name]:.3f} -> {last[name]:.3f}")
-    print(f"  effective groups {mean(mixed[:5]):.3f} -> {mean(mixed[-5:]):.3f}   ({seconds:.0f} s)")
+    print(f"  effective groups {early:.3f} -> {late:.3f}   ({seconds:.0f} s)")
     checks = {
         f"sampled accuracy rose by less than {GAIN}": last["accuracy"] < first["accuracy"] + GAIN,
         "responses reason in steps no more often": last["steps_share"] <= first["steps_share"],
         "responses grew no longer": last["length_mean"] <= first["length_mean"],
-        "effective groups grew no fewer": mean(mixed[-5:]) >= mean(mixed[:5]),
+        "effective groups grew no fewer": late >= early,
     }
     return [text for text, failed in checks.items() if failed]
 

@@ -63,7 +63,7 @@ class RolloutConfig:
     """Rounds of `prompts` fresh questions that a step may sample until so many groups are effective
     (DAPO's dynamic sampling). 1: a single one, as its cost is known beforehand."""
     weights: MayChange[Literal["gathered", "sharded"]] = "gathered"
-    """gathered: while decoding, each data row of the mesh holds all weights in the compute dtype,
+    """gathered: while decoding, each data shard of the mesh holds all weights in the compute dtype,
     split over `tensor` alone. sharded: over `fsdp` too, for models whose copy would not fit; then
     partial products travel at each step."""
     slots: MayChange[int | None] = None
@@ -101,9 +101,11 @@ class LossConfig:
     each is weighed by its clipped ratio (MiniMax-M1), there with clip_low 1, which bounds nothing.
     The same gradient at one update a step; it differs where updates follow on one rollout."""
     clip_low: float = 0.2
-    """Ratios below 1 - clip_low get no gradient where the advantage is negative."""
+    """Ratios are clipped at 1 - clip_low from below. clip: below it no gradient where the advantage
+    is negative. cispo: the least weight."""
     clip_high: float = 0.2
-    """Ratios above 1 + clip_high get no gradient where the advantage is positive."""
+    """Ratios are clipped at 1 + clip_high from above. clip: above it no gradient where the
+    advantage is positive. cispo: the largest weight."""
     dual_clip: float | None = None
     """Bound, above 1, on ratio where the advantage is negative; null: no bound."""
     ratio: Literal["token", "sequence"] = "token"
@@ -186,13 +188,13 @@ class UpdateConfig:
     epochs: int = 1
     """Passes over the batch."""
     micro_batch: MayChange[int] = 64
-    """Sequences in memory at once, over all data rows of the mesh."""
+    """Sequences in memory at once, over all data shards of the mesh."""
     skip_constant_groups: bool = True
     """Leave ineffective groups out of the forward pass (only when kl_coef is 0)."""
     remat: MayChange[Literal["none", "layer", "dots"]] = "layer"
     """What the backward pass recomputes: nothing, each layer, or all but matrix products."""
     logits_chunk: MayChange[int] = 2048
-    """Tokens per data row of the mesh whose logits exist at once; rounding in float32 aside, the
+    """Tokens per data shard of the mesh whose logits exist at once; rounding in float32 aside, the
     gradient is the same."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 on TPU and GPU, float32 on CPU. float32 is float32 everywhere, at a multiple

@@ -81,7 +81,8 @@ def settings() -> str:
     lines = [
         "# Settings",
         "",
-        "<!-- Made by `python docs/generate.py` from alphamed_jax/config_sections.py. -->",
+        "<!-- Made by `python docs/generate.py` from alphamed_jax/config.py and "
+        "config_sections.py. -->",
         "",
         "Each is a key of the YAML file (`rollout: {prompts: 64}`) and a flag that overrides it "
         "(`--rollout.prompts 64`). The paper gives the algorithm and the data and none of these "
@@ -105,9 +106,9 @@ def settings() -> str:
 
 def metrics() -> str:
     """The page of all metrics."""
-    texts = docstrings(Sample)
+    texts = {"step": "Number of the training step."} | docstrings(Sample)
     rows = [f"| `{key}` | {cell(text)} |" for key, text in METRIC_KEYS.items()]
-    samples = [f"| `{key}` | {cell(texts.get(key, ''))} |" for key in SAMPLE_KEYS]
+    samples = [f"| `{key}` | {cell(texts[key])} |" for key in SAMPLE_KEYS]
     return "\n".join(
         [
             "# Metrics",

@@ -102,7 +102,7 @@ def test_realistic_work_prints_each_saving_on_and_off(monkeypatch, capsys):
     assert savings["decode_steps"]["refilled"] < savings["decode_steps"]["waves"]
 
 
-def test_exact_batches_are_exact_and_realistic_ones_long_tailed_with_few_mixed_groups():
+def test_exact_batches_are_exact_and_realistic_ones_long_tailed_with_few_effective_groups():
     exact = make_batch(BenchConfig(**TINY), 0)
     assert {len(q.token_ids) for q in exact.questions} == {64}
     assert set(exact.limits) == {64}

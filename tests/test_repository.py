@@ -208,7 +208,7 @@ def test_test_files_have_names_of_their_own(tracked):
 
 
 def finished_run(
-    folder, accuracy=(0.4, 0.8), steps=(0.3, 0.9), length=(9.0, 13.0), mixed=(0.9, 0.3)
+    folder, accuracy=(0.4, 0.8), steps=(0.3, 0.9), length=(9.0, 13.0), effective=(0.9, 0.3)
 ):
     """The files of a run as far as .ci/check_quickstart.py reads them."""
     for name in ("eval", "checkpoints/80", "tensorboard", "export"):
@@ -221,7 +221,7 @@ def finished_run(
         sampled = dict(zip(("accuracy", "steps_share", "length_mean"), values, strict=True))
         row = {"sampled": sampled | {"no_answer": 0.0}}
         (folder / "eval" / f"step_{step:06}.json").write_text(json.dumps(row))
-    rows = [json.dumps({"groups/effective": share}) for share in mixed for _ in range(40)]
+    rows = [json.dumps({"groups/effective": share}) for share in effective for _ in range(40)]
     (folder / "metrics.jsonl").write_text("\n".join(rows) + "\n")
     (folder / "run.json").write_text(json.dumps({"wall_seconds": 60.0}))
     return folder
@@ -242,7 +242,7 @@ def test_a_quickstart_that_learned_passes(tmp_path, complaints):
         ({"accuracy": (0.4, 0.59)}, "accuracy rose by less"),
         ({"steps": (0.9, 0.9)}, "in steps no more often"),
         ({"length": (13.0, 9.0)}, "grew no longer"),
-        ({"mixed": (0.3, 0.9)}, "effective groups grew no fewer"),
+        ({"effective": (0.3, 0.9)}, "effective groups grew no fewer"),
     ],
 )
 def test_a_quickstart_that_learned_too_little_or_only_the_format_fails(

@@ -222,16 +222,16 @@ def make_batch(config: BenchConfig, step: int) -> Batch:
     shape = work.prompts, work.generations
     prompts = np.full(work.prompts, work.prompt_len)
     lengths = np.full(shape, work.completion_len)
-    mixed = np.ones(work.prompts, bool)
+    effective = np.ones(work.prompts, bool)
     if config.workload == "realistic":
         prompts = rng.integers(-(-work.prompt_len // 2), work.prompt_len, shape[0], endpoint=True)
         spread = GROUP_SPREAD * rng.normal(size=(shape[0], 1)) + OWN_SPREAD * rng.normal(size=shape)
         drawn = work.completion_len * MEDIAN_SHARE * np.exp(spread)
         lengths = np.clip(drawn, 1, work.completion_len)
-        mixed = np.arange(work.prompts) < round(config.effective * work.prompts)
-        mixed = rng.permutation(mixed)
+        effective = np.arange(work.prompts) < round(config.effective * work.prompts)
+        effective = rng.permutation(effective)
     half = np.arange(work.generations) % 2 == 0
-    rewards = np.where(mixed[:, None], half, rng.random(shape[0])[:, None] < 0.5)
+    rewards = np.where(effective[:, None], half, rng.random(shape[0])[:, None] < 0.5)
     question = Question("bench", "?", ("a", "b", "c", "d"), "A", "bench")
     vocabulary = config.model.vocab_size
     return Batch(

@@ -79,7 +79,7 @@ class OutputMajor:
 @_pytree("axes", "inputs")
 @dataclass(frozen=True)
 class Split:
-    """[in.. out..] still split over `fsdp`, for decoding where a copy per data row does not fit.
+    """[in.. out..] still split over `fsdp`, for decoding where a copy per data shard does not fit.
 
     All rows meet at each shard of the features, and partial products travel instead of weights
     (Pope et al. 2022, 3.2.2).

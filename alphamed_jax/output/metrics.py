@@ -34,7 +34,7 @@ METRIC_KEYS: dict[str, str] = {
     "response_length/mean": "mean response length in tokens, stop token included",
     "response_length/max": "longest response in tokens",
     "response_length/truncated": "share of responses cut at rollout.max_new_tokens",
-    "loss/policy": "clipped policy loss",
+    "loss/policy": "loss of the policy without the KL term, by loss.variant",
     "loss/kl": "estimate of the KL divergence from the reference policy, in nats a token",
     "clip/low": "share of trained tokens whose ratio was clipped from below",
     "clip/high": "share of trained tokens whose ratio was clipped from above",
@@ -73,9 +73,11 @@ class Sample:
     """One response of one step, as kept in samples.jsonl and shown in the table."""
 
     question_id: str
+    """The question's id in its source."""
     prompt: str
     """The text as the model saw it, special tokens included."""
     response: str
+    """The text that was sampled, special tokens included."""
     answer: str
     """The right letter."""
     extracted: str | None
@@ -83,7 +85,9 @@ class Sample:
     reason: str
     """Why there is, or is not, an answer: ok, no_box, truncated, ..."""
     reward: float
+    """1 where `extracted` is the right letter, else 0."""
     advantage: float
+    """How much better it is than its group, as the loss weighs it."""
 
 
 SAMPLE_KEYS: tuple[str, ...] = ("step", *(field.name for field in fields(Sample)))

@@ -21,7 +21,7 @@ def planned_step(
     that are kept, and padded as in training.
 
     Raises:
-      UserError: the mesh cuts heads, or has more data rows than a micro-batch has sequences.
+      UserError: the mesh cuts heads, or has more data shards than a micro-batch has sequences.
     """
     rollout, shards = config.rollout, data_shards(devices.mesh)
     check_heads(model.num_heads, model.num_kv_heads, devices.mesh)

@@ -23,7 +23,7 @@ def result_of(mesh: AnyMesh, function: Callable[..., Any], *arguments: Any) -> A
     The function is traced, not compiled, so that a mesh of devices that are nowhere will do. An
     array is split as `mesh.constrain` says of it or of what it is computed from element by element;
     arguments that are handed on stay as they are. Where the code says nothing, the first axis is
-    taken to be split over the data rows, as everything is that belongs to a prompt or response.
+    taken to be split over the data shards, as everything is that belongs to a prompt or response.
 
     Args:
       arguments: pytrees of `jax.ShapeDtypeStruct`; anything else is bound beforehand.

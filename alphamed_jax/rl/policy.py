@@ -1,6 +1,7 @@
 """The policy and all that goes with its weights: opened once by a command, the same in every step.
 
-The command enters its mesh (`with jax.set_mesh(policy.mesh)`); what it calls finds it there.
+A command enters its mesh (`with jax.set_mesh(policy.mesh)`) for all that it calls; `open_policy`
+and the sampler, which may be called without one, enter it themselves.
 """
 
 import dataclasses

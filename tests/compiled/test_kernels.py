@@ -71,7 +71,7 @@ def test_a_block_of_keys_is_read_for_each_block_of_queries_and_head_that_sees_it
     assert costs.computation_traffic(program, program.entry) == costs.Traffic(int(read), queries)
 
 
-def test_keys_of_a_prompt_in_one_block_are_read_once_for_each_of_its_lanes():
+def test_keys_of_a_prompt_in_one_block_are_read_once_for_each_of_its_rows():
     text = call_text("splash_mha_fwd_segmented_residuals", PROMPT + IDS)
     program = hlo.parse(text)
     queries, keys = 4 * 8 * 1024 * 128 * 2, 2 * 384 * 128 * 2
@@ -113,33 +113,34 @@ def test_forward_and_backward_kernels_lower_for_tpus(width):
 
 
 def scores(text):
-    """Arrays whose last dimensions are queries and keys of a lane of 1024 or a prompt of 384."""
+    """Arrays whose last dimensions are queries and keys of a row of 1024 or a prompt of 384."""
     return re.findall(r"\b(?:f32|bf16)\[(?:\d+,)*(?:1024,1024|1024,384|384,1024|384,384)\]", text)
 
 
 def compiled_gradient(kind, mesh):
-    """HLO of attention's gradient over prompts of 384 tokens and lanes of 1024, narrow heads."""
-    rows, lanes, length, prompt, heads, width = 4, 2, 1024, 384, 8, 64
+    """HLO of attention's gradient over prompts of 384 tokens and rows of 1024, narrow heads."""
+    prompts, rows, length, prompt, heads, width = 4, 2, 1024, 384, 8, 64
 
     def array(shape, dtype, *axes):
         named = "batch", *axes, *(None,) * (len(shape) - 1 - len(axes))
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding(named, shape, mesh))
 
-    tokens = rows, prompt + lanes * length
+    tokens = prompts, prompt + rows * length
     q, k = (
         array((*tokens, count, width), jnp.bfloat16, None, axis)
         for count, axis in ((heads, "heads"), (heads // 2, "kv_heads"))
     )
-    lengths = array((rows,), jnp.int32)
-    member = array((rows, lanes, length), jnp.int32)
+    lengths = array((prompts,), jnp.int32)
+    segment_ids = array((prompts, rows, length), jnp.int32)
 
-    def total(q, k, v, lengths, member):
-        attend = prefix_attend(Attention(kind), lengths, prompt, member.shape, member)
+    def total(q, k, v, lengths, segment_ids):
+        shape = segment_ids.shape
+        attend = prefix_attend(Attention(kind), lengths, prompt, shape, segment_ids)
         return attend(q, k, v).astype(jnp.float32).sum()
 
     gradient = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
     with jax.set_mesh(mesh):
-        return gradient.lower(q, k, k, lengths, member).compile().as_text()
+        return gradient.lower(q, k, k, lengths, segment_ids).compile().as_text()
 
 
 @needs_libtpu
@@ -150,7 +151,7 @@ def test_where_dense_attention_leaves_arrays_of_scores_splash_leaves_none():
     assert scores(texts["dense"])
     assert not scores(texts["splash"])
     # Of a device's two rows and two heads: scores and output, then five products backward; of the
-    # four blocks of a lane with itself three.
+    # four blocks of a row with itself three.
     pairs = 384**2 + 2 * (1024 * 384 + 3 * 512**2)
     assert costs.matmul_flops(texts["splash"]) == (2 + 5) * 2 * 2 * 2 * 64 * pairs
 
@@ -175,7 +176,7 @@ def test_an_update_runs_the_kernels_twice_forward_and_once_backward_in_a_layer()
     step = PlannedStep(model, mesh, shape, objective)
     text = plans.named("update").lower(step).compile().as_text()
     assert not scores(text)
-    # A prompt's, those of its lanes, and those of lanes among themselves; remat runs them again.
+    # A prompt's, those of its rows, and those of rows among themselves; remat runs them again.
     program = hlo.parse(text)
     calls = [i for c in program.computations.values() for i in c.values()]
     kernels = [i.name for i in calls if i.opcode == "custom-call"]

@@ -60,7 +60,7 @@ def test_remat_computes_the_forward_pass_twice():
 
 
 def test_flops_of_an_update_are_those_of_its_tokens():
-    # 16 lanes over 8 devices: four units of a prompt and four lanes of 512 places.
+    # 16 packed rows over 8 devices: four prompt groups, of a prompt and four rows of 512 places.
     cost = estimate(plans.step(plans.config(update={"remat": "none"})))["update"]
     needed = closed_form.update_flops(TINY, 4, 64, [512] * 4) / 8
     assert cost.per_iteration.flops == needed

@@ -16,7 +16,7 @@ def planned(config):
     return tuple(program.name for program in planned_programs(plans.step(config)))
 
 
-def test_prompts_are_padded_to_the_data_rows_and_to_a_bucket():
+def test_prompts_are_padded_to_the_data_shards_and_to_a_bucket():
     shape = plans.step(plans.config(prompts=6), prompt_tokens=65).shape
     assert (shape.prompts, shape.prompt_width) == (8, 96)
 

@@ -124,7 +124,7 @@ def test_ladders_go_down_to_a_sequence_for_each_data_row():
     assert rungs[1:3] == [(remat, Change("update.micro_batch", size)) for size in sizes]
     assert rungs[3] == (*rungs[2], Change("update.logits_chunk", 512))
     slots = [rung[0].value for rung in decoding_ladder(plans.step())]
-    assert slots == [16, 8, 4]  # of 32 responses on four data rows
+    assert slots == [16, 8, 4]  # of 32 responses on four data shards
 
 
 def test_what_alters_learning_comes_after_what_does_not_and_a_mesh_comes_last():

@@ -90,7 +90,7 @@ def test_an_update_has_as_many_micro_batches_as_the_effective_groups_fill():
     turn = ((7, 0, 0), (100, 0, 0))
     whole = step_of(plans.config(), 512, update=turn)
     half = step_of(plans.config(), 512, effective=0.5, update=turn)
-    # 8 groups of 4, in micro-batches of 16 lanes.
+    # 8 groups of 4, in micro-batches of 16 sequences.
     assert (whole.micro_batches, half.micro_batches) == (2, 1)
     assert whole.work["update"].flops == 207
     assert half.work["update"].flops == 107
@@ -113,7 +113,7 @@ def test_fewer_slots_take_more_steps_and_refills():
     )
     assert narrow.decode_steps == 4 * wide.decode_steps
     assert wide.phases["refill"].serial == 1
-    assert narrow.phases["refill"].serial == 1 + 6  # two slots a data row, refilled one by one
+    assert narrow.phases["refill"].serial == 1 + 6  # two slots a data shard, refilled one by one
 
 
 def test_collectives_of_a_step_add_up():

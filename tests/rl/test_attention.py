@@ -31,7 +31,7 @@ def settings_with(how):
 
 
 def packed_batch(trajectories):
-    """Responses packed into lanes, in micro-batches with rows that only fill the shape."""
+    """Responses packed into rows, in micro-batches with rows that only fill the shape."""
     lengths = np.asarray(trajectories.lengths).reshape(ADVANTAGES.shape)
     planned = plan_batch(
         np.asarray(trajectories.prompt_lengths),

@@ -73,7 +73,7 @@ def test_rows_hold_what_they_must_in_one_of_few_widths(needed, longest):
     assert len({row_width(n, longest) for n in range(1, longest + 1)}) <= 5
 
 
-def test_fewer_rows_than_data_rows_are_refused():
+def test_fewer_rows_than_data_shards_are_refused():
     with pytest.raises(ValueError, match="micro_batch 3 is below the 4 data shards"):
         row_counts(8, 3, 4)
 

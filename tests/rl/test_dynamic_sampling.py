@@ -31,8 +31,8 @@ def test_effective_groups_come_first_and_all_stand_in_the_order_drawn(effective,
     chosen = select_groups(effective, count)
     assert len(chosen) == count
     assert (np.diff(chosen) > 0).all()
-    mixed, without = np.flatnonzero(effective), np.flatnonzero(~effective)
-    kept = mixed[:count]
+    with_gradient, without = np.flatnonzero(effective), np.flatnonzero(~effective)
+    kept = with_gradient[:count]
     assert set(chosen) == {*kept, *without[: count - len(kept)]}
 
 
@@ -98,15 +98,15 @@ def test_a_merged_batch_holds_whole_groups_of_both_with_their_prompts(mesh):
 # The rounds of a step
 
 
-def run_rounds(mixed, max_rounds, mesh="4x2"):
-    """`sample_rounds` on questions of which `mixed` tells, in the order drawn, who is effective."""
+def run_rounds(flags, max_rounds, mesh="4x2"):
+    """`sample_rounds` on questions of which `flags` tell, in the order drawn, who is effective."""
     prompts, questions, layout = 4, [asked(n) for n in range(100, 140)], mesh_like(mesh)
     began = []
 
     def sample_round(done):
         began.append(done)
         trajectories = numbered(questions[done : done + prompts], layout)
-        effective = np.repeat(mixed[done : done + prompts], GROUP)
+        effective = np.repeat(flags[done : done + prompts], GROUP)
         rows = prompts * GROUP
         found = response_fields(trajectories)
         scored = ScoredRollouts(
@@ -135,7 +135,7 @@ def run_rounds(mixed, max_rounds, mesh="4x2"):
 
 
 @pytest.mark.parametrize(
-    ("mixed", "max_rounds", "began", "chosen"),
+    ("flags", "max_rounds", "began", "chosen"),
     [
         # One round is all there is, whatever it holds.
         ("0000", 1, [0], [0, 1, 2, 3]),
@@ -149,11 +149,11 @@ def run_rounds(mixed, max_rounds, mesh="4x2"):
         ("00000000", 2, [0, 4], [0, 1, 2, 3]),
     ],
 )
-def test_rounds_go_on_until_enough_groups_are_effective(mixed, max_rounds, began, chosen):
-    mixed = [c == "1" for c in mixed]
-    found = run_rounds(mixed, max_rounds)
+def test_rounds_go_on_until_enough_groups_are_effective(flags, max_rounds, began, chosen):
+    flags = [c == "1" for c in flags]
+    found = run_rounds(flags, max_rounds)
     assert found[:2] == (began, chosen)
-    assert found[2].effective.tolist() == mixed[: 4 * len(began)]
+    assert found[2].effective.tolist() == flags[: 4 * len(began)]
 
 
 def test_rounds_of_any_number_share_one_program():

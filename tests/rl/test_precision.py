@@ -85,7 +85,7 @@ def test_the_head_adds_up_over_chunks(name):
     np.testing.assert_allclose(np.abs(found).max(), MANY * share, rtol=1e-2)
 
 
-def test_a_prompt_copied_for_its_lanes_adds_up():
+def test_a_prompt_copied_for_its_rows_adds_up():
     copies = jax.grad(lambda x: cudnn.copied(x, MANY).astype(jnp.float32).sum())
     assert (copies(jnp.ones((1, 2, 1, 4), BF16)) == MANY).all()
     heads = jax.grad(lambda x: cudnn.repeated(x, MANY).astype(jnp.float32).sum())

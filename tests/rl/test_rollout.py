@@ -43,7 +43,7 @@ def test_a_row_alone_samples_what_it_samples_in_a_batch():
 
 @pytest.mark.parametrize("mesh", ["8x1", "2x4"])
 def test_samples_are_the_same_on_any_mesh(mesh):
-    # Four prompts on eight data rows are filled up with four more, which are left off again.
+    # Four prompts on eight data shards are filled up with four more, which are left off again.
     split = sampled(mesh)
     assert split.tokens.shape == (ROWS, LENGTH)
     assert split.prompt_tokens.shape[0] == len(PROMPTS)
