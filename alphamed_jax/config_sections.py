@@ -210,7 +210,8 @@ class UpdateConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """In-training evaluation on held-out questions, before the first step and at the end."""
+    """In-training evaluation on held-out questions and benchmarks, before the first step and at the
+    end; what it samples has noise of its own, the same each time."""
 
     questions: int = 200
     """Held-out questions; taken out of the training set where a source has no split of its own."""
@@ -218,10 +219,23 @@ class EvalConfig:
     """Sampled responses per question, beside the greedy one."""
     every: MayChange[int] = 0
     """Also every so many steps; 0: only at the start and the end."""
+    best: str = "auto"
+    """What the best step is told by, whose weights are kept as `export-best`: sampled accuracy on
+    `heldout` questions. `none` keeps no best step. auto: held-out questions where there are any."""
+    patience: MayChange[int] = 0
+    """End the run after so many evaluations in a row without a better one; 0: never."""
 
     def __post_init__(self):
         _at_least(0, eval_questions=self.questions, eval_every=self.every)
         _at_least(1, eval_samples=self.samples)
+        _at_least(0, eval_patience=self.patience)
+        if self.patience and not self.every:
+            raise UserError(
+                f"eval.patience is {self.patience}: it counts evaluations while training goes on, "
+                "so it needs eval.every."
+            )
+        if self.patience and self.best == "none":
+            raise UserError("eval.patience needs a best step, and eval.best is none.")
 
 
 @dataclass(frozen=True)

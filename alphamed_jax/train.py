@@ -25,6 +25,7 @@ from alphamed_jax.data.order import batch_indices
 from alphamed_jax.data.prompts import Prompt, encode_questions, render_prompt
 from alphamed_jax.data.sources import load_all
 from alphamed_jax.errors import UserError
+from alphamed_jax.evaluation.best import BestStep, choose_measure
 from alphamed_jax.evaluation.in_training import evaluate
 from alphamed_jax.model import hf
 from alphamed_jax.model.config import Params
@@ -79,6 +80,8 @@ class Run(NamedTuple):
     """Reason -> rows that are neither trained on nor held out."""
     revisions: dict[str, str | None]
     """Source that came from the hub -> commit."""
+    measure: str | None
+    """What the best step is told by; None: there is none."""
     identity: Fingerprint
     """What the run is; the same in all processes and after a resume."""
 
@@ -108,6 +111,7 @@ def prepare(config: Config) -> Run:
         rows=questions.rows,
         dropped=dict(Counter(questions.dropped) + Counter(too_long) + Counter(unasked)),
         revisions=questions.revisions,
+        measure=choose_measure(config.eval, len(heldout)),
         identity=fingerprint.of_settings(config)
         | fingerprint.of_model(policy.model, weights_digest(policy.folder), config.model_revision)
         | fingerprint.of_tokenizer(policy.tokenizer, policy.stop_ids)
@@ -193,12 +197,14 @@ def train(config: Config, console: Console, liveness: Liveness | None = None) ->
         agreement.same_everywhere("run", run.identity)
         if newer:
             console.print(newer, markup=False)
-        finished = False
+        finished = 0
         if distributed.is_main():  # only its output folder counts, and it may be the only one
             finished = held.enter_context(bind_output_dir(config, run.identity))
-        if distributed.of_main(finished):
-            done = f"{config.folder} is finished: all {config.steps} steps are done."
-            console.print(done, markup=False)
+        if finished := distributed.of_main(finished):
+            done = f"all {config.steps} steps are done."
+            if finished < config.steps:
+                done = f"eval.patience stopped it early, after step {finished}."
+            console.print(f"{config.folder} is finished: {done}", markup=False)
             return
         storage.make_shared(config.checkpoint_folder)
         if config.checkpoints and distributed.is_main() and not storage.is_url(config.checkpoints):
@@ -208,16 +214,19 @@ def train(config: Config, console: Console, liveness: Liveness | None = None) ->
             record.write_config(config.folder, config)
             show_start(console, run, resumed_from=start.step or None)
             restore_logs(run, saved, start.step, console)
-            live = liveness or Liveness()
-            step, _, state = train_loop(run, saved, stop, console, programs, start, live)
-        if step < config.steps:
+            best, live = BestStep(config, run.policy, run.measure), liveness or Liveness()
+            step, _, state = train_loop(run, saved, best, stop, console, programs, start, live)
+        best.settle(step)
+        if step < config.steps and not best.ends:
             console.print(f"stopped after step {step}; the same command resumes.")
             return
         if config.export:
             hf.save(config.folder / "export", run.policy.model, state.params, run.policy.folder)
         if distributed.is_main():
-            write_record(run, time.perf_counter() - began, programs.first)
+            write_record(run, step, best, time.perf_counter() - began, programs.first)
             write_report(config.folder)
+        for line in best.closing_lines(step):
+            console.print(line, markup=False)
         took = time.perf_counter() - began
         console.print(f"finished {step} steps in {took:.0f} s: {config.folder}", markup=False)
 
@@ -233,13 +242,14 @@ def restore_logs(run: Run, saved: Checkpoints, step: int, console: Console) -> N
 def train_loop(
     run: Run,
     saved: Checkpoints,
+    best: BestStep,
     stop: distributed.StopRequest,
     console: Console,
     programs: ProgramCounter,
     start: Progress,
     liveness: Liveness,
 ) -> Progress:
-    """Step until all steps are done or a stop is asked for; what is returned is saved."""
+    """Step until the steps or `eval.patience` end, or a stop is asked for; the end is saved."""
     config, policy = run.config, run.policy
     step, cursor, state = start
     reference: Params | None = None
@@ -247,10 +257,13 @@ def train_loop(
         _, reference = hf.load(policy.folder, policy.mesh, dtype=policy.compute.dtype)
     seconds: list[float] = []
     with MetricsLog(config.folder, resume_step=step, enabled=distributed.is_main()) as log:
+        if missing := best.resume(step, state.params):
+            console.print(f"warning: {missing}", style="yellow", markup=False)
         if step == 0 and not stop.asked():
-            log_evaluation(run, state.params, step, log, console)
-        while step < config.steps and not stop.asked():
+            log_evaluation(run, state.params, step, log, best, saved, console)
+        while step < config.steps and not best.ends and not stop.asked():
             liveness.saved = saved.complete()
+            best.settle(liveness.saved)
             step += 1
             state, metrics, scored = grpo_step(policy, config, state, reference, run.train, cursor)
             cursor += len(scored.questions)
@@ -273,7 +286,7 @@ def train_loop(
             if config.log.table_every and step % config.log.table_every == 0:
                 console.print(sample_table(samples, step=step))
             if step == config.steps or (config.eval.every and step % config.eval.every == 0):
-                log_evaluation(run, state.params, step, log, console)
+                log_evaluation(run, state.params, step, log, best, saved, console)
             if step == config.steps or step % config.checkpoint_every == 0:
                 save(run, saved, Progress(step, cursor, state))
     save(run, saved, Progress(step, cursor, state))
@@ -288,15 +301,27 @@ def save(run: Run, saved: Checkpoints, now: Progress) -> None:
     saved.save(now.step, now.state, cursor)
 
 
-def log_evaluation(run: Run, params: Params, step: int, log: MetricsLog, console: Console) -> None:
-    """Evaluate on the held-out questions, if there are any."""
+def log_evaluation(
+    run: Run,
+    params: Params,
+    step: int,
+    log: MetricsLog,
+    best: BestStep,
+    saved: Checkpoints,
+    console: Console,
+) -> None:
+    """Evaluate on the held-out questions, if there are any; the best weights so far are kept."""
     if run.heldout:
         result = evaluate(run.policy, run.config, params, run.heldout, step)
         log.log_eval(step, result)
         console.print(evaluation_line(result))
+        if news := best.evaluated(result, params, begun=saved.latest()):
+            console.print(f"  {news}", markup=False)
 
 
-def write_record(run: Run, seconds: float, first: FirstStep | None) -> None:
+def write_record(
+    run: Run, step: int, best: BestStep, seconds: float, first: FirstStep | None
+) -> None:
     """Write run.json; with it the run counts as finished."""
     record.write_run(
         run.config.folder,
@@ -314,6 +339,8 @@ def write_record(run: Run, seconds: float, first: FirstStep | None) -> None:
         seconds=seconds,
         first=first,
         identity=run.identity,
+        best=best.record(),
+        stopped_early=step if step < run.config.steps else None,
     )
 
 

@@ -97,7 +97,7 @@ def save(
         if writes:
             if len(shards) > 1:
                 _write_json(partial / INDEX, _index(shards, written_as.itemsize))
-            _replace(partial, folder)
+            replace_folder(partial, folder)
     except BaseException:
         if writes:
             shutil.rmtree(partial, ignore_errors=True)
@@ -206,8 +206,8 @@ def _check_replaceable(folder: Path, source: Path | None) -> None:
             )
 
 
-def _replace(partial: Path, folder: Path) -> None:
-    """Move the finished export into place."""
+def replace_folder(partial: Path, folder: Path) -> None:
+    """Move a finished folder into place; one that is there is removed."""
     if folder.is_dir():
         old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)

@@ -12,22 +12,22 @@ from alphamed_jax.runtime.agreement import Fingerprint
 
 
 @contextlib.contextmanager
-def bind_output_dir(config: Config, identity: Fingerprint) -> Iterator[bool]:
-    """Hold the output folder for this start of the run; yields whether the run is finished.
+def bind_output_dir(config: Config, identity: Fingerprint) -> Iterator[int]:
+    """Hold the output folder for this start of the run; yields `finished_at`.
 
     Raises:
       UserError: the folder holds another run or something else, another start holds it, or the
         run is finished and was made with other data, another model or tokenizer.
     """
     check_output_dir(config)
-    if is_finished(config):
+    if at := finished_at(config):
         kept = json.loads((config.folder / "run.json").read_text("utf-8")).get("fingerprint", {})
         check_identity(str(config.folder), kept, identity)
-        yield True
+        yield at
         return
     with lock.only_one(config.folder, "--output"):
         check_output_dir(config)  # as nobody else can change it now
-        yield False
+        yield 0
 
 
 def check_output_dir(config: Config) -> None:
@@ -46,12 +46,19 @@ def check_output_dir(config: Config) -> None:
         raise UserError(f"{folder} exists and is not the folder of a run; choose another --output.")
 
 
-def is_finished(config: Config) -> bool:
-    """Whether the last start of this run came to its end, export and report included."""
+def finished_at(config: Config) -> int:
+    """Step at which the last start of this run came to its end, export and report included.
+
+    0 where it did not, or where another `eval.patience` than the one that ended it lets it go on.
+    """
     folder = config.folder
-    exported = not config.export or (folder / "export").is_dir()
+    if config.export and not (folder / "export").is_dir():
+        return 0
     try:
-        steps = json.loads((folder / "run.json").read_text("utf-8"))["steps"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # not there, or torn: the end of the run is done again, and writes it anew
-    return steps == config.steps and exported
+        record = json.loads((folder / "run.json").read_text("utf-8"))
+        early = record.get("stopped_early")
+        if record["steps"] != config.steps or (early and early["patience"] != config.eval.patience):
+            return 0
+        return int(early["step"] if early else config.steps)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return 0  # not there, or torn: the end of the run is done again, and writes it anew

@@ -227,6 +227,36 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """The evaluations of a run (eval/step_*.json), ascending steps.
+
+    Raises:
+      UserError: one is not a JSON object with a whole number as `step`.
+    """
+    evaluations = []
+    for path in (folder / "eval").glob("step_*.json"):
+        evaluation = read_object(path)
+        if type(evaluation.get("step")) is not int:
+            raise UserError(f"{folder}/eval: an evaluation has no whole number as `step`.")
+        evaluations.append(evaluation)
+    return sorted(evaluations, key=lambda evaluation: evaluation["step"])
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises:
+      UserError: it does not.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); delete it or restore it.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected a JSON object; delete it or restore it.")
+    return found
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a crash leaves the old content or the new, never a part."""
     temporary = path.with_name(f".{path.name}.tmp")

@@ -165,16 +165,23 @@ def write_run(
     seconds: float,
     first: FirstStep | None,
     identity: Fingerprint,
+    best: dict[str, Any] | None,
+    stopped_early: int | None,
 ) -> None:
     """Write run.json: versions, devices, sizes, seconds of this start and its command.
 
     Args:
       first: what this start took until its first step; None where it took no step.
+      best: the best step, by what, and where its weights are; None: there is none.
+      stopped_early: step at which `eval.patience` ended the run; None: it did not.
     """
+    early = {"step": stopped_early, "patience": config.eval.patience}
     record = {
         "name": config.name,
         "model": config.model,
         "steps": config.steps,
+        "stopped_early": None if stopped_early is None else early,
+        "best": best,
         "seed": config.seed,
         "parameters": parameters,
         "mesh": dict(mesh.shape),
