@@ -219,7 +219,7 @@ class EvalConfig:
     """Sampled responses per question, beside the greedy one."""
     every: MayChange[int] = 0
     """Also every so many steps; 0: only at the start and the end."""
-    best: str = "auto"
+    best: MayChange[str] = "auto"
     """What the best step is told by, whose weights are kept as `export-best`: sampled accuracy on
     `heldout` questions. `none` keeps no best step. auto: held-out questions where there are any."""
     patience: MayChange[int] = 0

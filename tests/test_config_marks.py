@@ -21,7 +21,8 @@ MAY_CHANGE_ON_RESUME = """
     mesh checkpoint_every export
     rollout.weights rollout.slots
     update.micro_batch update.remat update.logits_chunk update.attention
-    eval.samples eval.every log.samples log.table_every
+    eval.samples eval.every eval.best eval.patience
+    log.samples log.table_every
 """
 OF_A_START = "config output coordinator num_processes process_id compilation_cache"
 
