@@ -205,6 +205,8 @@ class BestStep:
     def _clear(self, step: int) -> None:
         """Remove what is half-written or of steps that will be taken again; note what waits."""
         folder = self._config.folder
+        # One that was being replaced; what replaces it is there, or waits.
+        shutil.rmtree(folder / f".{FOLDER}.old", ignore_errors=True)
         if (_kept_step(folder) or 0) > step:
             shutil.rmtree(folder / FOLDER)
         for path in (folder / _WAITING).glob("*"):

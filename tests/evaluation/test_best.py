@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers import a_policy
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from tiny_run import rows_of, run, tiny_config, write_inputs
@@ -168,6 +168,9 @@ class Play:
         return {path.relative_to(self.folder).as_posix(): path.read_text() for path in paths}
 
 
+@example(
+    changes=[-1, -1, -1, -1, -1, -1, 0, 2, 2, 2, 1, 1, -1], checkpoint_every=1, deaths=[34]
+)  # while one is replaced
 @settings(max_examples=150, deadline=None)
 @given(
     changes=st.lists(st.sampled_from([-1, 0, 1, 2]), min_size=STEPS + 1, max_size=STEPS + 1),
