@@ -151,7 +151,8 @@ def questions_needed(wrong_to_right: float, right_to_wrong: float) -> int | None
 
     Connor, "Sample size for testing differences in proportions for the paired-sample design",
     Biometrics 43 (1987) 207-211: (z(1 - level/2) √ψ + z(power) √(ψ - δ²))² / δ², where ψ is the
-    share of questions that change and δ the difference.
+    share of questions that change and δ the difference. At least so many that the exact test can
+    alarm, if all that change do so in one way.
 
     Args:
       wrong_to_right, right_to_wrong: as shares of the questions.
@@ -166,7 +167,8 @@ def questions_needed(wrong_to_right: float, right_to_wrong: float) -> int | None
         return None
     z_level, z_power = norm.ppf([1 - LEVEL / 2, POWER])
     root = z_level * math.sqrt(changing) + z_power * math.sqrt(changing - difference**2)
-    return math.ceil((root / difference) ** 2)
+    alarming = math.ceil(math.log2(2 / LEVEL))  # 2 / 2^6 is below 0.05
+    return max(math.ceil((root / difference) ** 2), math.ceil(alarming / changing))
 
 
 def needed(clusters: Clusters, within: float | None, samples: int) -> Needed:
@@ -174,8 +176,9 @@ def needed(clusters: Clusters, within: float | None, samples: int) -> Needed:
 
     With one sample of each question the questions are Connor's. Else they are those of Miller,
     "Adding Error Bars to Evals", arXiv 2411.00640 (section on power analysis): z² (ω² + σ²/K) / δ²
-    with z = z(1 - level/2) + z(power); σ² is the variance of a difference between two samples of
-    one question and ω² that between questions, here what is left of the variance of their means.
+    with z = z(1 - level/2) + z(power); σ² is the variance of the difference within a question, from
+    one pair of samples to the next, and ω² that between questions: what is left of the variance of
+    their means.
 
     Args:
       clusters: differences, each a mean over the samples of a question.

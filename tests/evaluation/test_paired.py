@@ -175,6 +175,11 @@ def test_the_published_example_of_paired_proportions():
     assert questions_needed(0.1, 0.1) is None
 
 
+def test_so_many_are_needed_that_the_exact_test_can_alarm():
+    assert questions_needed(1.0, 0.0) == 6
+    assert exact_mcnemar(6, 0) < 0.05 < exact_mcnemar(5, 0)
+
+
 @pytest.mark.parametrize(("better", "worse"), [(0.15, 0.1), (0.12, 0.04), (0.3, 0.2)])
 def test_that_many_questions_see_the_difference_four_times_in_five(better, worse):
     n = questions_needed(better, worse)
