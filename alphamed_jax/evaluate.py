@@ -81,7 +81,7 @@ def score_responses(settings: Settings, console: Console) -> None:
     results = score_foreign(
         responses, settings.data, output, settings.rule, published=settings.published
     )
-    show_results(console, results, output)
+    show_results(console, results, output, published=settings.published)
 
 
 def start(settings: Settings) -> None:

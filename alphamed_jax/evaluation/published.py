@@ -15,7 +15,6 @@ from typing import Any
 
 from alphamed_jax.errors import UserError
 from alphamed_jax.evaluation.tables import Table, named
-from alphamed_jax.text import visible
 
 FILE = Path(__file__).with_name("published.csv")
 BLOCKS = {
@@ -34,6 +33,7 @@ VARIANTS_OF = {
     "medxpertqa_text": ("medxpertqa-text-2450",),
 }
 """Benchmark as the file calls it -> our variants that it can be set beside."""
+_SOURCED = ("source", "note")
 _ALL_LABELLED = "PubMedQA on 1,000 rows"
 
 
@@ -122,7 +122,7 @@ def published_tables(
     for block, title in BLOCKS.items():
         rows = _rows([cell for cell in cells if cell.block == block], list(blocks))
         if rows:
-            found.append(Table(title, ("model", *blocks, "source", "note"), rows, _NOTES[block]))
+            found.append(Table(title, ("model", *blocks, *_SOURCED), rows, _NOTES[block]))
     if not found:
         return []
     head = ("model", *(named(name, block) for name, block in blocks.items()))
@@ -130,30 +130,17 @@ def published_tables(
     return [*found, Table("Measured here", head, [own], _NOTES["own"])]
 
 
-def plain(tables: Sequence[Table]) -> str:
-    """The tables as text for a terminal: sources and notes are numbered and stand below each."""
-    parts = []
-    for table in tables:
-        sourced = table.head[-2:] == ("source", "note")
-        cut = len(table.head) - 2 * sourced
-        cited: dict[tuple[str, ...], int] = {}
-        lines = [table.head[:cut]]
-        for row in table.rows:
-            name = row[0]
-            if sourced:
-                name += f" [{cited.setdefault(row[cut:], len(cited) + 1)}]"
-            lines.append((name, *row[1:cut]))
-        widths = [max(len(line[i]) for line in lines) for i in range(cut)]
-        shown = [
-            "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, cell, width in cells)
-            for line in lines
-            for cells in [zip(range(cut), line, widths, strict=True)]
-        ]
-        below = [
-            f"[{number}] {visible('; '.join(filter(None, said)))}" for said, number in cited.items()
-        ]
-        parts.append("\n".join([table.title, "", *map(visible, shown), *below, table.note]))
-    return "\n\n".join(parts)
+def numbered(table: Table) -> Table:
+    """A table of published figures, narrow enough for a terminal: its sources are in the note."""
+    if table.head[-2:] != _SOURCED:
+        return table
+    cited: dict[tuple[str, ...], int] = {}
+    rows = [
+        (f"{row[0]} [{cited.setdefault(row[-2:], len(cited) + 1)}]", *row[1:-2])
+        for row in table.rows
+    ]
+    said = [f"[{number}] {'; '.join(filter(None, source))}" for source, number in cited.items()]
+    return Table(table.title, table.head[:-2], rows, "\n".join([table.note, *said]))
 
 
 _NOTES = {

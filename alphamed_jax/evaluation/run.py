@@ -149,7 +149,7 @@ def _show_finished(this: Evaluation, console: Console) -> None:
         results = kept.raw
         if published:
             results = write_results(this.folder, kept.head, kept.scored, published=True)
-        show_results(console, results, this.folder)
+        show_results(console, results, this.folder, published=published)
 
 
 def _ask_and_write(this: Evaluation, console: Console) -> None:
@@ -162,7 +162,7 @@ def _ask_and_write(this: Evaluation, console: Console) -> None:
         published = this.settings.published
         results = write_results(this.folder, head, scored, published=published)
         mark_finished(this.folder, this.bound, this.identity)
-        show_results(console, results, this.folder)
+        show_results(console, results, this.folder, published=published)
 
 
 def _show_start(this: Evaluation, console: Console) -> None:

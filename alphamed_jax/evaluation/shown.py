@@ -9,6 +9,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from alphamed_jax.evaluation.ask import AskedSet
+from alphamed_jax.evaluation.published import numbered, published_tables
 from alphamed_jax.evaluation.tables import Table, all_blocks, tables
 from alphamed_jax.text import count, visible
 
@@ -31,14 +32,23 @@ def set_lines(sets: Sequence[AskedSet]) -> list[str]:
     return lines
 
 
-def show_results(console: Console, results: Mapping[str, Any], folder: Path) -> None:
-    """Print the first tables, every warning, and the folder."""
+def show_results(
+    console: Console, results: Mapping[str, Any], folder: Path, *, published: bool = False
+) -> None:
+    """Print the first tables, every warning, published figures if asked for, and the folder."""
     for table in tables(results):
         if table.title in SHOWN:
             console.print(_grid(table))
     for name, block in all_blocks(results["benchmarks"]):
         for warning in block["warnings"]:
             console.print(f"warning: {name}: {warning}.", style="yellow", markup=False)
+    others = published_tables(results) if published else []
+    if published and not others:
+        names = ", ".join(results["benchmarks"])
+        console.print(f"No published figures of {names} are known here.", markup=False)
+    for table in map(numbered, others):
+        console.print(_grid(table))
+        console.print(visible(table.note), markup=False, highlight=False)
     console.print(f"{folder}: results.md, report.html, results.json, samples", markup=False)
 
 

@@ -1,25 +1,29 @@
 """Published figures keep their source, and stand apart from own ones."""
 
+import re
 import subprocess
 import sys
 import zipfile
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
 from evaluation.made_up import question, scored
+from rich.console import Console
 
 from alphamed_jax.errors import UserError
 from alphamed_jax.evaluation.published import (
     FILE,
     VARIANTS_OF,
     Cell,
-    plain,
+    numbered,
     published,
     published_tables,
 )
 from alphamed_jax.evaluation.registry import VARIANTS
-from alphamed_jax.evaluation.results import Head, write_results
+from alphamed_jax.evaluation.results import Head, results_of, write_results
+from alphamed_jax.evaluation.shown import show_results
 
 OWN = {"accuracy": 0.501, "interval": [0.42, 0.582], "seed": None, "not_asked": {}}
 HEAD = "model,benchmark,value,block,source,note\n"
@@ -113,17 +117,37 @@ def test_on_a_terminal_sources_are_numbered_below_each_table():
         Cell("one", "medqa", 48.0, "48.0", "authors", "a paper", ""),
     )
 
-    authors, own = plain(published_tables(results("medqa-usmle-4"), cells)).split("\n\nMeasured")
+    authors, own = map(numbered, published_tables(results("medqa-usmle-4"), cells))
 
-    assert authors.splitlines()[2:8] == [
-        "model        medqa-usmle-4",
-        "one [1]               50.0",
-        "another [1]           9.25",
-        "one [2]               48.0",
-        "[1] a card; as said",
-        "[2] a paper",
-    ]
-    assert "runs/mine  50.1 (42.0 to 58.2)" in own
+    assert authors.head == ("model", "medqa-usmle-4")
+    assert authors.rows == [("one [1]", "50.0"), ("another [1]", "9.25"), ("one [2]", "48.0")]
+    assert authors.note.splitlines()[1:] == ["[1] a card; as said", "[2] a paper"]
+    assert own.rows == [("runs/mine", "50.1 (42.0 to 58.2)")]
+
+
+def test_the_terminal_shows_them_where_they_are_asked_for(tmp_path: Path):
+    found = results_of(
+        Head("runs/mine", {"name": "cot"}, {"samples": 1}),
+        [scored([question("q")], [["A"]], variant="medxpertqa-text-2450")],
+    )
+    console = Console(file=StringIO(), width=100)
+
+    show_results(console, found, tmp_path)
+    without = console.file.getvalue()
+    show_results(console, found, tmp_path, published=True)
+
+    assert "32.56" not in without
+    assert re.search(r"AlphaMed-70B \[\d\] +│ +32\.56", console.file.getvalue())
+
+
+def test_that_nothing_is_published_of_a_set_is_said(tmp_path: Path):
+    head = Head("runs/mine", {"name": "cot"}, {"samples": 1})
+    found = results_of(head, [scored([question("q")], [["A"]], variant="ward")])
+    console = Console(file=StringIO(), width=100)
+
+    show_results(console, found, tmp_path, published=True)
+
+    assert "No published figures of ward are known here." in console.file.getvalue()
 
 
 def test_the_files_of_a_result_hold_them_where_they_are_asked_for(tmp_path: Path):
