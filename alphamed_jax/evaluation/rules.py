@@ -111,7 +111,7 @@ def _boxed_or_text(response: str, question: Question, inside_thought: bool) -> F
     if reason != "not_one_letter":
         return letter, reason
     options = [_comparable(option) for option in question.options]
-    for form in _peeled(last_box(response, inside_thought) or ""):
+    for form in peeled(last_box(response, inside_thought) or ""):
         same = [at for at, option in enumerate(options) if option == _comparable(form)]
         if len(same) == 1:
             return LETTERS[same[0]], "ok"
@@ -168,7 +168,7 @@ _WRAPPERS = re.compile(
 )
 
 
-def _peeled(content: str) -> list[str]:
+def peeled(content: str) -> list[str]:
     """The content of a box, then what is left as the wrappers of the answer rule are peeled off."""
     forms = [content.strip()]
     # As many wrappers as around a letter, and a mark in each of them.
