@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import tyro
 import yaml
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from alphamed_jax.errors import UserError, nearest
 
@@ -70,6 +71,31 @@ _Loader.yaml_implicit_resolvers = {
 def is_unset(text: Any) -> bool:
     """Whether a word stands for "not set"."""
     return isinstance(text, str) and text.lower() in UNSET
+
+
+def shown(value: Any) -> str:
+    """A value as files and flags have it: null, true and false, not Python's words for them."""
+    words = {type(None): "null", bool: str(value).lower()}
+    return words.get(type(value), repr(value))
+
+
+_FLAGS = ConstructorRegistry()
+
+
+@_FLAGS.primitive_rule
+def _null(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[None] | None:
+    """How a flag that may be unset is written and shown; tyro's own word is None."""
+    if info.type is not type(None):
+        return None
+    word = shown(None)
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=word,
+        choices=(word,),
+        instance_from_str=lambda _: None,
+        is_instance=lambda value: value is None,
+        str_from_instance=lambda _: [word],
+    )
 
 
 def read_yaml(path: Path) -> Any:
@@ -208,6 +234,7 @@ def parse_flags(
                 description=description,
                 args=argv,
                 return_unknown_args=True,
+                registry=_FLAGS,
                 **default,
             )
     except SystemExit as stop:
@@ -241,7 +268,7 @@ def _unset_word(hint: Any) -> str:
     """What tyro calls "not set" for a flag of this annotation; empty where it has to be set."""
     options = typing.get_args(hint)
     if type(None) in options:
-        return "None"
+        return shown(None)
     return "none" if "none" in options else ""
 
 

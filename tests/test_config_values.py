@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from alphamed_jax.config import Config, LossConfig, load_config, parse_config, to_yaml
+from alphamed_jax.config_io import shown
 from alphamed_jax.errors import UserError
 
 
@@ -70,6 +71,17 @@ def test_every_word_for_not_set_is_the_same_in_files_and_flags(tmp_path, word):
         assert (config.output, config.checkpoints, config.num_processes) == (None, None, None)
         assert (config.loss.dual_clip, config.loss.tis_cap) == (None, None)
         assert (config.rollout.slots, config.update.remat) == (None, "none")
+
+
+def test_values_are_shown_as_files_and_flags_have_them(capsys):
+    values = (None, True, False, 1, 1e-6, "auto", ("a", "b"))
+    words = ["null", "true", "false", "1", "1e-06", "'auto'", "('a', 'b')"]
+    assert [shown(value) for value in values] == words
+    with pytest.raises(SystemExit):
+        parse_config(["--help"], "train", "")
+    page = capsys.readouterr().out
+    assert "--rollout.slots null|INT" in page
+    assert "None" not in page
 
 
 def test_a_compilation_cache_that_is_none_is_no_folder_of_that_name(tmp_path):

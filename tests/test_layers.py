@@ -32,8 +32,11 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            # Dots stand for the folders from the file's own upward.
+            folders = path.relative_to(PACKAGE.parent).parts[: -node.level] if node.level else ()
+            base = ".".join([*folders, *filter(None, [node.module])])
+            names = [f"{base}.{alias.name}" for alias in node.names]
         else:
             continue
         found |= {name.split(".")[1] for name in names if name.startswith("alphamed_jax.")}
@@ -44,6 +47,27 @@ def room_of(path: Path) -> str:
     """The folder of the package that a file lies in, else the file."""
     first = path.relative_to(PACKAGE).parts[0]
     return first.removesuffix(".py")
+
+
+def test_imports_are_seen_however_they_are_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(f"{__name__}.PACKAGE", tmp_path / "alphamed_jax")
+    path = tmp_path / "alphamed_jax" / "rl" / "made_up.py"
+    path.parent.mkdir(parents=True)
+    for line, room in {
+        "import alphamed_jax.data.rows": "data",
+        "from alphamed_jax.model import mesh": "model",
+        "from alphamed_jax import text": "text",
+        "from .. import errors": "errors",
+        "from ..planning import fit": "planning",
+        "from ..planning.fit import limit": "planning",
+        "from . import decode": "rl",
+        "from .decode import decode": "rl",
+        "def later():\n    from .. import terminal": "terminal",
+    }.items():
+        path.write_text(line)
+        assert imports(path) == {room}, line
+    path.write_text("import os\nfrom jax import numpy")
+    assert imports(path) == set()
 
 
 def test_every_room_has_its_rank():

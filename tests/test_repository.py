@@ -14,7 +14,7 @@ import pytest
 from conftest import REPOSITORY
 from packaging.requirements import Requirement
 
-from alphamed_jax import __version__, embedded
+from alphamed_jax import __version__, cli, embedded
 from alphamed_jax.config import load_config, parse_config
 
 COMMANDS = [
@@ -57,7 +57,7 @@ def test_every_command_the_readme_shows_exists_and_its_files_too():
         assert (REPOSITORY / target).exists(), target
 
 
-@pytest.mark.parametrize("module", ["train", "report", "quickstart.make"])
+@pytest.mark.parametrize("module", [*cli.COMMANDS, "quickstart.make", "quickstart.curve"])
 def test_each_command_explains_itself(module):
     done = subprocess.run(
         [sys.executable, "-m", f"alphamed_jax.{module}", "--help"],
@@ -67,6 +67,8 @@ def test_each_command_explains_itself(module):
     )
     assert done.returncode == 0, done.stderr
     assert "--help" in done.stdout
+    # Not set is null, as files and the page of settings write it.
+    assert "None" not in done.stdout
     assert "Traceback" not in done.stderr
 
 

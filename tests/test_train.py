@@ -349,7 +349,7 @@ def test_rounds_sample_what_as_many_steps_would_and_say_when_they_end(inputs, tm
     [
         ({"seed": 1}, r"holds a run with seed 0, but now it is 1"),
         ({"rollout": ROUNDS}, r"holds a run with rollout\.max_rounds 1, but now it is 3"),
-        ({"loss": LossConfig(tis_cap=2.0)}, r"holds a run with loss\.tis_cap None, but now"),
+        ({"loss": LossConfig(tis_cap=2.0)}, r"holds a run with loss\.tis_cap null, but now"),
     ],
 )
 def test_another_configuration_in_the_same_folder_is_refused(whole, changes, message):

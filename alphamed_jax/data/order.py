@@ -64,17 +64,17 @@ def twin_key(text: str) -> str:
 
 
 def choose(questions: Sequence[Question], count: int, seed: int) -> tuple[Question, ...]:
-    """Return `count` questions, or all where there are fewer, drawn as by lot.
+    """Return `count` questions, or all where there are fewer, drawn at random.
 
-    The lot falls on the content: reordering a file changes neither the choice nor its order.
+    The draw is by content: reordering a file changes neither the choice nor its order.
     """
-    return tuple(sorted(questions, key=lambda question: _lot(question, seed))[:count])
+    return tuple(sorted(questions, key=lambda question: _draw_order(question, seed))[:count])
 
 
 def hold_out(
     questions: Sequence[Question], count: int, seed: int
 ) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
-    """Split questions into (train in the given order, held out in the order of the lot).
+    """Split questions into (train in the given order, held out in the order drawn).
 
     Near-twins (see `twin_key`) stay on one side, so up to `count` are held out: a group that is
     larger than what is still wanted stays in training. The choice depends on seed and content, so
@@ -106,7 +106,7 @@ def hold_out(
     return train, tuple(heldout)
 
 
-def _lot(question: Question, seed: int) -> tuple[bytes, str]:
+def _draw_order(question: Question, seed: int) -> tuple[bytes, str]:
     # By text first: the questions of one text are neighbours.
     text = hashlib.sha256(f"{seed}\n{plain_text(question)}".encode()).digest()
     return text, hashlib.sha256(f"{seed}\n{question.id}".encode()).hexdigest()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from alphamed_jax.config_io import shown
 from alphamed_jax.errors import UserError
 from alphamed_jax.evaluation.journal import NAME as JOURNAL
 from alphamed_jax.output import lock
@@ -69,9 +70,10 @@ def _check(folder: Path, settings: dict[str, Any], identity: Fingerprint) -> dic
     now = json.loads(json.dumps(settings))
     for name in now:
         if before.get(name) != now[name]:
+            was, wanted = shown(before.get(name)), shown(now[name])
             raise UserError(
-                f"{folder} holds an evaluation with {name} {before.get(name)!r}, but now it is "
-                f"{now[name]!r}; choose another --output, or delete the folder to start over."
+                f"{folder} holds an evaluation with {name} {was}, but now it is {wanted}; "
+                "choose another --output, or delete the folder to start over."
             )
     here = json.loads(json.dumps(must_stay(identity)))
     if parts := differing(must_stay(known), here, now="now "):

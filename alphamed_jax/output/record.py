@@ -10,7 +10,7 @@ import jax
 import yaml
 
 from alphamed_jax.config import Config, load_config, to_yaml
-from alphamed_jax.config_io import read_section
+from alphamed_jax.config_io import read_section, shown
 from alphamed_jax.config_marks import Mark, settings_without
 from alphamed_jax.errors import UserError
 from alphamed_jax.output.fingerprint import of_versions
@@ -46,9 +46,10 @@ def check_same(holder: str, before: Config, config: Config, where: str) -> None:
     for name in now:
         if then.get(name) != now[name]:
             back = f"--model-revision {then[name]} goes on, " if name == "model_revision" else ""
+            was, wanted = shown(then.get(name)), shown(now[name])
             raise UserError(
-                f"{holder} holds a run with {name} {then.get(name)!r}, but now it is "
-                f"{now[name]!r}; {back}choose another {where}, or delete the folder to start over."
+                f"{holder} holds a run with {name} {was}, but now it is {wanted}; "
+                f"{back}choose another {where}, or delete the folder to start over."
             )
 
 

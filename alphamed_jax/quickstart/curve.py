@@ -7,8 +7,10 @@ python -m alphamed_jax.quickstart.curve runs/seed0 runs/seed1 runs/seed2
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -24,10 +26,14 @@ PANELS = (
     ("response_length/mean", "response length, tokens", 20.0),
 )
 HEIGHT, TITLE, GAP = 220, 24, 20
+COLOURS = (
+    *("#0b6e99", "#c4631a", "#5a8f29", "#8d4fa8"),
+    *("#b3324a", "#2f8f83", "#8a6d1f", "#5b6bbf"),
+)
+"""Of the runs, in the order in which they are named."""
 STYLE = (
     "text{font:15px sans-serif;fill:#777}text.y{text-anchor:end;dominant-baseline:central}"
     "text.x{text-anchor:middle}line.grid{stroke:#8884}polyline{fill:none;stroke-width:2}"
-    ".c1{stroke:#0b6e99}.c2{stroke:#c4631a}.c3{stroke:#5a8f29}.c4{stroke:#8d4fa8}"
 )
 
 
@@ -56,8 +62,12 @@ def draw(runs: list[list[dict]]) -> str:
     size = f"{len(PANELS) * (WIDTH + GAP)} {HEIGHT + TITLE}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}">'
-        f"<style>{STYLE}</style>{''.join(panels)}</svg>\n"
+        f"<style>{STYLE}{_strokes(len(runs))}</style>{''.join(panels)}</svg>\n"
     )
+
+
+def _strokes(runs: int) -> str:
+    return "".join(f".c{i}{{stroke:{colour}}}" for i, colour in enumerate(COLOURS[:runs], 1))
 
 
 def table(folders: tuple[Path, ...]) -> str:
@@ -85,6 +95,25 @@ def table(folders: tuple[Path, ...]) -> str:
     return "\n".join(lines)
 
 
+def check_runs(folders: Sequence[Path], runs: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+    """Refuse runs that do not go into one picture.
+
+    Raises:
+      UserError: more of them than colours, no steps, or other steps than those of the first.
+    """
+    if len(runs) > len(COLOURS):
+        raise UserError(f"{len(runs)} runs: there are colours for {len(COLOURS)} in one picture.")
+    first, *_ = runs
+    for folder, rows in zip(folders, runs, strict=True):
+        if not rows:
+            raise UserError(f"{folder}: metrics.jsonl holds no steps.")
+        if [row["step"] for row in rows] != [row["step"] for row in first]:
+            raise UserError(
+                f"{folder} has {len(rows)} steps, up to {rows[-1]['step']}, {folders[0]} has "
+                f"{len(first)}, up to {first[-1]['step']}: draw runs of the same steps."
+            )
+
+
 def curve(arguments: Arguments) -> None:
     """Read, draw, print."""
     if not arguments.runs:
@@ -93,6 +122,7 @@ def curve(arguments: Arguments) -> None:
         if len(list((folder / "eval").glob("step_*.json"))) < 2:
             raise UserError(f"{folder} is not a finished run: it has no two evaluations in eval/.")
     runs = [read_rows(folder / "metrics.jsonl") for folder in arguments.runs]
+    check_runs(arguments.runs, runs)
     write_atomically(arguments.output, draw(runs))
     print(table(arguments.runs))
 

@@ -18,6 +18,7 @@ from alphamed_jax.reporting.html import (
     warnings_section,
     whole_page,
 )
+from alphamed_jax.runtime.compilation import FirstStep
 from alphamed_jax.text import duration, number
 
 SAMPLES_A_STEP = 3
@@ -155,6 +156,6 @@ def _wall_time(seconds: Any) -> str | None:
 
 
 def _until_first_step(record: Mapping[str, Any]) -> str | None:
-    if record.get("first_step_seconds") is None:
+    if not all(isinstance(record.get(name), int | float) for name in FirstStep._fields):
         return None
     return first_step_line(record).removeprefix("first step after ")

@@ -12,7 +12,6 @@ import logging
 import os
 import pkgutil
 import re
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ import jax
 
 from alphamed_jax.errors import UserError
 from alphamed_jax.runtime import jax_switches
+from alphamed_jax.runtime.streams import say_warning
 
 ROOT = Path("/")
 """Where device files are looked for; tests have one of their own."""
@@ -107,7 +107,7 @@ def prepare(platform: str | None = None) -> None:
       UserError: see `jax_switches.settle`.
     """
     for line in jax_switches.settle():
-        print(f"warning: {line}.", file=sys.stderr, flush=True)
+        say_warning(line)
     if chosen := platform or choose():
         jax.config.update("jax_platforms", chosen)
 
@@ -132,11 +132,6 @@ def open_devices(root: Path | None = None) -> str:
             if asked or here or fault:
                 raise UserError(refusal(asked, here, fault))
     return platform
-
-
-def _of_a_plugin(text: str) -> bool:
-    """Whether JAX tells of a plugin that fails, although no device of it may be here."""
-    return "plugin" in text.lower() and not NO_DEVICE.search(text)
 
 
 def refusal(asked: str, here: Mapping[str, str], said: list[str]) -> str:

@@ -73,6 +73,11 @@ def say(line: str, end: str = "\n") -> None:
     print(line, end=end, file=sys.stderr, flush=True)
 
 
+def say_warning(line: str) -> None:
+    """Print a line that warns, with a full stop."""
+    say(f"warning: {line}" if line.endswith((".", "?")) else f"warning: {line}.")
+
+
 def say_error(error: BaseException | str) -> None:
     """Print the one line that is shown of an error, with a full stop."""
     text = str(error)

@@ -40,6 +40,11 @@ def make_console() -> Console:
     return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
+def warn(console: Console, line: str, indent: str = "") -> None:
+    """Print a line that warns; brackets in it are text."""
+    console.print(f"{indent}warning: {line}", style="yellow", markup=False)
+
+
 def facts_panel(title: str, facts: Mapping[str, str]) -> Panel:
     """A titled box of names and values, as at the start and the end of a run."""
     grid = Table.grid(padding=(0, 2))

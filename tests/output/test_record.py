@@ -52,7 +52,7 @@ def test_a_folder_is_bound_to_the_place_of_its_checkpoints(tmp_path):
     # Elsewhere there would be none, and the run would start over.
     here = Config(output=str(tmp_path / "run"))
     record.write_config(here.folder, here)
-    with pytest.raises(UserError, match="holds a run with checkpoints None, but now it is 'gs://"):
+    with pytest.raises(UserError, match="holds a run with checkpoints null, but now it is 'gs://"):
         check_output_dir(dataclasses.replace(here, checkpoints="gs://bucket/run"))
 
 

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -285,6 +286,15 @@ def test_configuration_record_and_samples_may_be_missing(tmp_path):
     assert "2" in page_of(folder).text
 
 
+@pytest.mark.parametrize(
+    "odd", [{"first_step_seconds": 8.0}, RUN_JSON | {"programs_cached": "all"}]
+)
+def test_a_record_that_lacks_a_number_of_the_first_step_leaves_that_line_out(tmp_path, odd):
+    folder = make_run(tmp_path, 2, {})
+    (folder / "run.json").write_text(json.dumps(odd))
+    assert "Until the first step" not in page_of(folder).text
+
+
 def test_the_page_of_a_growing_run_leaves_a_torn_line_out(tmp_path):
     folder = make_run(tmp_path, 2, {})
     with (folder / "metrics.jsonl").open("a") as file:
@@ -315,7 +325,7 @@ def run_command(*arguments: str) -> subprocess.CompletedProcess:
         [sys.executable, "-m", "alphamed_jax.report", *arguments],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=REPOSITORY,
     )
 
 

@@ -23,6 +23,7 @@ from alphamed_jax.terminal.display import (
     show_first_prompt,
     start_panel,
     typical_seconds,
+    warn,
 )
 
 HEALTHY = {key: 0.01 for key in METRIC_KEYS if key != "step"} | {
@@ -223,6 +224,16 @@ def test_names_and_values_are_never_markup():
     text = shown(facts_panel("[red]run", {"name [x]": "[/] value"}))
     for part in ("[red]run", "name [x]", "[/] value"):
         assert part in text
+
+
+def test_a_warning_is_a_line_whose_brackets_are_text():
+    console = Console(file=io.StringIO(), width=200)
+    warn(console, "turns end with [/INST], which stops nothing")
+    warn(console, "no group is effective", indent="  ")
+    assert console.file.getvalue().splitlines() == [
+        "warning: turns end with [/INST], which stops nothing",
+        "  warning: no group is effective",
+    ]
 
 
 def test_output_that_cannot_encode_a_character_does_not_stop_a_run():
