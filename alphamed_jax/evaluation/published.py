@@ -145,8 +145,8 @@ def numbered(table: Table) -> Table:
 
 _NOTES = {
     "authors": "Accuracy in percent as the authors of a model or method report it, with what they "
-    "quote beside it; prompt, limit of tokens and extraction rule are of their choice. Not measured "
-    "here.",
+    "quote beside it; prompt, limit of tokens and extraction rule are of their choice. Not "
+    "measured here.",
     "independent": "Accuracy in percent as others report it who ran the model themselves. Not "
     "measured here.",
     "own": "Accuracy in percent, with the 95 % interval, of this evaluation. A difference from the "
