@@ -34,7 +34,7 @@ from alphamed_jax.evaluation.baselines import evaluate_baselines
 from alphamed_jax.evaluation.changes import changed_sets
 from alphamed_jax.evaluation.foreign import score_foreign
 from alphamed_jax.evaluation.load import load_benchmarks
-from alphamed_jax.evaluation.run import evaluate
+from alphamed_jax.evaluation.run import evaluate, prepare
 from alphamed_jax.evaluation.sets import QuestionSet
 from alphamed_jax.evaluation.settings import Settings
 from alphamed_jax.evaluation.shown import show_results
@@ -70,7 +70,7 @@ def ask_a_model(settings: Settings, console: Console) -> None:
     if settings.baselines:
         evaluate_baselines(settings, subject, sets, console)
     else:
-        evaluate(settings, subject, sets, console)
+        evaluate(prepare(settings, subject, sets), console)
 
 
 def score_responses(settings: Settings, console: Console) -> None:

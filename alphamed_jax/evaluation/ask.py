@@ -8,7 +8,7 @@ two are as likely, see docs/evaluation.md.)
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from alphamed_jax.errors import UserError
 from alphamed_jax.evaluation.sets import QuestionSet, SetFacts, facts
 from alphamed_jax.rl.requests import Request
 
+ELSEWHERE = "prompt too long in another of the ways that are compared"
 # Longer than any prompt: here the limit is kept by what is asked, not by the renderer.
 _ANY_LENGTH = 2**31 - 1
 
@@ -72,13 +73,20 @@ class Ask(NamedTuple):
 
 
 def encode_set(
-    tokenizer: Any, questions: QuestionSet, prompt: PromptConfig, *, limit: int, room: int
+    tokenizer: Any,
+    questions: QuestionSet,
+    prompt: PromptConfig,
+    *,
+    limit: int,
+    room: int,
+    without: Collection[str] = (),
 ) -> AskedSet:
     """Render and tokenise a set. Prompts that are too long are never cut: they are not asked.
 
     Args:
       limit: tokens of the longest prompt that is asked.
       room: tokens that the model's context leaves to a prompt, beside its response.
+      without: ids of questions that cannot be asked elsewhere, so that they are not asked here.
 
     Raises:
       UserError: as `encode_prompt`; every prompt is too long.
@@ -86,8 +94,8 @@ def encode_set(
     anything = PromptConfig(**{**vars(prompt), "max_tokens": _ANY_LENGTH})
     encoded, _ = encode_questions(tokenizer, questions.questions, anything)
     longest = min(limit, room)
-    kept = [(i, p) for i, p in enumerate(encoded) if len(p.token_ids) <= longest]
-    if encoded and not kept:
+    short = [(i, p) for i, p in enumerate(encoded) if len(p.token_ids) <= longest]
+    if encoded and not short:
         shortest = min(len(p.token_ids) for p in encoded)
         advice = (
             f"raise --max-prompt-tokens above {limit}"
@@ -99,10 +107,12 @@ def encode_set(
             f"{advice}."
         )
     over_limit = sum(len(p.token_ids) > limit for p in encoded)
-    over_room = len(encoded) - len(kept) - over_limit
+    over_room = len(encoded) - len(short) - over_limit
+    kept = [(i, p) for i, p in short if p.question.id not in without]
     counted = {
         f"prompt longer than {limit} tokens": over_limit,
         "prompt and response longer than the model's context": over_room,
+        ELSEWHERE: len(short) - len(kept),
     }
     return AskedSet(
         questions,

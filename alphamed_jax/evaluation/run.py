@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from alphamed_jax.config import Config
 from alphamed_jax.config_marks import Mark, settings_without
 from alphamed_jax.data.prompts import render_prompt, unstopped_turn
 from alphamed_jax.data.tokenizer import token_bytes
+from alphamed_jax.errors import UserError
 from alphamed_jax.evaluation import wording
 from alphamed_jax.evaluation.ask import AskedSet, Item, encode_set, items_of, make_requests
 from alphamed_jax.evaluation.binding import bind_folder, mark_finished
@@ -63,12 +64,20 @@ class Evaluation(NamedTuple):
 
 
 def prepare(
-    settings: Settings, subject: Subject, sets: Sequence[QuestionSet], part: str = ""
+    settings: Settings,
+    subject: Subject,
+    sets: Sequence[QuestionSet],
+    part: str = "",
+    without: Mapping[str, Collection[str]] | None = None,
 ) -> Evaluation:
     """Check all input before anything is written: rule, prompt, model, questions.
 
+    Args:
+      part: tells the evaluations of one start apart.
+      without: of each set by its name, ids of questions that are not asked.
+
     Raises:
-      UserError: see `open_policy` and `encode_set`.
+      UserError: see `open_policy` and `encode_set`; nothing is left to ask.
     """
     rule_named(settings.rule)
     trained = subject.training.prompt if subject.training else None
@@ -78,10 +87,18 @@ def prepare(
     limit, length = config.prompt.max_tokens, config.rollout.max_new_tokens
     room = policy.model.max_position_embeddings - length
     asked = [
-        encode_set(policy.tokenizer, questions, config.prompt, limit=limit, room=room)
+        encode_set(
+            policy.tokenizer,
+            questions,
+            config.prompt,
+            limit=limit,
+            room=room,
+            without=(without or {}).get(questions.name, ()),
+        )
         for questions in sets
     ]
-    items = items_of(asked)
+    if not (items := items_of(asked)):
+        raise UserError("no question is left that could be asked; raise --max-prompt-tokens.")
     width = bucket(max(len(item.prompt.token_ids) for item in items))
     policy = dataclasses.replace(policy, prompt_width=width)
     identity = (
@@ -110,26 +127,19 @@ def folder_of(settings: Settings, subject: Subject) -> Path:
     return Path(settings.output) if settings.output else Path("evaluations") / subject.title
 
 
-def evaluate(
-    settings: Settings,
-    subject: Subject,
-    sets: Sequence[QuestionSet],
-    console: Console,
-    part: str = "",
-) -> Path:
+def evaluate(this: Evaluation, console: Console) -> Path:
     """Ask the model all questions and write the results; go on where an earlier start stopped.
 
     In a run of several processes all of them call it, and process 0 writes.
 
-    Args:
-      part: tells the evaluations of one start apart.
-
     Returns:
       The folder of the results.
+
+    Raises:
+      UserError: the folder is another evaluation's, or the processes differ.
     """
-    this = prepare(settings, subject, sets, part)
     with jax.set_mesh(this.policy.mesh), contextlib.ExitStack() as held:
-        agreement.same_everywhere(f"evaluation {part}", this.identity)
+        agreement.same_everywhere(f"evaluation {this.part}", this.identity)
         finished = False
         if distributed.is_main():  # only its output folder counts, and it may be the only one
             finished = held.enter_context(bind_folder(this.folder, this.bound, this.identity))

@@ -14,8 +14,10 @@ from alphamed_jax.rl.policy import Policy, make_sampler
 from alphamed_jax.rl.sampler import Sampler
 from alphamed_jax.rl.slots import REFILL_SHARE
 
-MAX_NEW_TOKENS, MAX_PROMPT_TOKENS = 2048, 4096
+MAX_NEW_TOKENS = 2048
 """Where no training run says otherwise. Short limits alone bring models that think to 0 %."""
+MAX_PROMPT_TOKENS = 4096
+"""More than the longest question of the known benchmarks; what is asked decides the memory."""
 CPU_SLOTS, MOST_SLOTS = 32, 256
 """Of each data shard. On two cores a step over 32 rows is bound by arithmetic, so that more of
 them end no more responses an hour; beyond 256, accelerators are as well."""
@@ -29,9 +31,7 @@ def config_of(settings: Settings, subject: Subject, prompt: PromptConfig) -> Con
     new_tokens = settings.max_new_tokens or (
         training.rollout.max_new_tokens if training else MAX_NEW_TOKENS
     )
-    longest = settings.max_prompt_tokens or (
-        training.prompt.max_tokens if training else MAX_PROMPT_TOKENS
-    )
+    longest = settings.max_prompt_tokens or MAX_PROMPT_TOKENS
     return Config(
         model=subject.model,
         model_revision=subject.revision,

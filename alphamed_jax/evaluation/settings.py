@@ -48,8 +48,7 @@ class Settings:
     """Longer responses are cut, and count as truncated. null: rollout.max_new_tokens of the
     training run, else 2048."""
     max_prompt_tokens: int | None = None
-    """Questions with longer prompts are not asked, and counted. null: prompt.max_tokens of the
-    training run, else 4096."""
+    """Questions with longer prompts are not asked, and counted; never cut. null: 4096."""
     seed: int = 0
     """Decides which questions --limit takes, and every sampled token."""
     output: OfStart[str | None] = None

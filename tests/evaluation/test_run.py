@@ -38,7 +38,7 @@ SETS = (a_set(), a_set("two", first=12, count=8))
 def evaluated(given, sets=SETS):
     """Run it in this process; returns what was printed."""
     console = Console(file=io.StringIO(), width=200)
-    run.evaluate(given, find_subject("quickstart"), sets, console)
+    run.evaluate(run.prepare(given, find_subject("quickstart"), sets), console)
     return console.file.getvalue()
 
 
