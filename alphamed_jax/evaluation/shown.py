@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table as Grid
-from rich.text import Text
 
 from alphamed_jax.evaluation.ask import AskedSet
 from alphamed_jax.evaluation.published import numbered, published_tables
-from alphamed_jax.evaluation.tables import Table, all_blocks, tables
+from alphamed_jax.evaluation.tables import all_blocks, tables
+from alphamed_jax.terminal.tables import text_table
 from alphamed_jax.text import count, visible
 
-SHOWN = ("Accuracy", "Changed questions", "Several samples of each question")
+SHOWN = ("Accuracy", "Changed questions", "Robustness", "Several samples of each question")
 """Titles of the tables that a terminal shows; results.md has all."""
 
 
@@ -38,7 +37,7 @@ def show_results(
     """Print the first tables, every warning, published figures if asked for, and the folder."""
     for table in tables(results):
         if table.title in SHOWN:
-            console.print(_grid(table))
+            console.print(text_table(table.title, table.head, table.rows))
     for name, block in all_blocks(results["benchmarks"]):
         for warning in block["warnings"]:
             console.print(f"warning: {name}: {warning}.", style="yellow", markup=False)
@@ -47,15 +46,6 @@ def show_results(
         names = ", ".join(results["benchmarks"])
         console.print(f"No published figures of {names} are known here.", markup=False)
     for table in map(numbered, others):
-        console.print(_grid(table))
+        console.print(text_table(table.title, table.head, table.rows))
         console.print(visible(table.note), markup=False, highlight=False)
     console.print(f"{folder}: results.md, report.html, results.json, samples", markup=False)
-
-
-def _grid(table: Table) -> Grid:
-    grid = Grid(title=table.title, title_justify="left", title_style="bold")
-    for column, name in enumerate(table.head):
-        grid.add_column(name, justify="right" if column else "left", overflow="fold")
-    for row in table.rows:
-        grid.add_row(*(Text(visible(cell)) for cell in row))
-    return grid

@@ -8,7 +8,7 @@ from rich.text import Text
 from alphamed_jax.text import visible
 
 FIRST = 40
-"""Columns that the first column may keep."""
+"""Characters that the first column holds without going on in the next line."""
 
 
 def text_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -17,11 +17,12 @@ def text_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -
     Cells are text, never markup, and long ones go on in the next line.
     """
     table = Table(title=Text(visible(title)), title_justify="left", title_style="bold")
+    # Others give way first: the name of a row is what it is found by.
+    whole = max((len(row[0]) for row in rows), default=0) <= FIRST
     for place, name in enumerate(head):
         justify = "right" if place else "left"
-        # Other columns give way first: the name of a row is what it is found by.
-        room = 0 if place else min(FIRST, max((len(row[0]) for row in rows), default=0))
-        table.add_column(Text(visible(name)), justify=justify, overflow="fold", min_width=room)
+        kept = whole and place == 0
+        table.add_column(Text(visible(name)), justify=justify, overflow="fold", no_wrap=kept)
     for row in rows:
         table.add_row(*(Text(visible(cell)) for cell in row))
     return table

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reporting.test_report import Page
 
+from alphamed_jax import evaluate
 from alphamed_jax.errors import UserError
 from alphamed_jax.evaluation.compare import Arguments, compare, compare_folders
 from alphamed_jax.evaluation.compare_tables import tables, verdict
@@ -214,3 +215,18 @@ def test_bad_input_is_one_line_and_writes_nothing(three, tmp_path):
         compare_folders(three, output)
     with pytest.raises(UserError, match="seed is -1"):
         compare(Arguments(tuple(three), None, -1))
+
+
+def test_the_command_prints_the_tables_and_ends_bad_input_with_one_line(three, capsys, monkeypatch):
+    argv = ["alphamed evaluate", "compare", str(three[0]), str(three[2])]
+    monkeypatch.setattr("sys.argv", argv)
+    evaluate.main()
+    assert "trained is better than base-plain on medqa" in capsys.readouterr().out
+
+    monkeypatch.setattr("sys.argv", argv[:3])
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: 1 folder to compare, expected two or more: alphamed evaluate compare DIR DIR.\n"
+    )
