@@ -15,7 +15,6 @@ from alphamed_jax.data.tokenizer import THINK, UNTHINK
 from alphamed_jax.errors import UserError, nearest
 from alphamed_jax.rl.answer import (
     JUDGE,
-    KEEP,
     MAX_WRAPPERS,
     NOT_ONE_LETTER,
     advance,
@@ -81,28 +80,54 @@ def last_box(response: str, inside_thought: bool = False) -> str | None:
 
     That is the last complete `\boxed{...}` outside of thoughts; None where there is none.
     """
-    data = response.encode("utf-8", errors="surrogatepass")
-    (state, _), start, content = begin(inside_thought), 0, None
+    tail = _deciding_part(response, inside_thought) or ""
+    data = tail.encode("utf-8", errors="surrogatepass")
+    (state, _), start, content = begin(False), 0, None
     for at, byte in enumerate(data):
         state, effects = advance(state, byte)
         for effect in effects:
             if effect.verdict in (JUDGE, NOT_ONE_LETTER):
                 # A box that ends before its brace was nested too deep: it holds nothing readable.
                 content = data[start:at] if byte == ord("}") else None
-            elif effect.verdict != KEEP:
-                content = None  # a tag of a thought
         if effects and state.place.phase == "empty":
             start = at + 1
     return None if content is None else content.decode("utf-8", "surrogatepass").strip()
+
+
+def outside_thought(response: str, inside_thought: bool) -> str | None:
+    """What follows the last thought; None where a thought stays open."""
+    _, closed, said = response.rpartition(UNTHINK)
+    return None if THINK in said or (inside_thought and not closed) else said
+
+
+_BOX = re.compile(r"\\(?:boxed|fbox)[ \t\n\v\f\r]*\{")
+_TRIED = 4
+
+
+def _deciding_part(response: str, inside_thought: bool) -> str | None:
+    """A short end of the response that answers as all of it; None where a thought stays open.
+
+    The answer rule goes byte by byte and forgets at each box what was before it. So it is enough
+    to begin at the last box that is complete, which mostly is one of the last few.
+    """
+    said = outside_thought(response, inside_thought)
+    if said is None:
+        return None
+    starts = [found.start() for found in _BOX.finditer(said)]
+    for start in starts[: -_TRIED - 1 : -1]:
+        if explain_answer(said[start:], len(LETTERS)).reason != "no_box":
+            return said[start:]
+    return said if len(starts) > _TRIED else ""
 
 
 # --- The rules ----------------------------------------------------------------------------------
 
 
 def _boxed(response: str, question: Question, inside_thought: bool) -> Found:
-    found = explain_answer(
-        response, len(question.options), question.options, inside_thought=inside_thought
-    )
+    tail = _deciding_part(response, inside_thought)
+    if tail is None:
+        return None, "think_not_closed"
+    found = explain_answer(tail, len(question.options), question.options)
     return found.letter, found.reason
 
 
@@ -142,12 +167,6 @@ def _pattern(
         return (found[which], "ok") if found[which] in letters else (None, "out_of_range")
 
     return read
-
-
-def outside_thought(response: str, inside_thought: bool) -> str | None:
-    """What follows the last thought; None where a thought stays open."""
-    _, closed, said = response.rpartition(UNTHINK)
-    return None if THINK in said or (inside_thought and not closed) else said
 
 
 def _phrase(_: str) -> re.Pattern[str]:

@@ -3,7 +3,8 @@ r"""Extraction rules: what each reads out of responses, literally, and what none
 import pytest
 from answer_texts import RESPONSES
 from conftest import REPOSITORY
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from alphamed_jax.data.questions import Question
 from alphamed_jax.errors import UserError
@@ -87,6 +88,20 @@ def test_the_documentation_has_each_rule_in_the_words_of_the_code():
 
 def test_the_default_is_the_rule_of_training():
     assert next(iter(RULES)) == DEFAULT == "boxed"
+
+
+@settings(max_examples=500)
+@given(RESPONSES, st.integers(0, 6), st.booleans())
+def test_the_rule_of_training_is_followed_although_most_of_a_response_is_skipped(
+    response, unclosed, inside_thought
+):
+    response += "\\boxed{" * unclosed
+    options = GERMS.options
+    found = explain_answer(response, len(options), options, inside_thought=inside_thought)
+    assert extract("boxed", response, GERMS, inside_thought=inside_thought) == (
+        found.letter,
+        found.reason,
+    )
 
 
 @given(RESPONSES)
