@@ -37,6 +37,7 @@ from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.logprobs import Compute
 from alphamed_jax.rl.policy import Policy
+from alphamed_jax.rl.slots import fewer_slots
 from alphamed_jax.rl.update import TrainState
 from alphamed_jax.runtime import distributed, platforms
 from alphamed_jax.runtime.streams import say
@@ -91,12 +92,13 @@ def measured(
 def compiled(config: BenchConfig, topology: str) -> dict[str, Any]:
     """Compile the programs for a TPU topology and hold them against what the model needs."""
     work = config.work
+    replica, fsdp, _ = parse_mesh(config.mesh, 1)
     shape = StepShape(
         prompts=work.prompts,
         group=work.generations,
         prompt_width=bucket(work.prompt_len),
         response=work.completion_len,
-        slots=config.slots,
+        slots=fewer_slots(work.prompts, work.generations, config.slots, replica * fsdp),
         micro_batch=config.micro_batch or 64,
     )
     dtype = jnp.dtype("bfloat16")

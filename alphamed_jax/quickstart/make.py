@@ -20,6 +20,7 @@ from alphamed_jax.quickstart import corpus, questions, tokenizer
 from alphamed_jax.quickstart.measure import Measure
 from alphamed_jax.quickstart.pretrain import PretrainConfig, model_config, pretrain
 from alphamed_jax.runtime import platforms
+from alphamed_jax.runtime.streams import say_warning
 
 VOCABULARY = 2176
 """A multiple of 64, so that any mesh divides it, and room for nearly every term as one token."""
@@ -97,7 +98,7 @@ def make(arguments: Arguments) -> None:
     save_model(output / "model", config, params, tokens)
     print(f"saved {output / 'model'}")
     if last["in steps"] < ENOUGH:
-        print(f"warning: stepwise accuracy {last['in steps']:.2f} is below {ENOUGH}; train longer.")
+        say_warning(f"stepwise accuracy {last['in steps']:.2f} is below {ENOUGH}; train longer.")
 
 
 def start(arguments: Arguments) -> None:
