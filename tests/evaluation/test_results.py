@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from evaluation.made_up import question, scored
+from reporting.test_report import Page
 
 from alphamed_jax.errors import UserError
 from alphamed_jax.evaluation.results import (
@@ -160,3 +161,11 @@ def test_a_changed_form_needs_its_benchmark_and_a_benchmark_stands_once():
         results_of(HEAD, SETS[2:])
     with pytest.raises(ValueError, match="hearts is there twice"):
         results_of(HEAD, [SETS[0], SETS[0]])
+
+
+def test_the_page_is_well_formed_and_holds_a_response_of_each_end(folder):
+    page = Page((folder / "report.html").read_text("utf-8"))
+    assert "script" not in page.tags
+    # Of each set two at most of right, of wrong and of unread ones: 3, 2 and 4.
+    assert page.tags.count("article") == 9
+    assert page.tags.count("svg") == 1
