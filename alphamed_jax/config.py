@@ -175,6 +175,7 @@ def to_yaml(config: Config) -> str:
     values = dataclasses.asdict(dataclasses.replace(config, output=str(config.folder)))
     del values["config"]
     values |= {"data": list(config.data), "data_revisions": list(config.data_revisions)}
+    values["eval"] |= {name: list(values["eval"][name]) for name in ("benchmarks", "data")}
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     # Unescaped, a few line ends of Unicode would be read back as spaces.
     return text if yaml.safe_load(text) == values else yaml.safe_dump(values, sort_keys=False)
@@ -205,7 +206,7 @@ def parse_config(argv: Sequence[str], program: str, description: str) -> Config:
     else:
         base = Config()
     # Elsewhere the last of two wins, as is usual; here it would silently drop a data set.
-    for flag in ("--data", "--data-revisions"):
+    for flag in ("--data", "--data-revisions", "--eval.benchmarks", "--eval.data"):
         if sum(argument.split("=")[0] == flag for argument in argv) > 1:
             raise UserError(f"{flag} is given twice: name all sources after one, as {flag} A B.")
     config, unknown = parse_flags(argv, program, description, base)

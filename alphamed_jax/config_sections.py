@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from alphamed_jax.config_marks import MayChange
+from alphamed_jax.config_marks import MayChange, OfStart
 from alphamed_jax.errors import UserError
 
 
@@ -219,16 +219,34 @@ class EvalConfig:
     """Sampled responses per question, beside the greedy one."""
     every: MayChange[int] = 0
     """Also every so many steps; 0: only at the start and the end."""
+    benchmarks: MayChange[tuple[str, ...]] = ()
+    """Benchmarks to evaluate, too, as `alphamed evaluate --benchmarks` has them: names or names of
+    variants, with commas or blanks between them."""
+    data: OfStart[tuple[str, ...]] = ()
+    """NAME=FILE: rows of a benchmark in a file instead of the hub; asked even where `benchmarks`
+    does not name it."""
+    limit: MayChange[int | None] = 200
+    """Questions of each benchmark, a sample drawn by the seed, so that training does not wait long.
+    null: all."""
     best: MayChange[str] = "auto"
     """What the best step is told by, whose weights are kept as `export-best`: sampled accuracy on
-    `heldout` questions. `none` keeps no best step. auto: held-out questions where there are any."""
+    the `heldout` questions or on a benchmark, by the name of its variant, or `macro`, the mean over
+    the benchmarks. `none` keeps none. auto: held-out questions where there are any, else macro."""
     patience: MayChange[int] = 0
     """End the run after so many evaluations in a row without a better one; 0: never."""
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether step `step` of `steps` is evaluated."""
+        return step == steps or bool(self.every and step % self.every == 0)
 
     def __post_init__(self):
         _at_least(0, eval_questions=self.questions, eval_every=self.every)
         _at_least(1, eval_samples=self.samples)
         _at_least(0, eval_patience=self.patience)
+        if self.limit is not None:
+            _at_least(1, eval_limit=self.limit)
+        names = tuple(n for one in self.benchmarks for n in one.replace(",", " ").split())
+        object.__setattr__(self, "benchmarks", names)
         if self.patience and not self.every:
             raise UserError(
                 f"eval.patience is {self.patience}: it counts evaluations while training goes on, "

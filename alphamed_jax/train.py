@@ -25,8 +25,10 @@ from alphamed_jax.data.order import batch_indices
 from alphamed_jax.data.prompts import Prompt, encode_questions, render_prompt
 from alphamed_jax.data.sources import load_all
 from alphamed_jax.errors import UserError
+from alphamed_jax.evaluation import in_training
+from alphamed_jax.evaluation.ask import AskedSet
 from alphamed_jax.evaluation.best import BestStep, choose_measure
-from alphamed_jax.evaluation.in_training import evaluate
+from alphamed_jax.evaluation.in_training import Evaluation
 from alphamed_jax.model import hf
 from alphamed_jax.model.config import Params
 from alphamed_jax.model.finite import not_finite
@@ -54,7 +56,7 @@ from alphamed_jax.runtime.compilation import FirstStep, ProgramCounter, use_cach
 from alphamed_jax.runtime.liveness import Liveness
 from alphamed_jax.terminal.display import (
     batch_arithmetic,
-    evaluation_line,
+    evaluation_lines,
     gave_up,
     make_console,
     progress_line,
@@ -74,6 +76,7 @@ class Run(NamedTuple):
     policy: Policy
     train: list[Prompt]
     heldout: list[Prompt]
+    benchmarks: list[AskedSet]
     rows: int
     """Rows of the data: those of `train`, of `heldout` and the dropped ones together."""
     dropped: dict[str, int]
@@ -100,6 +103,7 @@ def prepare(config: Config) -> Run:
             f"{len(train)} training questions are fewer than rollout.prompts ({prompts}){several}; "
             "give more data or lower rollout.prompts."
         )
+    benchmarks = in_training.benchmark_sets(policy, config)
     width = bucket(max(len(question.token_ids) for question in (*train, *heldout)))
     policy = dataclasses.replace(policy, prompt_width=width)
     config = with_commits(config, questions.revisions)
@@ -108,10 +112,13 @@ def prepare(config: Config) -> Run:
         policy=policy,
         train=train,
         heldout=heldout,
+        benchmarks=benchmarks,
         rows=questions.rows,
         dropped=dict(Counter(questions.dropped) + Counter(too_long) + Counter(unasked)),
         revisions=questions.revisions,
-        measure=choose_measure(config.eval, len(heldout)),
+        measure=choose_measure(
+            config.eval, len(heldout), [one.questions.name for one in benchmarks]
+        ),
         identity=fingerprint.of_settings(config)
         | fingerprint.of_model(policy.model, weights_digest(policy.folder), config.model_revision)
         | fingerprint.of_tokenizer(policy.tokenizer, policy.stop_ids)
@@ -194,7 +201,7 @@ def train(config: Config, console: Console, liveness: Liveness | None = None) ->
         run = prepare(config)
         config = run.config
         held.enter_context(jax.set_mesh(run.policy.mesh))
-        agreement.same_everywhere("run", run.identity)
+        agreement.same_everywhere("run", run.identity | in_training.identity_of(run.benchmarks))
         if newer:
             console.print(newer, markup=False)
         finished = 0
@@ -260,7 +267,8 @@ def train_loop(
         if missing := best.resume(step, state.params):
             console.print(f"warning: {missing}", style="yellow", markup=False)
         if step == 0 and not stop.asked():
-            log_evaluation(run, state.params, step, log, best, saved, console)
+            evaluation = evaluate_step(run, state.params, step, log)
+            take_in(evaluation, state.params, best, saved, console)
         while step < config.steps and not best.ends and not stop.asked():
             liveness.saved = saved.complete()
             best.settle(liveness.saved)
@@ -268,7 +276,9 @@ def train_loop(
             state, metrics, scored = grpo_step(policy, config, state, reference, run.train, cursor)
             cursor += len(scored.questions)
             samples = describe_samples(policy, config, scored)
-            log.log(step, metrics)
+            due = config.eval.due(step, config.steps)
+            evaluation = evaluate_step(run, state.params, step, log) if due else None
+            log.log(step, metrics, evaluation)
             log.log_samples(step, samples)
             seconds.append(metrics["time/step"] or 0.0)
             console.print(progress_line(step, config.steps, metrics, typical_seconds(seconds)))
@@ -285,8 +295,7 @@ def train_loop(
                 console.print(f"  warning: {warning}", style="yellow", markup=False)
             if config.log.table_every and step % config.log.table_every == 0:
                 console.print(sample_table(samples, step=step))
-            if step == config.steps or (config.eval.every and step % config.eval.every == 0):
-                log_evaluation(run, state.params, step, log, best, saved, console)
+            take_in(evaluation, state.params, best, saved, console)
             if step == config.steps or step % config.checkpoint_every == 0:
                 save(run, saved, Progress(step, cursor, state))
     save(run, saved, Progress(step, cursor, state))
@@ -301,22 +310,29 @@ def save(run: Run, saved: Checkpoints, now: Progress) -> None:
     saved.save(now.step, now.state, cursor)
 
 
-def log_evaluation(
-    run: Run,
+def evaluate_step(run: Run, params: Params, step: int, log: MetricsLog) -> Evaluation | None:
+    """Evaluate on the held-out questions and the benchmarks, and log it; None: there are none."""
+    if not run.heldout and not run.benchmarks:
+        return None
+    found = in_training.evaluate(run.policy, run.config, params, run.heldout, step, run.benchmarks)
+    log.log_eval(step, found)
+    return found
+
+
+def take_in(
+    evaluation: Evaluation | None,
     params: Params,
-    step: int,
-    log: MetricsLog,
     best: BestStep,
     saved: Checkpoints,
     console: Console,
 ) -> None:
-    """Evaluate on the held-out questions, if there are any; the best weights so far are kept."""
-    if run.heldout:
-        result = evaluate(run.policy, run.config, params, run.heldout, step)
-        log.log_eval(step, result)
-        console.print(evaluation_line(result))
-        if news := best.evaluated(result, params, begun=saved.latest()):
-            console.print(f"  {news}", markup=False)
+    """Show an evaluation, if there is one, and keep the weights if they are the best so far."""
+    if evaluation is None:
+        return
+    for line in evaluation_lines(evaluation):
+        console.print(line, markup=False)
+    if news := best.evaluated(evaluation, params, begun=saved.latest()):
+        console.print(f"  {news}", markup=False)
 
 
 def write_record(

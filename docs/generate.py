@@ -21,7 +21,7 @@ from alphamed_jax.compiled.topology import GIB
 from alphamed_jax.config import Config, load_config
 from alphamed_jax.config_marks import Mark
 from alphamed_jax.model.mesh import AXES, parse_mesh
-from alphamed_jax.output.metrics import METRIC_KEYS, SAMPLE_KEYS, Sample
+from alphamed_jax.output.metrics import EVAL_KEYS, METRIC_KEYS, SAMPLE_KEYS, Sample
 from alphamed_jax.planning.devices import Devices
 from alphamed_jax.planning.shape import model_shape
 from alphamed_jax.planning.step import planned_step
@@ -108,6 +108,7 @@ def metrics() -> str:
     """The page of all metrics."""
     texts = {"step": "Number of the training step."} | docstrings(Sample)
     rows = [f"| `{key}` | {cell(text)} |" for key, text in METRIC_KEYS.items()]
+    evaluated = [f"| `{key}` | {cell(text)} |" for key, text in EVAL_KEYS.items()]
     samples = [f"| `{key}` | {cell(texts[key])} |" for key in SAMPLE_KEYS]
     return "\n".join(
         [
@@ -125,6 +126,13 @@ def metrics() -> str:
             "Where a step has several updates, what is said of trained tokens is the mean of the "
             "updates' means, each under the policy of that update; updates without a trained "
             "token do not count.",
+            "",
+            "Rows of evaluated steps (`eval.every`, and the last) have these as well; the rest of "
+            "an evaluation stands in `eval/step_NNNNNN.json`, and its numbers in TensorBoard:",
+            "",
+            "| key | meaning |",
+            "|---|---|",
+            *evaluated,
             "",
             "`samples.jsonl` has some responses of each step (`log.samples`):",
             "",

@@ -21,10 +21,10 @@ MAY_CHANGE_ON_RESUME = """
     mesh checkpoint_every export
     rollout.weights rollout.slots
     update.micro_batch update.remat update.logits_chunk update.attention
-    eval.samples eval.every eval.best eval.patience
+    eval.samples eval.every eval.benchmarks eval.limit eval.best eval.patience
     log.samples log.table_every
 """
-OF_A_START = "config output coordinator num_processes process_id compilation_cache"
+OF_A_START = "eval.data config output coordinator num_processes process_id compilation_cache"
 
 
 def test_every_setting_says_whether_it_may_change_on_resume_and_between_processes():

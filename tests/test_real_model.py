@@ -56,7 +56,7 @@ def test_smollm2_trains_on_medmcqa_and_pubmedqa_and_loads_in_transformers(shared
     assert [row["step"] for row in rows] == [1, 2, 3]
     for row in rows:
         print(json.dumps(row))
-        assert list(row) == list(METRIC_KEYS)
+        assert list(row)[: len(METRIC_KEYS)] == list(METRIC_KEYS)
         assert row["tokens/trained"] == row["tokens/generated"]
         assert row["sampler_gap/max"] < 1e-3
         assert row["updates/skipped"] == 0

@@ -80,6 +80,7 @@ def encode_set(
     limit: int,
     room: int,
     without: Collection[str] = (),
+    flags: tuple[str, str] = ("--max-prompt-tokens", "--max-new-tokens"),
 ) -> AskedSet:
     """Render and tokenise a set. Prompts that are too long are never cut: they are not asked.
 
@@ -87,6 +88,7 @@ def encode_set(
       limit: tokens of the longest prompt that is asked.
       room: tokens that the model's context leaves to a prompt, beside its response.
       without: ids of questions that cannot be asked elsewhere, so that they are not asked here.
+      flags: what sets `limit`, and the length of a response.
 
     Raises:
       UserError: as `encode_prompt`; every prompt is too long.
@@ -98,9 +100,9 @@ def encode_set(
     if encoded and not short:
         shortest = min(len(p.token_ids) for p in encoded)
         advice = (
-            f"raise --max-prompt-tokens above {limit}"
+            f"raise {flags[0]} above {limit}"
             if limit <= room
-            else f"lower --max-new-tokens: the model's context leaves {max(room, 0)} to a prompt"
+            else f"lower {flags[1]}: the model's context leaves {max(room, 0)} to a prompt"
         )
         raise UserError(
             f"{questions.name}: every prompt is too long (the shortest has {shortest} tokens); "

@@ -13,7 +13,7 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from alphamed_jax.rl.policy import Policy
 from alphamed_jax.runtime import distributed
 from alphamed_jax.text import count
 
-HELDOUT, AUTO, NONE = "heldout", "auto", "none"
+HELDOUT, MACRO, AUTO, NONE = "heldout", "macro", "auto", "none"
 FOLDER, RECORD = "export-best", "best.json"
 _WAITING = ".export-best"
 _STEP = re.compile(r"step_(\d+)")
@@ -40,38 +40,52 @@ class Best:
 
     step: int
     accuracy: float
+    asked: tuple[str, ...] = ()
+    """Fingerprints of the questions; accuracies on others cannot be compared."""
     since: int = 0
     """Evaluations after it, none of them better."""
 
 
-def choose_measure(config: EvalConfig, heldout: int) -> str | None:
+def choose_measure(config: EvalConfig, heldout: int, benchmarks: Sequence[str] = ()) -> str | None:
     """What the best step is told by, as `eval.best` says; None: there is no best step.
 
     Args:
       heldout: number of held-out questions.
+      benchmarks: variants of the benchmarks.
 
     Raises:
       UserError: it is nothing that is evaluated.
     """
-    wanted, possible = config.best, [HELDOUT] if heldout else []
+    wanted = config.best
+    possible = [HELDOUT] * (heldout > 0) + [MACRO, *benchmarks] * (len(benchmarks) > 0)
     if wanted == NONE:
         return None
-    if wanted == AUTO and not possible and not config.patience:
-        return None
-    if not possible:
-        setting = "eval.best is heldout" if wanted == HELDOUT else "eval.patience is set"
-        raise UserError(f"{setting}, but there are no held-out questions; raise eval.questions.")
-    if wanted not in (AUTO, NONE, *possible):
+    if not possible and (wanted in (HELDOUT, MACRO) or config.patience):
+        setting = f"eval.best is {wanted}" if wanted != AUTO else "eval.patience is set"
+        raise UserError(
+            f"{setting}, but nothing is evaluated; raise eval.questions or name eval.benchmarks."
+        )
+    if wanted not in (AUTO, *possible):
         known = (AUTO, NONE, *possible)
         raise UserError(
             f"eval.best is {wanted!r}: expected {', '.join(known)}.{nearest(wanted, known)}"
         )
-    return possible[0] if wanted == AUTO else wanted
+    return next(iter(possible), None) if wanted == AUTO else wanted
 
 
 def accuracy_of(evaluation: Mapping[str, Any], measure: str) -> float | None:
     """Accuracy of the sampled responses by which evaluations are compared; None: it has none."""
-    return (evaluation.get("sampled") or {}).get("accuracy")
+    if measure == MACRO:
+        return evaluation.get("macro")
+    blocks = {HELDOUT: evaluation.get("sampled")} | evaluation.get("benchmarks", {})
+    return (blocks.get(measure) or {}).get("accuracy")
+
+
+def asked_of(evaluation: Mapping[str, Any], measure: str) -> tuple[str, ...]:
+    """Fingerprints of the questions that accuracy is over; a run has one held-out set."""
+    blocks = evaluation.get("benchmarks", {})
+    names = {HELDOUT: [], MACRO: list(blocks)}.get(measure, [measure])
+    return tuple(blocks[name]["fingerprint"] for name in names)
 
 
 def follow(best: Best | None, evaluation: Mapping[str, Any], measure: str) -> Best | None:
@@ -79,8 +93,9 @@ def follow(best: Best | None, evaluation: Mapping[str, Any], measure: str) -> Be
     accuracy = accuracy_of(evaluation, measure)
     if accuracy is None:
         return best
-    if best is None or accuracy > best.accuracy:
-        return Best(evaluation["step"], accuracy)
+    asked = asked_of(evaluation, measure)
+    if best is None or best.asked != asked or accuracy > best.accuracy:
+        return Best(evaluation["step"], accuracy, asked)
     return dataclasses.replace(best, since=best.since + 1)
 
 
@@ -190,8 +205,9 @@ class BestStep:
             best = follow(best, evaluation, self.measure)
         step = distributed.of_main(-1 if best is None else best.step)
         since = distributed.of_main(0 if best is None else best.since)
-        accuracy = float("nan") if best is None else best.accuracy
-        self._best = None if step < 0 else Best(step, accuracy, since)
+        known = best or Best(step, float("nan"))  # which process 0 alone goes by
+        told = dataclasses.replace(known, step=step, since=since)
+        self._best = None if step < 0 else told
 
     def _keep(self, params: Params) -> None:
         """Write the weights of the best step where they wait, and last what they are."""
@@ -226,7 +242,9 @@ class BestStep:
         return {"step": best.step, "by": self.measure, "accuracy": best.accuracy}
 
     def _words(self, best: Best) -> str:
-        return f"{best.step}, held-out accuracy {best.accuracy:.3f}"
+        what = {HELDOUT: "held-out accuracy", MACRO: "mean accuracy of the benchmarks"}
+        measure = what.get(str(self.measure), f"accuracy on {self.measure}")
+        return f"{best.step}, {measure} {best.accuracy:.3f}"
 
 
 def _place(folder: Path, step: int) -> Path:

@@ -56,11 +56,23 @@ METRIC_KEYS: dict[str, str] = {
     "throughput/generated_per_second": "tokens sampled a second of rollout",
     "throughput/trained_per_second": "tokens trained on a second of update",
 }
-"""Every key of a row of metrics.jsonl, in the order of the file, with its meaning.
+"""Keys of every row of metrics.jsonl, in the order of the file, with their meaning.
 
 Where a step has several updates, what is said of trained tokens is the mean of the updates' means,
 each under the policy of that update; those without a trained token do not count.
 """
+
+EVAL_KEYS: dict[str, str] = {
+    "eval/sampled/accuracy": "accuracy of the sampled responses to held-out questions",
+    "eval/greedy/accuracy": "accuracy of the greedy responses to held-out questions",
+    "eval/benchmarks/VARIANT/accuracy": "accuracy of the sampled responses to a benchmark",
+    "eval/benchmarks/VARIANT/greedy/accuracy": "accuracy of the greedy responses to a benchmark",
+    "eval/macro": "mean over the benchmarks of the sampled accuracy",
+}
+"""Keys that the rows of evaluated steps have besides, with their meaning."""
+
+SCALARS_OF_A_BENCHMARK = ("accuracy", "no_answer", "truncated", "mean_tokens")
+"""Of all the numbers in its block, those that are drawn over the steps."""
 
 _STEP_OF_EVAL = re.compile(r"step_(\d+)\.json")
 # Line ends for `str.splitlines` although not for JSON, and halves of UTF-16 pairs, which UTF-8
@@ -136,13 +148,20 @@ class MetricsLog:
             self._folder / "tensorboard", purge_step=resume_step + 1
         )
 
-    def log(self, step: int, metrics: Mapping[str, float | int | None]) -> None:
+    def log(
+        self,
+        step: int,
+        metrics: Mapping[str, float | int | None],
+        evaluation: Mapping[str, Any] | None = None,
+    ) -> None:
         """Append one row to metrics.jsonl and the same scalars to TensorBoard.
 
         Args:
           step: number of the step, above that of the row before.
           metrics: a value for each of `METRIC_KEYS` but `step`; None where there is none. NaN
             and infinities become null, as JSON has neither.
+          evaluation: the one after this step, whose accuracies the row has, too (`EVAL_KEYS`);
+            TensorBoard has them from `log_eval`.
 
         Raises:
           ValueError: a key is missing or unknown, or the step was logged before.
@@ -157,7 +176,8 @@ class MetricsLog:
         self._last_step = step
         row = {"step": step, **{key: metrics[key] for key in METRIC_KEYS if key != "step"}}
         row = _finite(row)
-        self._append("metrics.jsonl", [row])
+        accuracies = {} if evaluation is None else accuracies_of(_finite(evaluation))
+        self._append("metrics.jsonl", [row | accuracies])
         if self._events is not None:
             self._events.scalars(step, {key: row[key] for key in row if key != "step"})
 
@@ -172,9 +192,7 @@ class MetricsLog:
         if self._enabled:
             write_atomically(self._folder / "eval" / f"step_{step:06d}.json", text)
         if self._events is not None:
-            numbers = {"/".join(("eval", *path)): value for path, value in numeric_leaves(result)}
-            del numbers["eval/step"]
-            self._events.scalars(step, numbers)
+            self._events.scalars(step, eval_scalars(result))
 
     def close(self) -> None:
         """Close the TensorBoard file; the other files are never left open."""
@@ -265,6 +283,29 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def eval_scalars(evaluation: Mapping[str, Any]) -> dict[str, float | int]:
+    """The numbers of an evaluation that are drawn over the steps, by their tags."""
+    return {
+        "/".join(("eval", *path)): value
+        for path, value in numeric_leaves(evaluation)
+        if path != ("step",)
+        and (
+            path[0] != "benchmarks"
+            or (path[-1] in SCALARS_OF_A_BENCHMARK and path[2:-1] in ((), ("greedy",)))
+        )
+    }
+
+
+def accuracies_of(evaluation: Mapping[str, Any]) -> dict[str, float | int]:
+    """Of these the accuracies, but not those of each source: `EVAL_KEYS`."""
+    return {
+        tag: value
+        for tag, value in eval_scalars(evaluation).items()
+        if tag == "eval/macro"
+        or (tag.endswith("/accuracy") and not tag.startswith("eval/by_source/"))
+    }
 
 
 def numeric_leaves(tree: Mapping[str, Any]) -> list[tuple[tuple[str, ...], float | int]]:

@@ -18,14 +18,39 @@ _LABELS = {
 }
 
 
-def evaluations_section(evaluations: Sequence[Mapping[str, Any]]) -> str:
+_OF_BENCHMARKS = ("benchmarks", "macro", "micro")
+_COLORS = 6
+"""Colours of lines that the style sheet has."""
+
+
+def evaluations_section(
+    evaluations: Sequence[Mapping[str, Any]], best: Mapping[str, Any] | None = None
+) -> str:
+    """Held-out questions, then benchmarks.
+
+    Args:
+      best: the best step, as in run.json.
+    """
+    held = [one for one in evaluations if "benchmarks" not in one or one.get("questions")]
+    told = ""
+    if best:
+        where = f"; its weights: {best['weights']}" if best.get("weights") else ""
+        told = (
+            f'<p class="note">Best step by {text(best.get("by"))}: {text(best.get("step"))}, '
+            f"accuracy {number(best.get('accuracy'))}{text(where)}.</p>"
+        )
+    measured = [one for one in evaluations if one.get("benchmarks")]
+    return _heldout_section(held, told) + _benchmarks_section(measured, "" if held else told)
+
+
+def _heldout_section(evaluations: Sequence[Mapping[str, Any]], told: str) -> str:
     """Before beside after, every number they hold; then one row for each evaluation."""
     if not evaluations:
         return ""
     shown = [evaluations[0], evaluations[-1]] if len(evaluations) > 1 else [evaluations[0]]
     paths = dict.fromkeys(path for one in shown for path, _ in numeric_leaves(one))
     ordered = sorted(
-        (path for path in paths if path != ("step",)),
+        (path for path in paths if path != ("step",) and path[0] not in _OF_BENCHMARKS),
         key=lambda path: (len(path) > 1, _ORDER.get(path[0], 3)),
     )
     overall = _comparison(shown, [path for path in ordered if path[0] != "by_source"])
@@ -37,7 +62,88 @@ def evaluations_section(evaluations: Sequence[Mapping[str, Any]]) -> str:
     return (
         '<section><h2>Evaluation on held-out questions</h2><p class="note">In brackets: 95% Wilson '
         "interval over distinct questions, so several samples of one question do not narrow it."
-        f"</p>{overall}{details}{_all_evaluations(evaluations)}</section>"
+        f"</p>{told}{overall}{details}{_all_evaluations(evaluations)}</section>"
+    )
+
+
+def _benchmarks_section(evaluations: Sequence[Mapping[str, Any]], told: str) -> str:
+    """Each benchmark before and after, and its accuracy over the steps."""
+    if not evaluations:
+        return ""
+    first, last = evaluations[0], evaluations[-1]
+    rows = "".join(
+        _benchmark_row(name, way, first["benchmarks"].get(name), block)
+        for name, block in last["benchmarks"].items()
+        for way in ("sampled", "greedy")
+    )
+    macro = (first.get("macro"), last.get("macro"))
+    rows += (
+        f"<tr><th>macro mean, sampled</th><td></td><td>{number(macro[0])}</td>"
+        f"<td>{number(macro[1])}</td><td>{_change('accuracy', *macro)}</td>"
+        '<td colspan="4"></td></tr>'
+    )
+    warnings = "".join(
+        f"<li><b>{text(name)}.</b> {text(said)}.</li>"
+        for name, block in last["benchmarks"].items()
+        for said in block.get("warnings", ())
+    )
+    return (
+        '<section><h2>Benchmarks during training</h2><p class="note">In brackets: 95% interval, as '
+        "in results.json. The last columns are of the last evaluation.</p>"
+        f'{told}<div class="scroll"><table><thead><tr><th></th><th>asked</th>'
+        f"<th>step {first['step']}</th><th>step {last['step']}</th><th>change</th>"
+        "<th>always the same letter</th><th>no answer</th><th>truncated</th><th>mean tokens</th>"
+        f"</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"{f'<ul>{warnings}</ul>' if warnings else ''}{_benchmark_curves(evaluations)}</section>"
+    )
+
+
+def _benchmark_row(
+    name: str, way: str, before: Mapping[str, Any] | None, after: Mapping[str, Any]
+) -> str:
+    one, other = ((b if way == "sampled" or b is None else b["greedy"]) for b in (before, after))
+    # Of other questions, as after another eval.limit, no change can be told.
+    same = one is not None and before is not None and before["fingerprint"] == after["fingerprint"]
+    change = _change("accuracy", one["accuracy"], other["accuracy"]) if same and one else "–"
+    letter = other["most_frequent_letter"]
+    base = "–" if letter is None else f"{number(letter['accuracy'])} ({text(letter['letter'])})"
+    cells = (
+        f"{other['asked']:,} of {after['rows']:,}",
+        "–" if one is None else _within(one),
+        _within(other),
+        change,
+        base,
+        *(number(other[key]) for key in ("no_answer", "truncated", "mean_tokens")),
+    )
+    shown = "".join(f"<td>{cell}</td>" for cell in cells)
+    return f"<tr><th>{text(name)}, {way}</th>{shown}</tr>"
+
+
+def _within(block: Mapping[str, Any]) -> str:
+    if block["interval"] is None:
+        return "–"
+    low, high = block["interval"]
+    return f'{block["accuracy"]:.3f} <span class="interval">[{low:.3f}, {high:.3f}]</span>'
+
+
+def _benchmark_curves(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """Sampled accuracy over the steps, where there are more than before and after."""
+    if len(evaluations) < 3:
+        return ""
+    names = dict.fromkeys(name for one in evaluations for name in one["benchmarks"])
+    series = [
+        Series(
+            name,
+            [one["benchmarks"].get(name, {}).get("accuracy") for one in evaluations],
+            1 + place % _COLORS,
+        )
+        for place, name in enumerate(names)
+    ]
+    steps = [one["step"] for one in evaluations]
+    chart = line_chart(steps, series, limits=(0.0, 1.0), label="accuracy on benchmarks")
+    return (
+        f'<figure class="alone"><figcaption>Sampled accuracy on benchmarks</figcaption>'
+        f"{legend(series)}{chart}</figure>"
     )
 
 

@@ -44,7 +44,7 @@ def render(run: RunFiles) -> str:
         [
             _header(run),
             _warnings(run.rows),
-            evaluations_section(run.evaluations),
+            evaluations_section(run.evaluations, run.record.get("best")),
             curves_section(run.rows),
             _samples(run.samples),
             _sources(run),

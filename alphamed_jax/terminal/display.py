@@ -205,8 +205,25 @@ def typical_seconds(seconds: Sequence[float], window: int = 20) -> float:
     return statistics.median(seconds[-window:])
 
 
+def evaluation_lines(result: Mapping[str, Any]) -> list[str]:
+    """A line for held-out questions and one for each benchmark, with 95% intervals."""
+    lines = [evaluation_line(result)] if result["questions"] or "benchmarks" not in result else []
+    for name, block in result.get("benchmarks", {}).items():
+        parts = [f"  {name} after step {result['step']}, {count(block['asked'], 'question')}"]
+        for way, measured in (("sampled", block), ("greedy", block["greedy"])):
+            interval = measured["interval"]
+            within = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+            parts.append(
+                f"{way} accuracy {fixed(measured['accuracy'], '.3f')}{within}, "
+                f"no answer {fixed(measured['no_answer'], '.2f')}, "
+                f"truncated {fixed(measured['truncated'], '.2f')}"
+            )
+        lines.append(" | ".join(parts))
+    return lines
+
+
 def evaluation_line(result: Mapping[str, Any]) -> str:
-    """One line for one evaluation, with 95% intervals over the distinct questions."""
+    """One line for held-out questions, with 95% intervals over the distinct ones."""
     questions = result["questions"]
     parts = [f"evaluation after step {result['step']}, {count(questions, 'question')}"]
     for way in ("sampled", "greedy"):

@@ -17,7 +17,8 @@ from alphamed_jax import train as trainer
 from alphamed_jax.config import Config, EvalConfig
 from alphamed_jax.errors import UserError
 from alphamed_jax.evaluation import best as best_module
-from alphamed_jax.evaluation.best import HELDOUT, Best, BestStep, choose_measure, follow
+from alphamed_jax.evaluation import in_training
+from alphamed_jax.evaluation.best import HELDOUT, MACRO, Best, BestStep, choose_measure, follow
 
 
 def evaluation(step, accuracy):
@@ -30,12 +31,12 @@ def test_the_best_is_the_first_of_the_most_accurate_and_ties_are_not_better():
         best = follow(best, evaluation(step, accuracy), HELDOUT)
         seen.append(best)
     assert seen == [
-        Best(0, 0.25, 0),
-        Best(10, 0.5, 0),
-        Best(10, 0.5, 1),
-        Best(10, 0.5, 1),  # nothing was evaluated
-        Best(10, 0.5, 2),
-        Best(50, 0.75, 0),
+        Best(0, 0.25),
+        Best(10, 0.5),
+        Best(10, 0.5, since=1),
+        Best(10, 0.5, since=1),  # nothing was evaluated
+        Best(10, 0.5, since=2),
+        Best(50, 0.75),
     ]
 
 
@@ -43,14 +44,36 @@ def test_held_out_accuracy_tells_the_best_step_where_there_are_held_out_question
     assert choose_measure(EvalConfig(), heldout=6) == "heldout"
     assert choose_measure(EvalConfig(), heldout=0) is None
     assert choose_measure(EvalConfig(best="none"), heldout=6) is None
+    # And the mean over the benchmarks where there are none.
+    names = ["medqa-usmle-4", "medmcqa-validation"]
+    assert choose_measure(EvalConfig(), heldout=6, benchmarks=names) == "heldout"
+    assert choose_measure(EvalConfig(), heldout=0, benchmarks=names) == "macro"
+    assert choose_measure(EvalConfig(best=names[1]), 6, benchmarks=names) == names[1]
+
+
+def test_a_benchmark_of_other_questions_than_before_begins_anew():
+    def asked(step, accuracy, fingerprint):
+        block = {"accuracy": accuracy, "fingerprint": fingerprint}
+        return evaluation(step, 0.9) | {"benchmarks": {"medqa-usmle-4": block}, "macro": accuracy}
+
+    for measure in ("medqa-usmle-4", MACRO):
+        best = follow(None, asked(0, 0.5, "of 200"), measure)
+        best = follow(best, asked(10, 0.4, "of 200"), measure)
+        assert best == Best(0, 0.5, ("of 200",), since=1)
+        # Evaluations without the benchmark say nothing of it.
+        assert follow(best, evaluation(15, 1.0), measure) == best
+        best = follow(best, asked(20, 0.3, "of all"), measure)
+        assert best == Best(20, 0.3, ("of all",))
 
 
 @pytest.mark.parametrize(
     ("changes", "heldout", "message"),
     [
         ({"best": "held-out"}, 6, "eval.best is 'held-out': expected .* Did you mean 'heldout'?"),
-        ({"best": "heldout"}, 0, "eval.best is heldout, but there are no held-out questions"),
-        ({"patience": 2, "every": 5}, 0, "eval.patience is set, but there are no held-out"),
+        ({"best": "heldout"}, 0, "eval.best is heldout, but nothing is evaluated"),
+        ({"best": "macro"}, 0, "eval.best is macro, but nothing is evaluated"),
+        ({"best": "macro"}, 6, "eval.best is 'macro': expected auto, none, heldout"),
+        ({"patience": 2, "every": 5}, 0, "eval.patience is set, but nothing is evaluated"),
     ],
 )
 def test_a_best_step_needs_something_to_tell_it_by(changes, heldout, message):
@@ -206,7 +229,11 @@ def inputs(tmp_path_factory):
 
 def follow_script(patch):
     """Let evaluations find what the script says."""
-    patch.setattr(trainer, "evaluate", lambda *given: evaluation(given[-1], SCRIPT[given[-1]]))
+
+    def evaluate(policy, config, params, heldout, step, benchmarks):
+        return evaluation(step, SCRIPT[step])
+
+    patch.setattr(in_training, "evaluate", evaluate)
 
 
 @pytest.fixture(autouse=True)

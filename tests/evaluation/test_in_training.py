@@ -14,7 +14,15 @@ from alphamed_jax.config import EvalConfig, RolloutConfig
 from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
 from alphamed_jax.data.tokenizer import load_tokenizer
-from alphamed_jax.evaluation.in_training import EVALUATION_STREAM, evaluate, requests
+from alphamed_jax.evaluation import in_training
+from alphamed_jax.evaluation.ask import AskedSet, sequence_id
+from alphamed_jax.evaluation.in_training import (
+    EVALUATION_STREAM,
+    benchmark_requests,
+    evaluate,
+    requests,
+)
+from alphamed_jax.evaluation.sets import QuestionSet
 from alphamed_jax.model import hf
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.rollout import generate
@@ -131,3 +139,46 @@ def test_an_evaluation_before_training_costs_at_most_two_programs(opened):
     # then it runs the step's own but for what it reads of them.
     assert alone.compiled > 10
     assert both.compiled <= alone.compiled + 2
+
+
+def a_benchmark(count=5, width=WIDTH):
+    """A set of questions with prompts of up to `width` tokens."""
+    rng = np.random.default_rng(9)
+    asked = tuple(
+        Question(f"b{i}", f"Which is number {i}?", OPTIONS, "ABCD"[i % 4], "bench")
+        for i in range(count)
+    )
+    prompts = tuple(Prompt(one, rng.integers(0, 256, size=width).tolist()) for one in asked)
+    held = QuestionSet("bench", asked, rows=40, origin="bench.jsonl", seed=0)
+    return AskedSet(held, prompts, tuple(range(count)), {})
+
+
+def test_benchmarks_have_the_command_s_blocks_and_leave_held_out_questions_alone(opened):
+    # Given held-out questions and a benchmark whose prompts are longer,
+    policy, config, params = opened
+    asked, benchmark = questions(7), a_benchmark(width=2 * WIDTH)
+    # when they are evaluated together,
+    found = evaluate(policy, config, params, asked, 3, [benchmark])
+    # then the held-out ones are as they are alone,
+    alone = evaluate(policy, config, params, asked, 3)
+    assert {key: found[key] for key in alone} == alone
+    # the benchmark has the command's block of its samples, that of the greedy ones in it,
+    block = found["benchmarks"]["bench"]
+    assert (block["asked"], block["rows"], block["seed"]) == (5, 40, 0)
+    assert (block["responses"], block["samples"]["k"]) == (25, 5)
+    assert (block["greedy"]["responses"], block["greedy"]["samples"]["k"]) == (5, 1)
+    assert block["fingerprint"] == benchmark.facts.fingerprint
+    assert found["macro"] == block["accuracy"]
+    # and its responses are those of the command with this seed.
+    ids = [sequence_id("bench", f"b{i}", j) for i in range(5) for j in range(5)]
+    sent = list(benchmark_requests(benchmark, 5))
+    assert [i for r in sent for i in r.sequences[:-1]] == ids
+    assert all(list(r.greedy) == [False] * 5 + [True] for r in sent)
+
+
+@pytest.mark.slow
+def test_many_questions_are_sampled_as_a_stream_with_the_same_result(opened, monkeypatch):
+    policy, config, params = opened
+    batches = evaluate(policy, config, params, questions(7), 3, [a_benchmark()])
+    monkeypatch.setattr(in_training, "STREAM_FROM", 0)
+    assert evaluate(policy, config, params, questions(7), 3, [a_benchmark()]) == batches
