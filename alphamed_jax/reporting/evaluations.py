@@ -101,10 +101,11 @@ def _benchmarks_section(evaluations: Sequence[Mapping[str, Any]], told: str) -> 
 def _benchmark_row(
     name: str, way: str, before: Mapping[str, Any] | None, after: Mapping[str, Any]
 ) -> str:
-    one, other = ((b if way == "sampled" or b is None else b["greedy"]) for b in (before, after))
+    other = after if way == "sampled" else after["greedy"]
+    one = before if before is None or way == "sampled" else before["greedy"]
     # Of other questions, as after another eval.limit, no change can be told.
-    same = one is not None and before is not None and before["fingerprint"] == after["fingerprint"]
-    change = _change("accuracy", one["accuracy"], other["accuracy"]) if same and one else "–"
+    same = one is not None and one["fingerprint"] == other["fingerprint"]
+    change = _change("accuracy", one["accuracy"], other["accuracy"]) if one and same else "–"
     letter = other["most_frequent_letter"]
     base = "–" if letter is None else f"{number(letter['accuracy'])} ({text(letter['letter'])})"
     cells = (
