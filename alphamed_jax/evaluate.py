@@ -44,7 +44,7 @@ from alphamed_jax.output import fingerprint
 from alphamed_jax.runtime import agreement, distributed
 from alphamed_jax.runtime.agreement import SETTINGS
 from alphamed_jax.runtime.compilation import use_cache
-from alphamed_jax.terminal.display import make_console
+from alphamed_jax.terminal.display import make_console, warn
 
 ON_RESULTS = ("rescore", "compare")
 """What is done with folders of results: by modules of `evaluation` that hold their arguments."""
@@ -98,7 +98,7 @@ def start(settings: Settings) -> None:
         shared = {SETTINGS + name: value for name, value in shared.items()}
         agreement.same_everywhere("settings", shared | fingerprint.of_versions())
         if problem := use_cache(settings.compilation_cache):
-            console.print(f"warning: {problem}", style="yellow", markup=False)
+            warn(console, problem)
         ask_a_model(settings, console)
 
 

@@ -65,6 +65,7 @@ from alphamed_jax.terminal.display import (
     show_first_prompt,
     start_panel,
     typical_seconds,
+    warn,
 )
 from alphamed_jax.terminal.notices import start_notices
 
@@ -155,7 +156,7 @@ def starting_point(run: Run, checkpoints: Checkpoints, console: Console) -> Prog
             return start
         damaged.append(f"checkpoint {step} cannot be read ({reason})")
         kept = checkpoints.set_aside(step)
-        console.print(f"warning: {damaged[-1]}; it is now {kept}.", style="yellow", markup=False)
+        warn(console, f"{damaged[-1]}; it is now {kept}.")
     if damaged:
         raise UserError(
             f"{run.config.checkpoint_folder}: {'; '.join(damaged)}, and there is none before; put "
@@ -180,7 +181,7 @@ def resumed(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> 
         )
     place = run.config.checkpoint_folder
     for note in record.check_resumable(place, saved, run.config, run.identity):
-        console.print(f"warning: {note}", style="yellow", markup=False)
+        warn(console, note)
     params = hf.abstract(run.policy.model, run.policy.mesh, np.float32)
     objective = run.policy.objective(run.config)
     state = checkpoints.restore(step, abstract_state(objective, params))
@@ -265,7 +266,7 @@ def train_loop(
     seconds: list[float] = []
     with MetricsLog(config.folder, resume_step=step, enabled=distributed.is_main()) as log:
         if missing := best.resume(step, state.params):
-            console.print(f"warning: {missing}", style="yellow", markup=False)
+            warn(console, missing)
         if step == 0 and not stop.asked():
             evaluation = evaluate_step(run, state.params, step, log)
             take_in(evaluation, state.params, best, saved, console)
@@ -292,7 +293,7 @@ def train_loop(
             ):
                 console.print(f"  {given_up}")
             for warning in warnings_for(metrics):
-                console.print(f"  warning: {warning}", style="yellow", markup=False)
+                warn(console, warning, indent="  ")
             if config.log.table_every and step % config.log.table_every == 0:
                 console.print(sample_table(samples, step=step))
             take_in(evaluation, state.params, best, saved, console)
@@ -388,7 +389,7 @@ def show_start(console: Console, run: Run, resumed_from: int | None) -> None:
         console.print(line if fits else f"warning: {line}", style=None if fits else "yellow")
     asked, context = [*run.train, *run.heldout], run.policy.model.max_position_embeddings
     for notice in start_notices(config, run.policy.tokenizer, asked, run.policy.stop_ids, context):
-        console.print(f"warning: {notice}", style="yellow", markup=False)
+        warn(console, notice)
     first = batch_indices(config.seed, len(run.train), 0, 1)[0]
     text = render_prompt(run.policy.tokenizer, run.train[first].question, config.prompt)
     show_first_prompt(console, text, run.train[first].token_ids)
@@ -405,7 +406,7 @@ def start(config: Config) -> None:
         console.quiet = not distributed.is_main()
         agreement.same_everywhere("settings", fingerprint.of_settings(config))
         if problem := use_cache(config.compilation_cache):
-            console.print(f"warning: {problem}", style="yellow", markup=False)
+            warn(console, problem)
         train(config, console, liveness)
 
 

@@ -39,7 +39,7 @@ from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.policy import Policy, open_policy
 from alphamed_jax.runtime import agreement, distributed
 from alphamed_jax.runtime.agreement import VERSIONS, Fingerprint, noted
-from alphamed_jax.terminal.display import show_first_prompt
+from alphamed_jax.terminal.display import show_first_prompt, warn
 from alphamed_jax.text import count
 
 Responses = dict[Place, Response]
@@ -188,7 +188,7 @@ def _show_start(this: Evaluation, console: Console) -> None:
     for line in set_lines(this.sets):
         console.print(line, markup=False)
     if notice := unstopped_turn(policy.tokenizer, first.question, policy.prompt, policy.stop_ids):
-        console.print(f"warning: {notice}", style="yellow", markup=False)
+        warn(console, notice)
     text = render_prompt(policy.tokenizer, first.question, policy.prompt)
     show_first_prompt(console, text, first.token_ids)
     if policy.automaton.inside_thought:

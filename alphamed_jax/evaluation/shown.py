@@ -9,6 +9,7 @@ from rich.console import Console
 from alphamed_jax.evaluation.ask import AskedSet
 from alphamed_jax.evaluation.published import numbered, published_tables
 from alphamed_jax.evaluation.tables import all_blocks, tables
+from alphamed_jax.terminal.display import warn
 from alphamed_jax.terminal.tables import text_table
 from alphamed_jax.text import count, visible
 
@@ -40,7 +41,7 @@ def show_results(
             console.print(text_table(table.title, table.head, table.rows))
     for name, block in all_blocks(results["benchmarks"]):
         for warning in block["warnings"]:
-            console.print(f"warning: {name}: {warning}.", style="yellow", markup=False)
+            warn(console, f"{name}: {warning}.")
     others = published_tables(results) if published else []
     if published and not others:
         names = ", ".join(results["benchmarks"])
