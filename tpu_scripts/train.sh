@@ -189,8 +189,8 @@ watch() {
     what=$(outcome "$ANSWER")
     line=$(sed -n 's/^worker [^|]*| \(.*\) \[writes\]$/\1/p' <<<"$ANSWER" | head -n 1)
     [[ -n $line ]] || line=$(sed -n 's/^worker 0 [^|]*| //p' <<<"$ANSWER" | head -n 1)
-    [[ $line == "$last" ]] || say "$(date '+%F %T') $what: $line"
-    last=$line
+    [[ "$what: $line" == "$last" ]] || say "$(date '+%F %T') $what: $line"
+    last="$what: $line"
     case $what in
       running)
         # Long after the last failure the count begins anew.

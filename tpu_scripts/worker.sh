@@ -231,10 +231,11 @@ this_log() {
 }
 
 status() {
-  local last=
+  local state last=
+  state=$(state "$1") # before the log is read: what has ended writes no more
   [[ ! -f $CONTROL/log_start ]] ||
     last=$(this_log | LC_ALL=C tr -cd '\n -~' | grep '[A-Za-z]' | tail -n 1 | cut -c 1-200 || true)
-  printf 'worker %s %s | %s%s\n' "$(worker_index)" "$(state "$1")" "$last" \
+  printf 'worker %s %s | %s%s\n' "$(worker_index)" "$state" "$last" \
     "$(! writes "$1" || echo ' [writes]')"
 }
 
