@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from alphamed_jax.data.rows import Row, shown
+from alphamed_jax.data.rows import EmptyField, Row, shown
 from alphamed_jax.errors import UserError
 
 LETTERS = "ABCDEFGHIJ"
@@ -55,6 +55,10 @@ class AmbiguousLabel(UserError):
         super().__init__(message)
         self.reason = reason
         """Why, in words that hold for other rows, too: what rows of public data are counted by."""
+
+
+class OutsideOptions(UserError):
+    """A row whose answer is none of its options."""
 
 
 def same_text(text: str) -> str:
@@ -125,7 +129,7 @@ def read_answer(value: Any, options: tuple[str, ...], keyed: bool) -> str:
     letters = LETTERS[: len(options)]
     if isinstance(value, int) and not isinstance(value, bool):
         if not 0 <= value < len(options):
-            raise UserError(
+            raise OutsideOptions(
                 f"answer {value} is outside the options, expected an index 0 to {len(options) - 1}"
             )
         numbers = [
@@ -138,6 +142,8 @@ def read_answer(value: Any, options: tuple[str, ...], keyed: bool) -> str:
                 "answer is an index and the text of another option",
             )
         return letters[value]
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise EmptyField(f"'answer' is {shown(value)}, expected a letter, an index or a text")
     if not isinstance(value, str):
         raise UserError(f"'answer' is {shown(value)}, expected a letter, an index or a text")
     text = value.strip()
@@ -161,7 +167,7 @@ def read_answer(value: Any, options: tuple[str, ...], keyed: bool) -> str:
         )
     if not by_text:
         letters_shown = f"{letters[:1]} to {letters[-1:]}" if letters else "of an option"
-        raise UserError(
+        raise OutsideOptions(
             f"answer {text!r} is outside the options, expected a letter {letters_shown}, "
             "an index from 0, or the exact text of an option"
         )
@@ -263,6 +269,8 @@ def _and(letters: Iterable[str]) -> str:
 
 
 def _option(letter: str, text: Any) -> str:
+    if text is None:
+        raise EmptyField(f"option {letter} is {shown(text)}, expected text")
     if not isinstance(text, str):
         raise UserError(f"option {letter} is {shown(text)}, expected text")
     return text.strip()

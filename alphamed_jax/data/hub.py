@@ -8,6 +8,10 @@ from alphamed_jax.errors import UserError
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
+class Gated(UserError):
+    """The hub gives a data set only to those who have accepted its terms."""
+
+
 def commit_of(hub_id: str, revision: str | None) -> str | None:
     """Return the commit that a branch, tag or commit stands for now; None where the hub is silent.
 
@@ -46,6 +50,7 @@ def load_split(
       name: what the user calls the source.
 
     Raises:
+      Gated: it is not given to everyone.
       UserError: it cannot be loaded, or the cache holds another commit than the one asked for.
     """
     import datasets  # slow to import, and not needed for files
@@ -54,10 +59,16 @@ def load_split(
     try:
         rows = datasets.load_dataset(hub_id, config, split=split, **chosen)
     except Exception as error:
+        if _is_gated(error):
+            raise Gated(
+                f"{hub_id} is gated: accept its terms at https://huggingface.co/datasets/{hub_id}, "
+                "then log in with `hf auth login` (in older versions `huggingface-cli login`) or "
+                f"set HF_TOKEN; or pass {name}=FILE with its rows as .jsonl, .parquet or .csv"
+            ) from error
         # The hub's client raises errors of half a dozen libraries (network, cache, login, schema).
         raise UserError(
             f"cannot load {hub_id} from the Hugging Face hub ({_first_line(error)}); check the "
-            f"network, or pass {name}=FILE with its rows as .jsonl or .parquet"
+            f"network, or pass {name}=FILE with its rows as .jsonl, .parquet or .csv"
         ) from error
     loaded = _commit_of_files(rows)
     # Without the hub, `datasets` takes the newest that it has, whatever revision it is asked for.
@@ -75,6 +86,16 @@ def _commit_of_files(rows: Any) -> str | None:
     names += [str(url) for url in getattr(rows, "download_checksums", None) or ()]
     found = {commit for name in names for commit in re.findall(r"[@/]([0-9a-f]{40})/", name)}
     return found.pop() if len(found) == 1 else None
+
+
+def _is_gated(error: BaseException) -> bool:
+    """Whether the hub's refusal is among the causes of an error."""
+    from huggingface_hub.errors import GatedRepoError
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, GatedRepoError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def _first_line(error: Exception) -> str:

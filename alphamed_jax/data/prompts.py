@@ -66,8 +66,9 @@ def check_prompt(prompt: PromptConfig) -> None:
 def prompt_text(question: Question, prompt: PromptConfig) -> str:
     """Return the user's message: question, options one a line, instruction.
 
-    Text is put in as it is: braces and backslashes within a question, an option or the
-    instruction mean nothing here.
+    A question that has messages of its own is asked by these, and by nothing else. Text is put in
+    as it is: braces and backslashes within a question, an option or the instruction mean nothing
+    here.
 
     Raises:
       UserError: as `check_prompt`.
@@ -97,8 +98,8 @@ def encode_prompt(tokenizer: Any, question: Question, prompt: PromptConfig) -> l
     turn; `plain` tokenises the message alone; `auto` is chat where there is a template.
 
     Control tokens are what the template writes, in style plain what the configuration's layout,
-    system message and instruction do. In question and options, in style chat in all messages,
-    their text (`<|eot_id|>`) is tokenised as text.
+    system message and instruction do. In question and options, in style chat and where a question
+    has messages of its own in all messages, their text (`<|eot_id|>`) is tokenised as text.
 
     Raises:
       UserError: as `check_prompt`; style chat without a template; a template that fails, that
@@ -145,8 +146,9 @@ def encode_questions(
     kept: list[Prompt] = []
     dropped: Counter[str] = Counter()
     shortest = None
-    if questions:
-        _check_turn(tokenizer, questions[0], prompt)
+    # A template may do with a system message what it does not do without one.
+    for first in {bool(_system(one, prompt)): one for one in reversed(questions)}.values():
+        _check_turn(tokenizer, first, prompt)
     for start in range(0, len(questions), _CHUNK):
         chunk = questions[start : start + _CHUNK]
         written = [_write(tokenizer, question, prompt) for question in chunk]
@@ -182,6 +184,8 @@ Piece = tuple[str, bool]
 
 def _message(question: Question, prompt: PromptConfig) -> list[Piece]:
     check_prompt(prompt)
+    if question.messages is not None:
+        return [(question.messages.user, True)]
     options: list[Piece] = []
     for letter, text in zip(LETTERS, question.options, strict=False):
         line = _fill(prompt.option_format, {"letter": [(letter, False)], "text": [(text, True)]})
@@ -217,7 +221,13 @@ def _is_chat(tokenizer: Any, prompt: PromptConfig) -> bool:
     return has_template if prompt.style == "auto" else prompt.style == "chat"
 
 
+def _system(question: Question, prompt: PromptConfig) -> str:
+    return prompt.system if question.messages is None else question.messages.system
+
+
 def _conversation(question: Question, prompt: PromptConfig) -> chat.Conversation:
+    if (kept := question.messages) is not None:
+        return chat.Conversation(kept.system, kept.user, {"the question": kept.user})
     parts = {"the question": question.stem}
     for letter, option in zip(LETTERS, question.options, strict=False):
         parts[f"option {letter}"] = option
@@ -241,8 +251,8 @@ def _write(tokenizer: Any, question: Question, prompt: PromptConfig) -> Written:
             raise UserError(f"question {question.id!r}: {error}") from None
         return Written(rendered.text, rendered.spans)
     pieces = _message(question, prompt)
-    if prompt.system:
-        pieces.insert(0, (f"{prompt.system}\n\n", False))
+    if system := _system(question, prompt):
+        pieces = [(system, question.messages is not None), ("\n\n", False), *pieces]
     ends = list(accumulate(len(text) for text, _ in pieces))
     spans = [
         (end - len(text), end)

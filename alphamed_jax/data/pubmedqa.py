@@ -1,4 +1,4 @@
-"""PubMedQA's labelled rows, and which of them are its published test.
+"""PubMedQA's labelled and artificial rows, and which of them are its published test.
 
 The hub has the 1,000 labelled rows in one split. The authors tell the 500 of the test apart
 (Jin et al. 2019; github.com/pubmedqa/pubmedqa, preprocess/split_dataset.py): in the order of the
@@ -23,6 +23,9 @@ from alphamed_jax.data.schemas import hub_question, hub_text
 from alphamed_jax.errors import UserError
 
 DECISIONS = ("yes", "no", "maybe")
+ARTIFICIAL_DECISIONS = DECISIONS[:2]
+"""Those of pqa_artificial, whose questions were made of titles that are statements. It offers no
+`maybe`: none of its 211,269 rows is one, so to offer it would teach that it is never right."""
 TEST_SIZE = 500
 _TEST_IDS = Path(__file__).with_name("pubmedqa_test_ids.txt")
 TEST_SHA256 = "47849e7e0720ae18baf9d49e35c40a1a4975eb277c5d2ceb917b57b7ad7f72fb"
@@ -31,29 +34,47 @@ TEST_SHA256 = "47849e7e0720ae18baf9d49e35c40a1a4975eb277c5d2ceb917b57b7ad7f72fb"
 
 def pubmedqa(row: Row, source: str, strict: bool = True) -> Question:
     """Read a row of PubMedQA's labelled set: the abstract, the question, yes / no / maybe."""
-    context = field_of(row, "context")
-    parts = context.get("contexts") if isinstance(context, Mapping) else None
-    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        raise UserError("'context' has no list of texts under 'contexts', as PubMedQA has")
-    question = pubmedqa_no_context(row, source, strict)
-    return replace(question, stem="\n".join([*parts, "", question.stem]).strip())
+    return _with_abstract(row, _question(row, source, strict, DECISIONS))
 
 
 def pubmedqa_no_context(row: Row, source: str, strict: bool = True) -> Question:
     """Read a row of PubMedQA's labelled set without its abstract."""
+    return _question(row, source, strict, DECISIONS)
+
+
+def pubmedqa_artificial(row: Row, source: str, strict: bool = True) -> Question:
+    """Read a row of PubMedQA's artificial set: the abstract, the question, yes / no."""
+    return _with_abstract(row, _question(row, source, strict, ARTIFICIAL_DECISIONS))
+
+
+def pubmedqa_artificial_no_context(row: Row, source: str, strict: bool = True) -> Question:
+    """Read a row of PubMedQA's artificial set without its abstract."""
+    return _question(row, source, strict, ARTIFICIAL_DECISIONS)
+
+
+def _question(row: Row, source: str, strict: bool, decisions: tuple[str, ...]) -> Question:
     decision = text_field(row, "final_decision")
-    if decision not in DECISIONS:
-        raise UserError(f"'final_decision' is {decision!r}, expected {', '.join(DECISIONS)}")
+    if decision not in decisions:
+        raise UserError(f"'final_decision' is {decision!r}, expected {', '.join(decisions)}")
     return hub_question(
         row,
         source,
         question=hub_text(row, "question"),
-        options=DECISIONS,
-        answer=LETTERS[DECISIONS.index(decision)],
+        options=decisions,
+        answer=LETTERS[decisions.index(decision)],
         read=("final_decision",),
         name="pubid",
         strict=strict,
     )
+
+
+def _with_abstract(row: Row, question: Question) -> Question:
+    """Put the abstract, without its conclusion, before the question."""
+    context = field_of(row, "context")
+    parts = context.get("contexts") if isinstance(context, Mapping) else None
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise UserError("'context' has no list of texts under 'contexts', as PubMedQA has")
+    return replace(question, stem="\n".join([*parts, "", question.stem]).strip())
 
 
 def official_by_rule(rows: Sequence[Row]) -> frozenset[int | None]:

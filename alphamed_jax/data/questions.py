@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,17 +10,29 @@ import numpy as np
 
 from alphamed_jax.data.answer_key import (
     LETTERS,
+    OutsideOptions,
     check_agreement,
     check_label,
     read_answer,
     read_options,
 )
 from alphamed_jax.data.labels import look_like_labels
-from alphamed_jax.data.rows import Row, field_of, shown, text_field
+from alphamed_jax.data.rows import EmptyField, MissingKey, Row, field_of, shown, text_field
 from alphamed_jax.data.rows import read_rows as read_rows  # where callers have always found it
 from alphamed_jax.errors import UserError
 
 _UINT64 = 2**64 - 1
+PROMPT_MESSAGES = "prompt_messages"
+"""Key of `Question.meta`: messages {role, content} that are asked as they are. There they survive
+whatever writes questions to a file and reads them back."""
+
+
+@dataclass(frozen=True)
+class Messages:
+    """A prompt that is asked as it is: a system message, empty for none, and the user's."""
+
+    system: str
+    user: str
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,8 @@ class Question:
     """Letter of the right option."""
     source: str
     meta: dict[str, Any] = field(default_factory=dict, compare=False)
-    """Whatever else the row held (subject, number of hops, ...); never shown to the model."""
+    """Whatever else the row held (subject, number of hops, ...); never shown to the model, but for
+    messages under `prompt_messages`."""
 
     def __post_init__(self) -> None:
         for name, text in (("id", self.id), ("question", self.stem)):
@@ -52,10 +66,17 @@ class Question:
         for letter, option in zip(letters, self.options, strict=True):
             _check_text(f"option {letter}", option)
         if len(self.answer) != 1 or self.answer not in letters:
-            raise UserError(
+            raise OutsideOptions(
                 f"answer {self.answer!r} is outside the options, expected a letter "
                 f"{letters[0]} to {letters[-1]}"
             )
+        _ = self.messages  # refused where it cannot be asked
+
+    @property
+    def messages(self) -> Messages | None:
+        """What is asked instead of our layout of stem and options, which stand in it."""
+        kept = self.meta.get(PROMPT_MESSAGES)
+        return None if kept is None else read_messages(kept, PROMPT_MESSAGES)
 
     @property
     def question(self) -> str:
@@ -104,7 +125,8 @@ def own_question(row: Row, source: str) -> Question:
 
     `question`: text. `options`: a list, or a map from letter to text. `answer`: the letter, the
     index (0 is the first option) or the text of the right option. `id`: optional, text or number;
-    without it the id is made of the content. Every other key is kept in `meta`.
+    without it the id is made of the content. `prompt_messages`: optional, messages that are asked
+    as they are. Every other key is kept in `meta`.
 
     Raises:
       AmbiguousLabel: an answer that can be read in two ways.
@@ -117,7 +139,8 @@ def own_question(row: Row, source: str) -> Question:
     except UserError as error:
         if all(key in row for key in ("question", "options", "answer")):
             raise
-        raise UserError(f"{error} A file in the schema of a hub data set is NAME=FILE") from None
+        message = f"{error} A file in the schema of a hub data set is NAME=FILE"
+        raise MissingKey(message) from None
     name = row.get("id")
     if name is not None and (isinstance(name, bool) or not isinstance(name, str | int)):
         raise UserError(f"'id' is {shown(name)}, expected text or a whole number")
@@ -135,9 +158,33 @@ def own_question(row: Row, source: str) -> Question:
     return complete
 
 
+def read_messages(value: Any, key: str) -> Messages:
+    """Return a list of {role, content}: the user's message, maybe after one of the system.
+
+    Raises:
+      UserError: other messages, or content that is not text.
+    """
+    expected = "expected the user's message, at most after one of the system"
+    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+        raise UserError(f"{key!r} is {shown(value)}, expected a list of messages; {expected}")
+    roles = [field_of(item, "role") for item in value]
+    if roles not in (["user"], ["system", "user"]):
+        raise UserError(
+            f"{key!r} has messages of {', '.join(map(str, roles)) or 'none'}; {expected}"
+        )
+    for item in value:
+        if not isinstance(field_of(item, "content"), str):
+            raise UserError(
+                f"{key!r}: the content of {item['role']} is {shown(item['content'])}, expected text"
+            )
+        if item["role"] == "user" or item["content"]:
+            _check_text(f"the message of the {item['role']}", item["content"])
+    return Messages(value[0]["content"] if len(value) > 1 else "", value[-1]["content"])
+
+
 def _check_text(name: str, text: str) -> None:
     if not text.strip():
-        raise UserError(f"{name} is empty, expected text")
+        raise EmptyField(f"{name} is empty, expected text")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

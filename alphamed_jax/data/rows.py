@@ -1,4 +1,4 @@
-"""The rows of JSON lines and parquet files, and their fields, with messages that name the place."""
+"""The rows of JSON lines, parquet and CSV files, and their fields; messages name the place."""
 
 import json
 from collections import Counter
@@ -6,14 +6,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from alphamed_jax.data.csv_rows import csv_rows
 from alphamed_jax.errors import UserError, nearest
 
 Row = Mapping[str, Any]
-SUFFIXES = (".jsonl", ".parquet")
+SUFFIXES = (".jsonl", ".parquet", ".csv")
 
 
 class MissingKey(UserError):
     """A row lacks a key that its schema has: it may be of another schema."""
+
+
+class EmptyField(UserError):
+    """A row has nothing where its schema has text."""
 
 
 def place(path: Path, number: int) -> str:
@@ -27,17 +32,18 @@ def is_rows(path: Path) -> bool:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line or row number from 1, row) of a .jsonl or .parquet file; blank lines are skipped.
+    """Yield (line or row number from 1, row) of a file of rows; blank lines are skipped.
 
     Raises:
-      UserError: no such file, another kind of file, a line that is not a JSON object, or a key
-        that one object, or a column that one table, has twice.
+      UserError: no such file, another kind of file, a line that is not a JSON object or not a row
+        of a table, or a key that one object, or a column that one table, has twice.
     """
     if not is_rows(path):
         raise UserError(f"{path}: expected a file ending in {' or '.join(SUFFIXES)}")
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    yield from _parquet_rows(path) if _suffix(path) == ".parquet" else _jsonl_rows(path)
+    readers = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows, ".csv": csv_rows}
+    yield from readers[_suffix(path)](path)
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -128,6 +134,8 @@ def text_field(row: Row, key: str) -> str:
       UserError: no such key, or something other than text under it.
     """
     value = field_of(row, key)
+    if value is None:
+        raise EmptyField(f"{key!r} is {shown(value)}, expected text")
     if not isinstance(value, str):
         raise UserError(f"{key!r} is {shown(value)}, expected text")
     return value.strip()

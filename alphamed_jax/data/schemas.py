@@ -11,6 +11,8 @@ from typing import Protocol
 
 from alphamed_jax.data.answer_key import (
     LETTERS,
+    AmbiguousLabel,
+    OutsideOptions,
     check_agreement,
     check_label,
     option_map,
@@ -20,12 +22,17 @@ from alphamed_jax.data.questions import Question, content_id
 from alphamed_jax.data.rows import Row, field_of, text_field
 from alphamed_jax.errors import UserError
 
+WRONG_TWICE = "wrong option given twice"
 # What stands behind some options of MedQA: a line break and, mostly, a quotation mark.
 _JUNK = re.compile(r"\s*\n[\s\"']*$")
 
 
 class UnusableRow(Exception):
     """A row of a public data set that is in order but cannot be asked; counted, not an error."""
+
+
+class EmptyRow(UnusableRow):
+    """A row that lacks its question or an option."""
 
 
 class OtherRow(UnusableRow):
@@ -54,20 +61,24 @@ def medmcqa(row: Row, source: str, strict: bool = True) -> Question:
 
     `cop` counts from 0 on the hub and from 1 in the data set's own repository. Rows of
     `choice_type` "multi" are kept: they too have four options and a single `cop`.
+
+    Raises:
+      AmbiguousLabel: an option stands twice (692 rows of the training split): the right one, so
+        that two are right, or a wrong one, so that both can be told to be wrong.
     """
     correct = field_of(row, "cop")
     if correct == -1:
-        raise UserError(
+        raise OutsideOptions(
             "'cop' is -1: the answers of MedMCQA's test split are hidden, so it can be neither "
             "trained nor scored on; use its train or validation split"
         )
     if isinstance(correct, bool) or not isinstance(correct, int) or not 0 <= correct <= 3:
-        raise UserError(
+        raise OutsideOptions(
             f"'cop' is {correct!r}, expected 0 to 3 as on the hub (the files of MedMCQA's own "
             "repository count from 1: subtract 1)"
         )
     options = tuple(hub_text(row, key) for key in ("opa", "opb", "opc", "opd"))
-    return hub_question(
+    question = hub_question(
         row,
         source,
         question=hub_text(row, "question"),
@@ -78,6 +89,9 @@ def medmcqa(row: Row, source: str, strict: bool = True) -> Question:
         meta=("subject_name", "topic_name", "choice_type"),
         strict=strict,
     )
+    if strict and len(set(map(same_text, options))) < len(options):
+        raise AmbiguousLabel("two options say the same, so both are wrong", WRONG_TWICE)
+    return question
 
 
 def medqa(row: Row, source: str, strict: bool = True) -> Question:
@@ -146,5 +160,5 @@ def hub_question(
 def hub_text(row: Row, key: str) -> str:
     """Return the text of a public row; nobody can mend an empty one there, so it is counted."""
     if field_of(row, key) is None or not text_field(row, key):
-        raise UnusableRow("empty question or option")
+        raise EmptyRow("empty question or option")
     return text_field(row, key)

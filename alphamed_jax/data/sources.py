@@ -1,30 +1,19 @@
-"""The data sets we know, and how the questions of a run are loaded from them.
+"""How the questions of a run are loaded from its sources.
 
-A source is one function from a row to a `Question` and one line in `SOURCES`. Every row that is
-read ends in training, held out, or counted with the reason why it is neither.
+Every row that is read ends in training, held out, or counted with the reason why it is neither.
+The sources themselves stand in `source_table`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alphamed_jax import embedded
-from alphamed_jax.data import hub
+from alphamed_jax.data import hub, hub_folder
 from alphamed_jax.data.answer_key import AmbiguousLabel
 from alphamed_jax.data.combine import CONTRADICTION, DUPLICATE, OFFICIAL_TEST, Loaded, Read, combine
-from alphamed_jax.data.gpqa import gpqa_medical
-from alphamed_jax.data.medxpertqa import medxpertqa
-from alphamed_jax.data.mmlu_pro import mmlu_pro_medical
-from alphamed_jax.data.pubmedqa import (
-    TEST_SIZE,
-    copied_from_official_test,
-    in_official_test,
-    pubmedqa,
-    pubmedqa_no_context,
-)
 from alphamed_jax.data.questions import Question, own_question
-from alphamed_jax.data.rows import Row, is_rows, place, read_rows
-from alphamed_jax.data.schemas import UnusableRow, medmcqa, medqa
+from alphamed_jax.data.rows import Row, place, read_rows
+from alphamed_jax.data.schemas import UnusableRow
 from alphamed_jax.data.sift import (
     Found,
     Texts,
@@ -33,72 +22,21 @@ from alphamed_jax.data.sift import (
     distinct,
     without_contradictions,
 )
-from alphamed_jax.errors import UserError, nearest
+from alphamed_jax.data.source_table import SOURCES as SOURCES
+from alphamed_jax.data.source_table import Source as Source
+from alphamed_jax.data.source_table import check_sources
+from alphamed_jax.data.specs import Spec, no_split, resolve
+from alphamed_jax.data.specs import path_of as path_of
+from alphamed_jax.errors import UserError
 
-
-@dataclass(frozen=True)
-class Source:
-    """One data set."""
-
-    name: str
-    convert: Callable[[Row, str], Question]
-    """(row, source name) -> Question to learn from, a `Reader` where the rows are of the hub.
-    Raises UserError for a malformed row, without its place."""
-    splits: dict[str, str | Path]
-    """Our split -> split on the hub, or file in this package. `train` is trained on, `heldout`
-    (where there is one) measures a run while it trains, `test` is the published benchmark."""
-    hub_id: str | None = None
-    hub_config: str | None = None
-    index: str | None = None
-    """Key of an answer that is an index, from 0."""
-    official: Callable[[Row], bool] | None = None
-    """Whether a row is one of a published test's, where a split or a file may hold such rows."""
-    official_size: int = 0
-    """How many of them the split on the hub holds."""
-
-
-SOURCES: dict[str, Source] = {
-    source.name: source
-    for source in (
-        Source("quickstart", own_question, {"train": embedded.TRAIN, "heldout": embedded.HELDOUT}),
-        # Test answers are hidden, so everyone reports on `validation`: it is our test split, and
-        # not for looking at while training.
-        Source(
-            "medmcqa",
-            medmcqa,
-            {"train": "train", "test": "validation"},
-            "openlifescienceai/medmcqa",
-            index="cop",
-        ),
-        Source("medqa", medqa, {"train": "train", "test": "test"}, "GBaker/MedQA-USMLE-4-options"),
-        # 1,000 labelled rows in one split, of which 500 are the published test.
-        *(
-            Source(
-                name,
-                convert,
-                {"train": "train"},
-                "qiaojin/PubMedQA",
-                "pqa_labeled",
-                official=in_official_test,
-                official_size=TEST_SIZE,
-            )
-            for name, convert in (
-                ("pubmedqa", pubmedqa),
-                ("pubmedqa-no-context", pubmedqa_no_context),
-            )
-        ),
-        # Tests alone: nothing of them is trained on.
-        Source("mmlu-pro-medical", mmlu_pro_medical, {"test": "test"}, "TIGER-Lab/MMLU-Pro"),
-        Source("gpqa-medical", gpqa_medical, {"test": "train"}, "Idavidrein/gpqa", "gpqa_main"),
-        Source("medxpertqa", medxpertqa, {"test": "test"}, "TsinghuaC3I/MedXpertQA", "Text"),
-    )
-}
+Split = str | Sequence[Path]
+"""A split on the hub, or the files of one."""
 
 
 def load(spec: str, split: str = "train", revision: str | None = None) -> Loaded:
-    """Load one source: NAME, NAME=FILE in that source's schema, or FILE in our own schema.
+    """Load one source, written as `specs` has it; a split that the spec names counts.
 
-    `split="train"` gives what a run trains on, and the source's held-out questions where it has
+    The split `train` gives what a run trains on, and the source's held-out questions where it has
     such a split; rows of PubMedQA's published test are left out and counted. Any other split gives
     that split alone, as held-out questions. A file is one split, the one that was asked for.
 
@@ -109,7 +47,9 @@ def load(spec: str, split: str = "train", revision: str | None = None) -> Loaded
       UserError: unknown source or split, a file or data set that cannot be read, a malformed
         row (names file and line), or no usable question.
     """
-    read = _read(spec, split, revision)
+    asked = resolve(spec)
+    split = asked.split or split
+    read = _read(asked, split, revision)
     questions = {name: tuple(item.question for item in found) for name, found in read.found.items()}
     return Loaded(
         read.name,
@@ -122,7 +62,11 @@ def load(spec: str, split: str = "train", revision: str | None = None) -> Loaded
 
 
 def load_all(
-    specs: Sequence[str], heldout: int, seed: int, revisions: Sequence[str] = ()
+    specs: Sequence[str],
+    heldout: int,
+    seed: int,
+    revisions: Sequence[str] = (),
+    allow_test_data: bool = False,
 ) -> Loaded:
     """Load the sources of a run as one set, with up to `heldout` questions kept apart.
 
@@ -134,33 +78,49 @@ def load_all(
 
     Args:
       revisions: NAME=REVISION of sources that come from the hub.
+      allow_test_data: whether a spec may name a published test, as `medqa:test`, whose questions
+        are then trained on.
 
     Raises:
       UserError: as `load` and `hold_out` do; an id that two questions share; a revision of
-        something that does not come from the hub.
+        something that does not come from the hub; a published test.
     """
     if not specs:
         raise UserError("no data given; pass --data NAME, NAME=FILE or FILE")
-    pinned = _pinned(specs, revisions)
-    reads = [_read(spec, "train", pinned.get(spec)) for spec in specs]
-    tests = [test for spec, read in zip(specs, reads, strict=True) for test in _tests(spec, read)]
+    asked = [resolve(spec) for spec in specs]
+    for spec in asked:
+        if spec.names_test and not allow_test_data:
+            raise UserError(
+                f"data {spec.text!r}: the split {spec.split!r} of {spec.source.name} is for "
+                f"measuring, and is not trained on; `alphamed evaluate --benchmarks "
+                f"{spec.source.name}` measures on it. With --allow-test-data it is trained on all "
+                "the same, and the run's record says so"
+            )
+    pinned = _pinned(asked, revisions)
+    reads = [_read_for_training(spec, pinned.get(spec.source.name)) for spec in asked]
+    wanted = {spec.source.name for spec in asked if spec.names_test}
+    tests = [
+        test
+        for spec, read in zip(asked, reads, strict=True)
+        if spec.source.name not in wanted
+        for test in _tests(spec, read)
+    ]
     return combine(reads, Texts(tests), heldout, seed)
 
 
-def _pinned(specs: Sequence[str], revisions: Sequence[str]) -> dict[str, str]:
+def _pinned(specs: Sequence[Spec], revisions: Sequence[str]) -> dict[str, str]:
     """Return source -> revision.
 
     Raises:
       UserError: not NAME=REVISION, a name twice, or a source that does not come from the hub.
     """
+    loaded = [spec.source.name for spec in specs if spec.source.hub_id and spec.path is None]
     pinned: dict[str, str] = {}
     for given in revisions:
         name, _, revision = given.partition("=")
         if not name or not revision:
             raise UserError(f"data_revisions: {given!r}, expected NAME=REVISION")
-        source = SOURCES.get(name)
-        if source is None or source.hub_id is None or name not in specs:
-            loaded = [spec for spec in specs if spec in SOURCES and SOURCES[spec].hub_id]
+        if name not in loaded:
             raise UserError(
                 f"data_revisions: {name!r} is no source that this run loads from the hub (it "
                 f"loads {', '.join(loaded) or 'none'})"
@@ -171,68 +131,81 @@ def _pinned(specs: Sequence[str], revisions: Sequence[str]) -> dict[str, str]:
     return pinned
 
 
-def check_sources(sources: Mapping[str, Source]) -> None:
-    """Refuse a table in which what one source learns from is a published test of any.
-
-    Raises:
-      UserError: names the split.
-    """
-    tests = {
-        (source.hub_id, source.hub_config, source.splits["test"]): source.name
-        for source in sources.values()
-        if "test" in source.splits
-    }
-    for source in sources.values():
-        for name in ("train", "heldout"):
-            split = source.splits.get(name)
-            test = tests.get((source.hub_id, source.hub_config, split or ""))
-            if split and test:
-                raise UserError(
-                    f"source {source.name!r} has the split {str(split)!r} for {name}, but it is "
-                    f"the published test of {test!r}, which is not trained on"
-                )
-
-
-def _read(spec: str, split: str, revision: str | None) -> Read:
-    """Read the split, and with `train` the held-out split where there is one."""
-    check_sources(SOURCES)
-    source, path = _resolve(spec)
-    if split == "train" and source.hub_id is not None and "train" not in source.splits:
-        raise UserError(
-            f"data {spec!r}: {source.name} is a published test, which is not trained on; "
-            f"`alphamed evaluate --benchmarks {source.name}` measures on it"
-        )
-    splits: dict[str, str | Path] = {split: path} if path is not None else source.splits
-    if split not in splits:
-        raise UserError(f"data {spec!r} has no split {split!r}, only {', '.join(splits)}")
-    wanted = ["train", "heldout"] if split == "train" and "heldout" in splits else [split]
-    read = Read(source.name, spec)
-    if source.hub_id is not None and path is None:
-        read.revisions[source.name] = hub.commit_of(source.hub_id, revision)
-    for name in wanted:
-        official = None if name == "test" else source.official
-        before = read.dropped[OFFICIAL_TEST]
-        read.found[name] = _collect(source, splits[name], official, read)
-        left_out = read.dropped[OFFICIAL_TEST] - before
-        if official and path is None and left_out != source.official_size:
-            raise UserError(
-                f"{source.hub_id} ({splits[name]}) holds {left_out} of the {source.official_size} "
-                "rows of the published test, expected all: by them it is known what may be trained "
-                f"on; pass {source.name}=FILE"
-            )
-        if not read.found[name]:
-            why = ", ".join(f"{count} {reason}" for reason, count in (+read.dropped).items())
-            raise UserError(f"data {spec!r} has no usable question{why and f' ({why})'}")
+def _read_for_training(spec: Spec, revision: str | None) -> Read:
+    """Read what is trained on: a split that was named is, whatever it is for."""
+    split = spec.split or "train"
+    read = _read(spec, split, revision)
+    if split != "train":
+        read.found = {"train": read.found[split]}
     return read
 
 
-def _tests(spec: str, read: Read) -> list[Question]:
-    """The questions of the published test that lies beside a training split on the hub."""
-    source, path = _resolve(spec)
-    if path is not None or "test" not in source.splits:
+def _read(spec: Spec, split: str, revision: str | None) -> Read:
+    """Read the split, and with `train` the held-out split where there is one."""
+    check_sources(SOURCES)
+    source = spec.source
+    if split == "train":
+        _refuse_test(spec)
+    in_file = spec.path is not None and not spec.path.is_dir()
+    if not in_file and split not in source.splits:
+        raise no_split(spec.text, source, split)
+    both = split == "train" and "heldout" in source.splits and not in_file
+    read = Read(source.name, spec.text)
+    if source.hub_id is not None and spec.path is None:
+        read.revisions[source.name] = hub.commit_of(source.hub_id, revision)
+    for name in ("train", "heldout") if both else (split,):
+        rows = _place(spec, name)
+        official = None if name == "test" else source.official
+        before = read.dropped[OFFICIAL_TEST]
+        read.found[name] = _collect(source, rows, official, read)
+        left_out = read.dropped[OFFICIAL_TEST] - before
+        if source.official_size and not in_file and left_out != source.official_size:
+            raise UserError(
+                f"{source.hub_id} ({source.splits[name]}) holds {left_out} of the "
+                f"{source.official_size} rows of the published test, expected all: by them it is "
+                f"known what may be trained on; pass {source.name}=FILE"
+            )
+        if not read.found[name]:
+            why = ", ".join(f"{count} {reason}" for reason, count in (+read.dropped).items())
+            raise UserError(f"data {spec.text!r} has no usable question{why and f' ({why})'}")
+    return read
+
+
+def _refuse_test(spec: Spec) -> None:
+    source = spec.source
+    if source.hub_id is not None and "train" not in source.splits:
+        raise UserError(
+            f"data {spec.text!r}: {source.name} is a published test, which is not trained on; "
+            f"`alphamed evaluate --benchmarks {source.name}` measures on it"
+        )
+
+
+def _place(spec: Spec, split: str) -> Split:
+    """Where the rows of a split lie.
+
+    Raises:
+      UserError: a folder that does not hold them.
+    """
+    source = spec.source
+    if spec.path is not None and not spec.path.is_dir():
+        return [spec.path]
+    theirs = source.splits[split]
+    if spec.path is None:
+        return [theirs] if isinstance(theirs, Path) else theirs
+    if isinstance(theirs, Path):
+        raise UserError(f"data {spec.text!r}: {spec.path} is a folder, expected a file")
+    return hub_folder.expect_files(spec.path, source.hub_config, theirs)
+
+
+def _tests(spec: Spec, read: Read) -> list[Question]:
+    """The questions of the published test that lies beside a training split of the hub."""
+    source, path = spec.source, spec.path
+    theirs = source.splits.get("test")
+    if not isinstance(theirs, str) or (path is not None and not path.is_dir()):
         return []
+    rows = theirs if path is None else hub_folder.split_files(path, source.hub_config, theirs)
     questions = []
-    for _, row in _rows(source, source.splits["test"], read):
+    for _, row in _rows(source, rows, read):
         try:
             questions.append(source.convert(row, source.name))
         except (UserError, UnusableRow):
@@ -240,38 +213,12 @@ def _tests(spec: str, read: Read) -> list[Question]:
     return questions
 
 
-def _resolve(spec: str) -> tuple[Source, Path | None]:
-    name, equals, file = spec.partition("=")
-    if name in SOURCES:
-        if equals and not file:
-            raise UserError(f"data {spec!r}: no file after '='; expected NAME=FILE")
-        return SOURCES[name], path_of(file) if equals else None
-    path = path_of(spec)
-    # A path may hold '=', as in runs/lr=1e-6/questions.jsonl; a source's name holds no '/'.
-    if is_rows(path) and (path.is_file() or not equals or "/" in name):
-        own = Source(
-            path.stem, own_question, {}, index="answer", official=copied_from_official_test
-        )
-        return own, path
-    raise UserError(
-        f"unknown data source {name!r}.{nearest(name, SOURCES)} Known: {', '.join(SOURCES)}; or "
-        "give a file: NAME=FILE in the schema of a source, FILE (.jsonl, .parquet) in our own"
-    )
-
-
-def path_of(text: str) -> Path:
-    """The path, `~` read as the home folder: a shell leaves it alone behind '='."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"data {text!r}: {error}") from None
-
-
-def _rows(source: Source, split: str | Path, read: Read) -> Iterable[tuple[str, Row]]:
-    """Yield (place, row) of a file or of a split on the hub, whose commit is noted in `read`."""
-    if isinstance(split, Path):
-        for number, row in read_rows(split):
-            yield place(split, number), row
+def _rows(source: Source, split: Split, read: Read) -> Iterable[tuple[str, Row]]:
+    """Yield (place, row) of files or of a split on the hub, whose commit is noted in `read`."""
+    if not isinstance(split, str):
+        for file in split:
+            for number, row in read_rows(file):
+                yield place(file, number), row
         return
     assert source.hub_id is not None
     commit = read.revisions.get(source.name)
@@ -282,12 +229,12 @@ def _rows(source: Source, split: str | Path, read: Read) -> Iterable[tuple[str, 
 
 
 def _collect(
-    source: Source, split: str | Path, official: Callable[[Row], bool] | None, read: Read
+    source: Source, split: Split, official: Callable[[Row], bool] | None, read: Read
 ) -> list[Found]:
     """Return the distinct usable questions of a split; the other rows are counted in `read`."""
     found: list[Found] = []
     indices: list[tuple[int, int]] = []
-    own = source.hub_id is None
+    own = source.convert is own_question
     for where, row in _rows(source, split, read):
         read.rows += 1
         try:
@@ -306,10 +253,10 @@ def _collect(
         index = row.get(source.index or "")
         if isinstance(index, int) and not isinstance(index, bool):
             indices.append((index, len(question.options)))
-        origin = (source.hub_id or "", question.id) if source.official_size else None
+        origin = (source.hub_id, question.id) if source.hub_id and source.official else None
         found.append(Found(question, where, own, origin))
     if source.index:
-        where = str(split) if isinstance(split, Path) else f"{source.hub_id} ({split})"
+        where = f"{source.hub_id} ({split})" if isinstance(split, str) else str(split[0])
         check_counts_from_zero(where, source.index, indices)
     once = distinct(found)
     read.dropped[DUPLICATE] += len(found) - len(once)
@@ -317,3 +264,35 @@ def _collect(
     read.dropped[CONTRADICTION] += len(once) - len(agreeing)
     check_ids(agreeing)
     return agreeing
+
+
+@dataclass
+class RawRows:
+    """The rows that a run would train on, before any of them is refused or left out."""
+
+    source: Source
+    file: Path | None
+    rows: Iterable[tuple[str, Row]]
+    """(place, row)."""
+    read: Read
+    """Holds the commit of what comes from the hub once its rows are being read."""
+
+
+def raw_rows(spec: str, revision: str | None = None) -> RawRows:
+    """Return the rows of one source, written as for `load`, as they stand.
+
+    Raises:
+      UserError: an unknown source or split, or a published test that is not named as such; while
+        the rows are read, a file or data set that cannot be.
+    """
+    check_sources(SOURCES)
+    asked = resolve(spec)
+    split = asked.split or "train"
+    if split == "train":
+        _refuse_test(asked)
+    source = asked.source
+    read = Read(source.name, spec)
+    if source.hub_id is not None and asked.path is None:
+        read.revisions[source.name] = hub.commit_of(source.hub_id, revision)
+    rows = _rows(source, _place(asked, split), read)
+    return RawRows(source, asked.path, rows, read)

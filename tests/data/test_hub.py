@@ -6,9 +6,9 @@ from typing import Any
 import datasets
 import huggingface_hub
 import pytest
-from huggingface_hub.errors import RevisionNotFoundError
+from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
 
-from alphamed_jax.data.sources import load_all
+from alphamed_jax.data.sources import load, load_all
 from alphamed_jax.errors import UserError
 
 ONE, TWO = "1" * 40, "2" * 40
@@ -56,6 +56,18 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", asked)
     monkeypatch.setattr(datasets, "load_dataset", stand_in.load_dataset)
     return stand_in
+
+
+def test_a_gated_set_says_how_it_is_given(monkeypatch: pytest.MonkeyPatch):
+    def load_dataset(*_: Any, **__: Any) -> Any:
+        response: Any = SimpleNamespace(headers={}, request=None)
+        refused = GatedRepoError("403", response=response)
+        raise datasets.exceptions.DatasetNotFoundError("is a gated dataset") from refused
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+
+    with pytest.raises(UserError, match=r"^GBaker/.* is gated: accept its terms at https.*login"):
+        load("medqa")
 
 
 @pytest.mark.parametrize(

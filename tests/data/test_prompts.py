@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from alphamed_jax.config import PromptConfig
+from alphamed_jax.data.clock import DATE
 from alphamed_jax.data.prompts import (
     check_prompt,
     encode_prompt,
@@ -20,7 +21,7 @@ from alphamed_jax.data.prompts import (
     render_prompt,
 )
 from alphamed_jax.data.questions import Question
-from alphamed_jax.data.sources import SOURCES, load
+from alphamed_jax.data.sources import load
 from alphamed_jax.errors import UserError
 
 INSTRUCTION = "Reason step by step, then give the letter of the correct option within \\boxed{}."
@@ -57,114 +58,46 @@ def tokenizer_with(template: str | None = None, layout: str = "<s> $A") -> Any:
     )
 
 
-ROWS = {
-    "quickstart": {
-        "question": "Fever, neck stiffness, photophobia. First-line treatment?",
-        "options": ["Ceftriaxone", "Insulin", "Levothyroxine", "Heparin"],
-        "answer": 0,
-    },
-    "medmcqa": {
-        "id": "m-1",
-        "question": "Which vitamin is given for scurvy? ",
-        **dict(zip(("opa", "opb", "opc", "opd"), ("A1", "B12", "C", "D3"), strict=True)),
-        "cop": 2,
-    },
-    "medqa": {
-        "question": "A sailor has bleeding gums. What is missing?",
-        "options": {"A": "Thiamine", "B": "Ascorbic acid", "C": "Niacin", "D": "Retinol"},
-        "answer": "Ascorbic acid",
-        "answer_idx": "B",
-    },
-    "pubmedqa": {
-        "pubid": 1,
-        "question": "Does walking help?",
-        "context": {"contexts": ["Forty adults walked.", "Pressure fell."]},
-        "final_decision": "yes",
-    },
-    "mmlu-pro-medical": {
-        "question_id": 7,
-        "question": " Which organ makes insulin?",
-        "options": [" Pancreas", "Liver ", "Spleen", "N/A"],
-        "answer": "A",
-        "answer_index": 0,
-        "category": "health",
-    },
-    "gpqa-medical": {
-        "Question": "Which base stands in RNA alone?",
-        "Correct Answer": "Uracil",
-        "Incorrect Answer 1": "Adenine",
-        "Incorrect Answer 2": "Cytosine",
-        "Incorrect Answer 3": "Guanine",
-        "Subdomain": "Molecular Biology",
-    },
-    "medxpertqa": {
-        "id": "Text-1",
-        "question": "What is missing?\nAnswer Choices: (A) Thiamine (B) Ascorbic acid",
-        "options": {"A": "Thiamine", "B": "Ascorbic acid"},
-        "label": "B",
-    },
-}
-ROWS["pubmedqa-no-context"] = ROWS["pubmedqa"]
-
-RENDERED = {
-    "quickstart": (
-        "Fever, neck stiffness, photophobia. First-line treatment?\n\n"
-        "A. Ceftriaxone\nB. Insulin\nC. Levothyroxine\nD. Heparin\n\n"
-        "Reason step by step, then give the letter of the correct option within \\boxed{}."
-    ),
-    "medmcqa": (
-        "Which vitamin is given for scurvy?\n\n"
-        "A. A1\nB. B12\nC. C\nD. D3\n\n"
-        "Reason step by step, then give the letter of the correct option within \\boxed{}."
-    ),
-    "medqa": (
-        "A sailor has bleeding gums. What is missing?\n\n"
-        "A. Thiamine\nB. Ascorbic acid\nC. Niacin\nD. Retinol\n\n"
-        "Reason step by step, then give the letter of the correct option within \\boxed{}."
-    ),
-    "pubmedqa": (
-        "Forty adults walked.\nPressure fell.\n\nDoes walking help?\n\n"
-        "A. yes\nB. no\nC. maybe\n\n"
-        "Reason step by step, then give the letter of the correct option within \\boxed{}."
-    ),
-    "pubmedqa-no-context": (
-        "Does walking help?\n\n"
-        "A. yes\nB. no\nC. maybe\n\n"
-        "Reason step by step, then give the letter of the correct option within \\boxed{}."
-    ),
-    "mmlu-pro-medical": (
-        "Which organ makes insulin?\n\n"
-        "A. Pancreas\nB. Liver\nC. Spleen\n\n"
-        "Reason step by step, then give the letter of the correct option within \\boxed{}."
-    ),
-    "gpqa-medical": (
-        "Which base stands in RNA alone?\n\n"
-        "A. Uracil\nB. Adenine\nC. Guanine\nD. Cytosine\n\n"
-        "Reason step by step, then give the letter of the correct option within \\boxed{}."
-    ),
-    "medxpertqa": (
-        "What is missing?\n\n"
-        "A. Thiamine\nB. Ascorbic acid\n\n"
-        "Reason step by step, then give the letter of the correct option within \\boxed{}."
-    ),
-}
+KEPT_USER = {"role": "user", "content": "Which </s> drug?\nA. Heparin\nB. Aspirin"}
+KEPT_SYSTEM = {"role": "system", "content": "You are a nurse."}
+KEPT = dataclasses.replace(ASKED, meta={"prompt_messages": [KEPT_SYSTEM, KEPT_USER]})
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_the_prompt_of_each_source_character_by_character(name: str):
-    question = SOURCES[name].convert(ROWS[name], name)
+def test_messages_of_a_question_are_asked_as_they_are_in_the_chat():
+    # Given a configuration with a system message and an instruction of its own,
+    prompt = PromptConfig(system="You are a physician.", instruction="Say it.")
+    tokenizer = tokenizer_with(TEMPLATE)
 
-    assert prompt_text(question, PromptConfig()) == RENDERED[name]
+    # when a question is asked that has messages, then nothing but these is in the prompt.
+    assert render_prompt(tokenizer, KEPT, prompt) == (
+        f"<s>[system]Today: {DATE}\nYou are a nurse.</s>"
+        "[user]Which </s> drug?\nA. Heparin\nB. Aspirin</s>[assistant]"
+    )
+    alone = dataclasses.replace(ASKED, meta={"prompt_messages": [KEPT_USER]})
+    assert "physician" not in render_prompt(tokenizer, alone, prompt)
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_no_prompt_of_any_source_lacks_an_option(name: str):
-    question = SOURCES[name].convert(ROWS[name], name)
+def test_messages_of_a_question_are_asked_as_they_are_in_plain_text():
+    prompt = PromptConfig(system="You are a physician.", style="plain")
+    tokenizer = tokenizer_with(TEMPLATE)
 
-    lines = prompt_text(question, PromptConfig()).splitlines()
+    text = render_prompt(tokenizer, KEPT, prompt)
+    ids = encode_prompt(tokenizer, KEPT, prompt)
 
-    for letter, option in zip("ABCDEFGHIJ", question.options, strict=False):
-        assert lines.count(f"{letter}. {option}") == 1
+    assert text == "<s>You are a nurse.\n\nWhich </s> drug?\nA. Heparin\nB. Aspirin"
+    assert ids.count(tokenizer.eos_token_id) == 0  # the text of a token is text
+
+
+def test_a_template_that_refuses_the_system_message_of_a_later_question_is_named():
+    # Given a template that knows no system message, and a question with one behind one without,
+    tokenizer = tokenizer_with(
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no') }}"
+        "{% endif %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+
+    with pytest.raises(UserError, match="chat template refuses the messages"):
+        encode_questions(tokenizer, [ASKED, KEPT], PromptConfig())
 
 
 def test_the_boxed_of_the_instruction_has_one_backslash():

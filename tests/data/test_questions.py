@@ -228,8 +228,8 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: bytes, message: str):
 
 
 def test_another_kind_of_file_and_a_missing_file_are_refused(tmp_path: Path):
-    with pytest.raises(UserError, match=r"q\.csv: expected a file ending in \.jsonl or \.parquet"):
-        list(read_rows(tmp_path / "q.csv"))
+    with pytest.raises(UserError, match=r"q\.txt: expected a file ending in \.jsonl or \.parquet"):
+        list(read_rows(tmp_path / "q.txt"))
     with pytest.raises(UserError, match=r"q\.jsonl: no such file"):
         list(read_rows(tmp_path / "q.jsonl"))
     (tmp_path / "q.parquet").write_text(json.dumps(row()))

@@ -102,6 +102,18 @@ def test_medmcqa_counts_rows_with_an_empty_option(tmp_path: Path):
     assert loaded.dropped == {"empty question or option": 2}
 
 
+def test_medmcqa_counts_rows_that_repeat_an_option(tmp_path: Path):
+    # Given rows that repeat the right option and a wrong one, but for case and a full stop,
+    right = {**MEDMCQA, "opa": "vitamin C."}
+    wrong = {**MEDMCQA, "opd": "vitamin A"}
+
+    # when they are loaded, then both are dropped, each for its reason.
+    loaded = load(f"medmcqa={write(tmp_path, MEDMCQA, right, wrong)}")
+
+    assert len(loaded.train) == 1
+    assert loaded.dropped == {"right option given twice": 1, "wrong option given twice": 1}
+
+
 def test_pubmedqa_puts_the_abstract_before_the_question(tmp_path: Path):
     [question] = load(f"pubmedqa={write(tmp_path, PUBMEDQA)}").train
 
@@ -249,7 +261,7 @@ def test_a_file_without_usable_questions_is_refused_with_the_reason(tmp_path: Pa
         ("medmcqa=", "no file after '='"),
         ("medmcqa=missing.jsonl", r"missing\.jsonl: no such file"),
         ("missing.jsonl", r"missing\.jsonl: no such file"),
-        ("medmcqa=rows.csv", r"rows\.csv: expected a file ending in"),
+        ("medmcqa=rows.txt", r"rows\.txt: expected a file ending in"),
         ("", "unknown data source ''"),
     ],
 )
@@ -376,9 +388,9 @@ def test_no_data_at_all_is_refused():
     [
         (
             "medmcqa=medmcqa_train.jsonl",
-            2997,
-            {"A": 972, "B": 792, "C": 644, "D": 589},
-            {"right option given twice": 3},
+            2986,
+            None,
+            {"right option given twice": 3, "wrong option given twice": 11},
         ),
         ("pubmedqa=pubmedqa_labeled_dev.jsonl", 500, {"A": 276, "B": 169, "C": 55}, {}),
         ("pubmedqa-no-context=pubmedqa_labeled_dev.jsonl", 500, {"A": 276, "B": 169, "C": 55}, {}),
