@@ -1,0 +1,1 @@
+"""Which questions are trained on: how they are checked, scored and picked."""
