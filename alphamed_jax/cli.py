@@ -22,6 +22,7 @@ COMMANDS = {
     "plan": "will it fit, and how long will it take, before renting a pod",
     "bench": "time a GRPO step on random weights of a given shape",
     "report": "one self-contained page about a training run",
+    "curate": "which questions to train on",
     "evaluate": "accuracy on the medical benchmarks, and what qualifies it",
 }
 """Name of a command and of its module: what it does."""

@@ -20,11 +20,13 @@ from alphamed_jax.config_io import (
 )
 from alphamed_jax.config_marks import MayChange, OfProcess, OfStart
 from alphamed_jax.config_sections import (
+    CurriculumConfig,
     EvalConfig,
     LogConfig,
     LossConfig,
     OptimizerConfig,
     PromptConfig,
+    RewardConfig,
     RolloutConfig,
     UpdateConfig,
 )
@@ -46,10 +48,17 @@ class Config:
     """Branch, tag or commit of a hub id. null: the newest. It is resolved to a commit once, which
     the run keeps."""
     data: OfProcess[tuple[str, ...]] = ("quickstart",)
-    """Sources: NAME from the hub, NAME=FILE in that source's schema, or FILE (.jsonl, .parquet)."""
+    """Sources: NAME from the hub, NAME=FILE in that source's schema (.jsonl, .parquet, .csv, or a
+    folder of files of the hub), or FILE in our own."""
+    allow_test_data: bool = False
+    """Train on published tests too, where `data` names one as NAME:test; the run's record and
+    report then say so."""
     data_revisions: tuple[str, ...] = ()
     """NAME=REVISION: branch, tag or commit of a source that comes from the hub; else its newest.
     They are resolved to commits once, which the run keeps."""
+    data_weights: tuple[str, ...] = ()
+    """NAME=W for each source: its share of the questions drawn, relative to the others. Without
+    any, each question of the run is drawn equally often."""
     output: OfStart[str | None] = None
     """Folder of the run; null: runs/<config name>."""
     mesh: MayChange[str] = "auto"
@@ -77,9 +86,11 @@ class Config:
     """Write the final policy as a Hugging Face folder."""
     prompt: PromptConfig = field(default_factory=PromptConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     update: UpdateConfig = field(default_factory=UpdateConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
@@ -100,6 +111,11 @@ class Config:
             raise UserError(
                 f"update.mini_batches ({self.update.mini_batches}) does not divide "
                 f"rollout.prompts ({self.rollout.prompts})."
+            )
+        if (self.reward.overlong_cache or 0) > self.rollout.max_new_tokens:
+            raise UserError(
+                f"reward.overlong_cache ({self.reward.overlong_cache}) is above "
+                f"rollout.max_new_tokens ({self.rollout.max_new_tokens}), of which it is a part."
             )
         if not self.data:
             raise UserError("data is empty: name at least one source.")
@@ -176,6 +192,7 @@ def to_yaml(config: Config) -> str:
     del values["config"]
     values |= {"data": list(config.data), "data_revisions": list(config.data_revisions)}
     values["eval"] |= {name: list(values["eval"][name]) for name in ("benchmarks", "data")}
+    values["data_weights"] = list(config.data_weights)
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     # Unescaped, a few line ends of Unicode would be read back as spaces.
     return text if yaml.safe_load(text) == values else yaml.safe_dump(values, sort_keys=False)
@@ -206,7 +223,13 @@ def parse_config(argv: Sequence[str], program: str, description: str) -> Config:
     else:
         base = Config()
     # Elsewhere the last of two wins, as is usual; here it would silently drop a data set.
-    for flag in ("--data", "--data-revisions", "--eval.benchmarks", "--eval.data"):
+    for flag in (
+        "--data",
+        "--data-revisions",
+        "--data-weights",
+        "--eval.benchmarks",
+        "--eval.data",
+    ):
         if sum(argument.split("=")[0] == flag for argument in argv) > 1:
             raise UserError(f"{flag} is given twice: name all sources after one, as {flag} A B.")
     config, unknown = parse_flags(argv, program, description, base)

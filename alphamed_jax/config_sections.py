@@ -38,6 +38,9 @@ class PromptConfig:
     """Our wording; the paper's is not known."""
     max_tokens: int = 1024
     """Longer prompts are dropped, counted and reported."""
+    shuffle_options: bool = True
+    """In training, put the options in another order each time a question is drawn, so that no
+    letter is right more often than others. Evaluation asks questions as they were published."""
 
     def __post_init__(self):
         _at_least(1, prompt_max_tokens=self.max_tokens)
@@ -88,6 +91,35 @@ class RolloutConfig:
         _at_least(0, rollout_top_k=self.top_k)
         if self.slots is not None:
             _at_least(1, rollout_slots=self.slots)
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Signals beside the letter, all off: the paper's reward is 1 or 0 by the letter alone. Whether
+    a group is effective is judged by the letter whatever is set here."""
+
+    overlong_cache: int | None = None
+    """DAPO's soft overlong punishment: in the last so many tokens before rollout.max_new_tokens the
+    reward falls by up to 1. null: none."""
+    length_penalty: float = 0.0
+    """Share of its reward, below 1, that a right response may lose for its length among the right
+    ones of its group (Arora and Zanette 2025). 0: none."""
+    skip_truncated: bool = False
+    """Leave truncated responses out of the loss (DAPO's overlong filtering)."""
+
+    def __post_init__(self):
+        if self.overlong_cache is not None:
+            _at_least(1, reward_overlong_cache=self.overlong_cache)
+        if not 0 <= self.length_penalty < 1:
+            raise UserError(
+                f"reward.length_penalty is {self.length_penalty}: expected a number in [0, 1), so "
+                "that a long right response is worth more than a wrong one."
+            )
+
+    @property
+    def shapes(self) -> bool:
+        """Whether anything is added to the binary reward."""
+        return self.overlong_cache is not None or self.length_penalty > 0
 
 
 @dataclass(frozen=True)
@@ -206,6 +238,44 @@ class UpdateConfig:
     def __post_init__(self):
         _at_least(1, update_mini_batches=self.mini_batches, update_epochs=self.epochs)
         _at_least(1, update_micro_batch=self.micro_batch, update_logits_chunk=self.logits_chunk)
+
+
+@dataclass(frozen=True)
+class CurriculumConfig:
+    """How often a question is drawn, by the running mean of its reward. Off: each once an epoch."""
+
+    pools: bool = False
+    """Draw by difficulty: hard, normal, easy and unseen questions as often as is set below."""
+    hard: float = 0.5
+    """How often a hard question is drawn, relative to those of the other pools; 0: never."""
+    normal: float = 1.0
+    """How often one is drawn that is neither hard nor easy."""
+    easy: float = 0.25
+    """How often an easy one is drawn."""
+    unseen: float = 1.0
+    """How often one is drawn that was not drawn yet."""
+    hard_below: float = 0.15
+    """Mean reward below which a question is hard: of 8 responses one right one is."""
+    easy_above: float = 0.85
+    """Mean reward above which it is easy."""
+    newest: float = 0.5
+    """Weight of the newest draw in the running mean; 1 forgets all before."""
+
+    def __post_init__(self):
+        _at_least(0, curriculum_hard=self.hard, curriculum_normal=self.normal)
+        _at_least(0, curriculum_easy=self.easy, curriculum_unseen=self.unseen)
+        for name in ("hard_below", "easy_above"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(
+                    f"curriculum.{name} is {getattr(self, name)}: expected a reward, 0 to 1."
+                )
+        if self.hard_below > self.easy_above:
+            raise UserError(
+                f"curriculum.hard_below ({self.hard_below}) is above curriculum.easy_above "
+                f"({self.easy_above}): a question would be both."
+            )
+        if not 0 < self.newest <= 1:
+            raise UserError(f"curriculum.newest is {self.newest}: expected a number in (0, 1].")
 
 
 @dataclass(frozen=True)

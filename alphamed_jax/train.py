@@ -9,9 +9,7 @@ exits with 0, a second one ends at once. A closed pipe (`| head`) does not end a
 """
 
 import contextlib
-import dataclasses
 import time
-from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,18 +19,16 @@ from rich.console import Console
 
 from alphamed_jax import cli
 from alphamed_jax.config import Config, parse_config
-from alphamed_jax.data.order import batch_indices
-from alphamed_jax.data.prompts import Prompt, encode_questions, render_prompt
-from alphamed_jax.data.sources import load_all
+from alphamed_jax.curation.model_card import model_card
+from alphamed_jax.data.draws import Draws
+from alphamed_jax.data.prompts import render_prompt
 from alphamed_jax.errors import UserError
 from alphamed_jax.evaluation import in_training
-from alphamed_jax.evaluation.ask import AskedSet
-from alphamed_jax.evaluation.best import BestStep, choose_measure
+from alphamed_jax.evaluation.best import BestStep
 from alphamed_jax.evaluation.in_training import Evaluation
 from alphamed_jax.model import hf
 from alphamed_jax.model.config import Params
 from alphamed_jax.model.finite import not_finite
-from alphamed_jax.model.hf_identity import weights_digest
 from alphamed_jax.model.mesh import parse_mesh
 from alphamed_jax.model.network import count_parameters
 from alphamed_jax.output import fingerprint, record, storage
@@ -41,17 +37,13 @@ from alphamed_jax.output.folder import bind_output_dir
 from alphamed_jax.output.lock import only_one
 from alphamed_jax.output.messages import first_step_line, warnings_for
 from alphamed_jax.output.metrics import MetricsLog
-from alphamed_jax.output.revisions import settle_revisions, with_commits
+from alphamed_jax.output.revisions import settle_revisions
 from alphamed_jax.output.samples import describe_samples
 from alphamed_jax.planning.here import memory_line
 from alphamed_jax.reporting.render import write_report
-from alphamed_jax.rl.batch import check_micro_batch
-from alphamed_jax.rl.buckets import bucket
-from alphamed_jax.rl.policy import Policy, open_policy
 from alphamed_jax.rl.step import grpo_step
 from alphamed_jax.rl.update import TrainState, abstract_state, init_state
 from alphamed_jax.runtime import agreement, distributed
-from alphamed_jax.runtime.agreement import Fingerprint
 from alphamed_jax.runtime.compilation import FirstStep, ProgramCounter, use_cache
 from alphamed_jax.runtime.liveness import Liveness
 from alphamed_jax.terminal.display import (
@@ -68,65 +60,7 @@ from alphamed_jax.terminal.display import (
     warn,
 )
 from alphamed_jax.terminal.notices import start_notices
-
-
-class Run(NamedTuple):
-    """Everything that is decided before the first step."""
-
-    config: Config
-    policy: Policy
-    train: list[Prompt]
-    heldout: list[Prompt]
-    benchmarks: list[AskedSet]
-    rows: int
-    """Rows of the data: those of `train`, of `heldout` and the dropped ones together."""
-    dropped: dict[str, int]
-    """Reason -> rows that are neither trained on nor held out."""
-    revisions: dict[str, str | None]
-    """Source that came from the hub -> commit."""
-    measure: str | None
-    """What the best step is told by; None: there is none."""
-    identity: Fingerprint
-    """What the run is; the same in all processes and after a resume."""
-
-
-def prepare(config: Config) -> Run:
-    """Check all input before anything is written: policy, questions, prompts."""
-    policy = open_policy(config)
-    check_micro_batch(config.update.micro_batch, policy.mesh)
-    questions = load_all(config.data, config.eval.questions, config.seed, config.data_revisions)
-    train, too_long = encode_questions(policy.tokenizer, questions.train, policy.prompt)
-    heldout, unasked = encode_questions(policy.tokenizer, questions.heldout or (), policy.prompt)
-    prompts, rounds = config.rollout.prompts, config.rollout.max_rounds
-    if len(train) < prompts * rounds:
-        several = f" x rollout.max_rounds ({rounds})" if rounds > 1 else ""
-        raise UserError(
-            f"{len(train)} training questions are fewer than rollout.prompts ({prompts}){several}; "
-            "give more data or lower rollout.prompts."
-        )
-    benchmarks = in_training.benchmark_sets(policy, config)
-    width = bucket(max(len(question.token_ids) for question in (*train, *heldout)))
-    policy = dataclasses.replace(policy, prompt_width=width)
-    config = with_commits(config, questions.revisions)
-    return Run(
-        config=config,
-        policy=policy,
-        train=train,
-        heldout=heldout,
-        benchmarks=benchmarks,
-        rows=questions.rows,
-        dropped=dict(Counter(questions.dropped) + Counter(too_long) + Counter(unasked)),
-        revisions=questions.revisions,
-        measure=choose_measure(
-            config.eval, len(heldout), [one.questions.name for one in benchmarks]
-        ),
-        identity=fingerprint.of_settings(config)
-        | fingerprint.of_model(policy.model, weights_digest(policy.folder), config.model_revision)
-        | fingerprint.of_tokenizer(policy.tokenizer, policy.stop_ids)
-        | fingerprint.of_questions("training", train)
-        | fingerprint.of_questions("held-out", heldout)
-        | fingerprint.of_numbers(policy.key, policy.compute.dtype.name, policy.mesh),
-    )
+from alphamed_jax.training import Run, prepare
 
 
 class Progress(NamedTuple):
@@ -136,6 +70,8 @@ class Progress(NamedTuple):
     cursor: int
     """Questions drawn so far."""
     state: TrainState
+    draws: Draws
+    """What the next questions depend on beside the cursor."""
 
 
 def starting_point(run: Run, checkpoints: Checkpoints, console: Console) -> Progress:
@@ -163,7 +99,7 @@ def starting_point(run: Run, checkpoints: Checkpoints, console: Console) -> Prog
             "one back, or choose another --output to start over."
         )
     _, params = hf.load(run.policy.folder, run.policy.mesh, dtype=np.float32)
-    return Progress(0, 0, init_state(run.policy.objective(run.config), params))
+    return Progress(0, 0, init_state(run.policy.objective(run.config), params), run.draws)
 
 
 def resumed(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> Progress:
@@ -187,7 +123,8 @@ def resumed(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> 
     state = checkpoints.restore(step, abstract_state(objective, params))
     if broken := not_finite(state):
         raise DamagedCheckpoint(f"NaN or infinite: {', '.join(broken[:3])}")
-    return Progress(step, saved["questions_drawn"], state)
+    draws = run.draws.restored(saved.get("draws", {}))
+    return Progress(step, saved["questions_drawn"], state, draws)
 
 
 def train(config: Config, console: Console, liveness: Liveness | None = None) -> None:
@@ -222,14 +159,17 @@ def train(config: Config, console: Console, liveness: Liveness | None = None) ->
             record.write_config(config.folder, config)
             show_start(console, run, resumed_from=start.step or None)
             restore_logs(run, saved, start.step, console)
-            best, live = BestStep(config, run.policy, run.measure), liveness or Liveness()
-            step, _, state = train_loop(run, saved, best, stop, console, programs, start, live)
+            sizes = len(run.train), len(run.heldout)
+            card = model_card(config, *sizes, run.revisions, run.manifests)
+            best, live = BestStep(config, run.policy, run.measure, card), liveness or Liveness()
+            step, _, state, _ = train_loop(run, saved, best, stop, console, programs, start, live)
         best.settle(step)
         if step < config.steps and not best.ends:
             console.print(f"stopped after step {step}; the same command resumes.")
             return
         if config.export:
-            hf.save(config.folder / "export", run.policy.model, state.params, run.policy.folder)
+            export, source = config.folder / "export", run.policy.folder
+            hf.save(export, run.policy.model, state.params, source, card=card)
         if distributed.is_main():
             write_record(run, step, best, time.perf_counter() - began, programs.first)
             write_report(config.folder)
@@ -259,7 +199,7 @@ def train_loop(
 ) -> Progress:
     """Step until the steps or `eval.patience` end, or a stop is asked for; the end is saved."""
     config, policy = run.config, run.policy
-    step, cursor, state = start
+    step, cursor, state, draws = start
     reference: Params | None = None
     if config.loss.kl_coef > 0:
         _, reference = hf.load(policy.folder, policy.mesh, dtype=policy.compute.dtype)
@@ -274,7 +214,8 @@ def train_loop(
             liveness.saved = saved.complete()
             best.settle(liveness.saved)
             step += 1
-            state, metrics, scored = grpo_step(policy, config, state, reference, run.train, cursor)
+            state, metrics, scored = grpo_step(policy, config, state, reference, draws, cursor)
+            draws = draws.after(cursor, scored.group_rewards)
             cursor += len(scored.questions)
             samples = describe_samples(policy, config, scored)
             due = config.eval.due(step, config.steps)
@@ -298,16 +239,17 @@ def train_loop(
                 console.print(sample_table(samples, step=step))
             take_in(evaluation, state.params, best, saved, console)
             if step == config.steps or step % config.checkpoint_every == 0:
-                save(run, saved, Progress(step, cursor, state))
-    save(run, saved, Progress(step, cursor, state))
-    return Progress(step, cursor, state)
+                save(run, saved, Progress(step, cursor, state, draws))
+    save(run, saved, Progress(step, cursor, state, draws))
+    return Progress(step, cursor, state, draws)
 
 
 def save(run: Run, saved: Checkpoints, now: Progress) -> None:
     """Begin a checkpoint; one that is not in the output folder holds the logs, too."""
     elsewhere = run.config.checkpoints and distributed.is_main()
     logs = record.read_logs(run.config.folder) if elsewhere else {}
-    cursor = record.cursor(run.config, now.step, now.cursor, logs, run.identity)
+    drawn = now.draws.record()
+    cursor = record.cursor(run.config, now.step, now.cursor, logs, run.identity, drawn)
     saved.save(now.step, now.state, cursor)
 
 
@@ -352,6 +294,7 @@ def write_record(
             "dropped": sum(run.dropped.values()),
             "dropped_for": run.dropped,
             "revisions": run.revisions,
+            **({"manifests": run.manifests} if run.manifests else {}),
         },
         seconds=seconds,
         first=first,
@@ -390,9 +333,9 @@ def show_start(console: Console, run: Run, resumed_from: int | None) -> None:
     asked, context = [*run.train, *run.heldout], run.policy.model.max_position_embeddings
     for notice in start_notices(config, run.policy.tokenizer, asked, run.policy.stop_ids, context):
         warn(console, notice)
-    first = batch_indices(config.seed, len(run.train), 0, 1)[0]
-    text = render_prompt(run.policy.tokenizer, run.train[first].question, config.prompt)
-    show_first_prompt(console, text, run.train[first].token_ids)
+    [first] = run.draws.next(0, 1)
+    text = render_prompt(run.policy.tokenizer, first.question, config.prompt)
+    show_first_prompt(console, text, first.token_ids)
     if run.policy.automaton.inside_thought:
         console.print("prompts end with an open <think>: answers count from </think> on.")
 

@@ -21,7 +21,13 @@ from alphamed_jax.compiled.topology import GIB
 from alphamed_jax.config import Config, load_config
 from alphamed_jax.config_marks import Mark
 from alphamed_jax.model.mesh import AXES, parse_mesh
-from alphamed_jax.output.metrics import EVAL_KEYS, METRIC_KEYS, SAMPLE_KEYS, Sample
+from alphamed_jax.output.metrics import (
+    EVAL_KEYS,
+    METRIC_KEYS,
+    SAMPLE_KEYS,
+    SOURCE_KEYS,
+    Sample,
+)
 from alphamed_jax.planning.devices import Devices
 from alphamed_jax.planning.shape import model_shape
 from alphamed_jax.planning.step import planned_step
@@ -122,6 +128,12 @@ def metrics() -> str:
             "| key | meaning |",
             "|---|---|",
             *rows,
+            "",
+            "Where a run has several sources, there are for each of them:",
+            "",
+            "| key | meaning |",
+            "|---|---|",
+            *(f"| `{key}` | {cell(text)} |" for key, text in SOURCE_KEYS.items()),
             "",
             "Where a step has several updates, what is said of trained tokens is the mean of the "
             "updates' means, each under the policy of that update; updates without a trained "

@@ -7,7 +7,10 @@ from alphamed_jax.config_marks import Mark, settings_without
 PART_OF_THE_RUN = """
     steps seed model_revision data_revisions eval.questions
     prompt.style prompt.system prompt.question_format prompt.option_format prompt.instruction
-    prompt.max_tokens
+    prompt.max_tokens prompt.shuffle_options allow_test_data data_weights
+    curriculum.pools curriculum.hard curriculum.normal curriculum.easy curriculum.unseen
+    curriculum.hard_below curriculum.easy_above curriculum.newest
+    reward.overlong_cache reward.skip_truncated reward.length_penalty
     rollout.prompts rollout.group_size rollout.max_new_tokens rollout.temperature rollout.top_p
     rollout.top_k rollout.max_rounds
     loss.advantage loss.variant loss.clip_low loss.clip_high loss.dual_clip loss.ratio

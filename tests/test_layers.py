@@ -11,7 +11,9 @@ from conftest import REPOSITORY
 PACKAGE = REPOSITORY / "alphamed_jax"
 # From the commands down; a module beside the folders is a room of its own.
 RANKS = (
-    {"__main__", "train", "plan", "bench", "report", "evaluate", "quickstart"},
+    {"__main__", "train", "plan", "bench", "report", "evaluate", "curate", "quickstart"},
+    {"training"},
+    {"curation"},
     {"evaluation"},
     {"cli", "terminal", "reporting", "planning", "benchmark"},
     {"programs"},

@@ -100,11 +100,26 @@ def test_training_changes_the_weights(whole, inputs):
     assert any((before[name] != after[name]).any() for name in before)
 
 
+def test_options_are_shuffled_at_each_draw_and_held_out_questions_are_not(whole):
+    config, _ = whole
+    asked = [row["prompt"].split("\n", 1)[1] for row in rows_of(config.folder / "samples.jsonl")]
+    assert len(set(asked)) > 6  # of 18 draws
+    for row in rows_of(config.folder / "samples.jsonl"):
+        number, right = int(row["question_id"][1:]), ["one", "two", "three", "four"]
+        assert f"{row['answer']}. {right[number % 4]}" in row["prompt"]
+    run_again = trainer.prepare(config)
+    assert {q.question.options for q in run_again.heldout} == {("one", "two", "three", "four")}
+    assert {q.question.options for q in run_again.train} == {("one", "two", "three", "four")}
+
+
 def test_the_start_shows_batch_arithmetic_and_the_first_prompt(whole):
-    _, printed = whole
+    config, printed = whole
     assert "4 prompts x 4 rollouts = 16 sequences -> 2 micro-batches of 8 -> 1 update" in printed
     assert "34 for training, 6 held out" in printed
-    assert "A. one" in printed
+    # The first prompt is that of the first draw, whose options are in an order of their own.
+    first = rows_of(config.folder / "samples.jsonl")[0]["prompt"]
+    assert first.count("\n") == 4
+    assert first in printed
     assert "step 6/6" in printed
 
 

@@ -25,6 +25,7 @@ COLLECTIVE = "an option speaks of all others"
 TWICE = "the right option's text stands twice"
 FEW = "no more options than are to be left"
 FIXED = "fewer than two options can change places"
+AS_IT_IS = "the prompt is asked as it is, with the options in it"
 
 _UINT64 = 2**64 - 1
 _WORD = re.compile(r"[^\W_]+")
@@ -114,6 +115,7 @@ def orders(question: Question, seed: int, count: int) -> tuple[Question, ...]:
     Raises:
       CannotChange: the options name each other, or there is no other order.
     """
+    _check_own_layout(question)
     parts = _movable(question.options)
     others = math.prod(_arrangements([question.options[i] for i in part]) for part in parts) - 1
     if others < 1:
@@ -123,15 +125,35 @@ def orders(question: Question, seed: int, count: int) -> tuple[Question, ...]:
     for noise in _noise(question, seed, len(question.options)):
         if len(distinct) == min(count, others):
             break
-        order = list(range(len(question.options)))
-        for part in parts:
-            for place, drawn in zip(part, np.argsort(noise[part], kind="stable"), strict=True):
-                order[place] = part[drawn]
-        reordered = _take(question, order)
+        reordered = _take(question, _reordered(parts, noise))
         if reordered.options not in seen:
             seen.add(reordered.options)
             distinct.append(reordered)
     return tuple(itertools.islice(itertools.cycle(distinct), count))
+
+
+def drawn_orders(question: Question, seed: int, draw: int) -> Iterator[Question]:
+    """Orders of the options for one draw of a question, without end; the answer letter moves along.
+
+    All orders that `orders` can give are equally likely, the question's own is one of them, and
+    they come again. They depend on seed, number of the draw and the question's id alone. A question
+    of which no other form can be made has its own order only.
+    """
+    try:
+        parts = _movable(question.options)
+    except CannotChange:
+        parts = []
+    for noise in _noise(question, seed, len(question.options), f"draw {draw}"):
+        yield _take(question, _reordered(parts, noise))
+
+
+def _reordered(parts: Sequence[list[int]], noise: np.ndarray) -> list[int]:
+    """An order of all places that exchanges those of each part, by their random numbers."""
+    order = list(range(len(noise)))
+    for part in parts:
+        for place, drawn in zip(part, np.argsort(noise[part], kind="stable"), strict=True):
+            order[place] = part[drawn]
+    return order
 
 
 def _movable(options: Sequence[str]) -> list[list[int]]:
@@ -189,7 +211,13 @@ def fewer_options(question: Question, left: int, seed: int) -> Question:
     return _take(question, sorted([question.answer_index, *wrong[: left - 1]]))
 
 
+def _check_own_layout(question: Question) -> None:
+    if question.messages is not None:
+        raise CannotChange(AS_IT_IS)
+
+
 def _check_independent(question: Question) -> None:
+    _check_own_layout(question)
     if names_others(question.options):
         raise CannotChange(NAMED)
     if any(map(speaks_of_all, question.options)):
@@ -200,7 +228,12 @@ def _check_independent(question: Question) -> None:
 
 
 def _take(question: Question, order: Sequence[int]) -> Question:
-    """The question with the options of these places, the right one among them."""
+    """The question with the options of these places, the right one among them.
+
+    One whose prompt is asked as it is stays: its options stand in that text.
+    """
+    if question.messages is not None:
+        return question
     return replace(
         question,
         options=tuple(question.options[old] for old in order),
@@ -208,9 +241,12 @@ def _take(question: Question, order: Sequence[int]) -> Question:
     )
 
 
-def _noise(question: Question, seed: int, count: int) -> Iterator[np.ndarray]:
-    """Rows of `count` random numbers without end, from the seed and the question's id alone."""
-    name = int.from_bytes(hashlib.sha256(f"options of {question.id}".encode()).digest()[:8], "big")
+def _noise(
+    question: Question, seed: int, count: int, purpose: str = "options"
+) -> Iterator[np.ndarray]:
+    """Rows of `count` random numbers without end; seed, purpose and the question's id tell them."""
+    told = f"{purpose} of {question.id}".encode()
+    name = int.from_bytes(hashlib.sha256(told).digest()[:8], "big")
     # The raw stream of a NumPy bit generator never changes between versions; `permutation` may.
     stream = np.random.Philox(key=np.array([seed & _UINT64, name], dtype=np.uint64))
     while True:

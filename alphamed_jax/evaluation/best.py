@@ -106,8 +106,10 @@ class BestStep:
     is kept of them.
     """
 
-    def __init__(self, config: Config, policy: Policy, measure: str | None):
+    def __init__(self, config: Config, policy: Policy, measure: str | None, card: str = ""):
+        """`card`: README.md beside its weights."""
         self._config, self._policy, self.measure = config, policy, measure
+        self._card = card
         self._best: Best | None = None
         self._waiting: list[int] = []  # steps whose weights wait, ascending
 
@@ -213,7 +215,7 @@ class BestStep:
         """Write the weights of the best step where they wait, and last what they are."""
         assert self._best is not None
         place = _place(self._config.folder, self._best.step)
-        hf.save(place, self._policy.model, params, self._policy.folder)
+        hf.save(place, self._policy.model, params, self._policy.folder, card=self._card)
         if distributed.is_main():
             write_atomically(place / RECORD, json.dumps(self._said(self._best), indent=2) + "\n")
         self._waiting.append(self._best.step)

@@ -8,6 +8,7 @@ it saves. Where there are many, waiting for the longest response of each batch t
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -113,9 +114,10 @@ def evaluate(
     """Accuracy of sampled and greedy responses; the same noise at every call.
 
     Of held-out `questions`, accuracy of the sampled responses is the mean over all samples;
-    `steps_share` counts responses that say anything before their box. A benchmark has the block of
-    its sampled responses that results.json would have, and in it, as `greedy`, that of the greedy
-    ones.
+    `baseline` is what always answering the most frequent key would give, `most_frequent` the share
+    of the most frequent letter among the answers; `steps_share` counts responses that say anything
+    before their box. A benchmark has the block of its sampled responses that results.json would
+    have, and in it, as `greedy`, that of the greedy ones.
     """
     samples = config.eval.samples
     heldout = heldout_set(questions)
@@ -124,9 +126,13 @@ def evaluate(
         "step": step,
         "questions": len(questions),
         "samples_per_question": samples,
+        "baseline": key_baseline(questions),
         **{way: _summary(rows) for way, rows in held._asdict().items()},
         "by_source": {
             source: {
+                "baseline": key_baseline([p for p in questions if p.question.source == source])
+            }
+            | {
                 way: _summary([row for row in rows if row.question.source == source])
                 for way, rows in held._asdict().items()
             }
@@ -206,11 +212,18 @@ def _ways(
     )
 
 
+def key_baseline(questions: Sequence[Prompt]) -> float | None:
+    """Share of the most frequent letter among the keys: the accuracy of always answering it."""
+    keys = Counter(prompt.question.answer for prompt in questions)
+    return max(keys.values()) / keys.total() if keys else None
+
+
 def _summary(samples: Sequence[Sample]) -> dict[str, Any]:
     """What is said of held-out questions."""
     if not samples:
         return {"accuracy": None, "correct": 0, "total": 0}
     total = len(samples)
+    answered = Counter(sample.letter for sample in samples if sample.letter is not None)
     return {
         "accuracy": sum(sample.right for sample in samples) / total,
         "correct": sum(sample.right for sample in samples),
@@ -219,6 +232,7 @@ def _summary(samples: Sequence[Sample]) -> dict[str, Any]:
         "length_mean": sum(sample.tokens or 0 for sample in samples) / total,
         "truncated": sum(bool(sample.truncated) for sample in samples) / total,
         "steps_share": sum(says_something_first(sample.response) for sample in samples) / total,
+        "most_frequent": max(answered.values()) / answered.total() if answered else None,
     }
 
 

@@ -127,6 +127,8 @@ def _rows(asked: Asked) -> tuple[Iterable[tuple[str, Row]], str, str | None]:
         rows, commit = hub.load_split(
             hub_id, benchmark.hub_config, split, commit, f"--data {benchmark.name}"
         )
+    except hub.Gated as error:
+        raise UserError(f"{asked.name}: {error}") from error
     except UserError as error:
         raise UserError(f"{asked.name}: {error}; {_how_to_get(benchmark, hub_id)}") from error
     numbered = enumerate(rows, start=1)

@@ -114,7 +114,7 @@ def prepare(
         "prompt": words.name,
         "max_new_tokens": length,
         "max_prompt_tokens": limit,
-        **{f"prompt.{name}": value for name, value in vars(config.prompt).items()},
+        **{f"prompt.{name}": value for name, value in wording.fields_heeded(config.prompt).items()},
     }
     folder = folder_of(settings, subject)
     return Evaluation(
@@ -288,7 +288,7 @@ def head_of(this: Evaluation, cost: dict[str, Any]) -> Head:
     versions = {name.removeprefix(VERSIONS): value for name, value in noted(identity).items()}
     return Head(
         model=this.subject.name,
-        prompt={"name": this.wording.name, **vars(this.config.prompt)},
+        prompt={"name": this.wording.name, **wording.fields_heeded(this.config.prompt)},
         sampling={"samples": this.settings.samples, **generation(this)},
         rule=this.settings.rule,
         versions=versions,

@@ -25,9 +25,9 @@ class Settings:
     benchmarks: tuple[str, ...] = ()
     """Names, or names of variants, with commas or blanks between them: medqa,medmcqa."""
     data: OfProcess[tuple[str, ...]] = ()
-    """NAME=FILE: the rows of a benchmark in a file (.jsonl, .parquet) instead of the hub, or, under
-    a new name, questions of your own. NAME:BENCHMARK=FILE: any rows, in the schema of a benchmark.
-    What --benchmarks does not name is asked, too."""
+    """NAME=FILE: the rows of a benchmark in a file (.jsonl, .parquet, .csv) instead of the hub, or,
+    under a new name, questions of your own. NAME:BENCHMARK=FILE: any rows, in the schema of a
+    benchmark. What --benchmarks does not name is asked, too."""
     revisions: tuple[str, ...] = ()
     """NAME=REVISION: branch, tag or commit of a benchmark that comes from the hub."""
     limit: int | None = None

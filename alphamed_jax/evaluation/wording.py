@@ -29,6 +29,11 @@ class Wording(NamedTuple):
     prompt: PromptConfig
 
 
+def fields_heeded(prompt: PromptConfig) -> dict[str, Any]:
+    """The fields of a prompt format that an evaluation heeds: it never shuffles options."""
+    return {name: value for name, value in vars(prompt).items() if name != "shuffle_options"}
+
+
 def choose(asked: str | None, trained: PromptConfig | None) -> Wording:
     """The prompt of `--prompt`.
 

@@ -39,6 +39,8 @@ from alphamed_jax.model.hf_folder import (
 )
 from alphamed_jax.model.hf_layout import Tensor, by_key, tensors
 
+CARD = "README.md"
+
 
 def save(
     folder: str | Path,
@@ -47,6 +49,7 @@ def save(
     tokenizer_source: str | Path | None = None,
     dtype: Any = None,
     max_shard_bytes: int | float = 5e9,
+    card: str = "",
 ) -> None:
     """Write a Hugging Face folder that transformers and vLLM load.
 
@@ -61,6 +64,7 @@ def save(
         and licence are copied, and whose config.json is copied if it describes this network.
       dtype: of the written tensors; none is `config.dtype`.
       max_shard_bytes: a new file begins where this would be exceeded.
+      card: README.md; empty: none is written.
 
     Raises:
       UserError: the folder holds other files than an export, or is the source itself.
@@ -84,6 +88,8 @@ def save(
     try:
         if writes:
             _write_texts(partial, config, source, written_as.name)
+            if card:
+                (partial / CARD).write_text(card, encoding="utf-8")
         for file, members in shards.items():
             arrays: dict[str, np.ndarray] = {}
             for tensor in members:
@@ -199,7 +205,7 @@ def _check_replaceable(folder: Path, source: Path | None) -> None:
     if source is not None and folder.resolve() == source.resolve():
         raise UserError(f"{folder}: is the folder the model came from; choose another one.")
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if not any(fnmatch.fnmatch(file.name, pattern) for pattern in MODEL_FILES):
+        if not any(fnmatch.fnmatch(file.name, pattern) for pattern in (*MODEL_FILES, CARD)):
             raise UserError(
                 f"{folder}: holds {file.name}, which is not part of an export; "
                 "choose an empty or a new folder."

@@ -4,7 +4,22 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from alphamed_jax.data.answer_key import LETTERS
 from alphamed_jax.text import count
+
+COLLAPSED, ABOVE_KEYS = 0.8, 0.3
+"""Answers have collapsed on a letter that has this share of them, and so much more than the most
+frequent letter has of the keys; a step of few questions may well ask for one letter by chance."""
+
+
+def most_frequent_letter(metrics: Mapping[str, float | int | None]) -> str | None:
+    """The letter that `answers/most_frequent` is of; None: there are no answers."""
+    known = {
+        letter: share
+        for letter in LETTERS
+        if (share := metrics.get(f"answers/{letter}")) is not None and not math.isnan(share)
+    }
+    return max(known, key=lambda letter: known[letter]) if known else None
 
 
 def first_step_line(record: Mapping[str, Any]) -> str:
@@ -46,6 +61,15 @@ def warnings_for(metrics: Mapping[str, float | int | None]) -> list[str]:
         found.append(
             f"response_length/truncated is {truncated:.2f}: these responses are cut short and "
             "mostly score 0; raise rollout.max_new_tokens"
+        )
+    most, baseline = value("answers/most_frequent"), value("answers/baseline")
+    if most >= COLLAPSED and most - baseline >= ABOVE_KEYS and no_answer < 0.5:
+        letter = most_frequent_letter(metrics) or "one letter"
+        found.append(
+            f"answers/most_frequent is {most:.2f} ({letter}) and answers/baseline {baseline:.2f}: "
+            "nearly all responses give one letter, whatever the question, so the reward is that of "
+            "the letter; keep prompt.shuffle_options on, lower optimizer.learning_rate, or start "
+            "from a model that can tell the options apart"
         )
     if effective == 0 and metrics.get("groups/effective") is not None:
         found.append(

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alphamed_jax.data.answer_key import LETTERS
 from alphamed_jax.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -28,6 +29,28 @@ METRIC_KEYS: dict[str, str] = {
     "reward/mean": "share of responses whose boxed letter is right: the training accuracy",
     "reward/std": "standard deviation of the reward over the batch",
     "reward/no_answer": "share of responses without an extractable answer",
+    "reward/shaped": "mean of what is learned from, the reward with its signals; null without "
+    "reward.overlong_cache and reward.length_penalty",
+    "reward/overlong": "mean of DAPO's soft overlong punishment, 0 to -1; null without "
+    "reward.overlong_cache",
+    "reward/length_penalty": "mean of what right responses lose for their length; null without "
+    "reward.length_penalty, or a right response",
+    "answers/baseline": "share of the most frequent key among the step's questions: what always "
+    "answering it would give",
+    "answers/most_frequent": "share of the most frequent letter among the answers",
+    **{
+        f"answers/{letter}": f"share of {letter} among them; null where no question has it"
+        for letter in LETTERS
+    },
+    "pools/hard": "share of the training questions that are hard as the step begins; null without "
+    "curriculum.pools, and so those that follow",
+    "pools/normal": "share that is neither hard nor easy",
+    "pools/easy": "share that is easy",
+    "pools/unseen": "share that was not drawn yet",
+    "drawn/hard": "share of the step's questions that were drawn as hard ones",
+    "drawn/normal": "share drawn as neither hard nor easy",
+    "drawn/easy": "share drawn as easy ones",
+    "drawn/unseen": "share drawn for the first time",
     "groups/effective": "share of groups with right and wrong answers: those with a gradient",
     "groups/all_right": "share of groups in which every answer is right",
     "groups/all_wrong": "share of groups in which every answer is wrong or missing",
@@ -35,6 +58,8 @@ METRIC_KEYS: dict[str, str] = {
     "response_length/max": "longest response in tokens",
     "response_length/truncated": "share of responses cut at rollout.max_new_tokens",
     "loss/policy": "loss of the policy without the KL term, by loss.variant",
+    "loss/left_out": "share of responses left out of the loss, as they were cut; null without "
+    "reward.skip_truncated",
     "loss/kl": "estimate of the KL divergence from the reference policy, in nats a token",
     "clip/low": "share of trained tokens whose ratio was clipped from below",
     "clip/high": "share of trained tokens whose ratio was clipped from above",
@@ -73,6 +98,13 @@ EVAL_KEYS: dict[str, str] = {
 
 SCALARS_OF_A_BENCHMARK = ("accuracy", "no_answer", "truncated", "mean_tokens")
 """Of all the numbers in its block, those that are drawn over the steps."""
+
+SOURCE_KEYS: dict[str, str] = {
+    "source/NAME/reward": "reward/mean of the questions of this source",
+    "source/NAME/length": "mean response length to them in tokens",
+    "source/NAME/effective": "share of their groups that are effective",
+}
+"""Keys of rows of a run with several sources, for each source; null where none was drawn."""
 
 _STEP_OF_EVAL = re.compile(r"step_(\d+)\.json")
 # Line ends for `str.splitlines` although not for JSON, and halves of UTF-16 pairs, which UTF-8
@@ -158,8 +190,8 @@ class MetricsLog:
 
         Args:
           step: number of the step, above that of the row before.
-          metrics: a value for each of `METRIC_KEYS` but `step`; None where there is none. NaN
-            and infinities become null, as JSON has neither.
+          metrics: a value for each of `METRIC_KEYS` but `step`, and any of `SOURCE_KEYS`; None
+            where there is none. NaN and infinities become null, as JSON has neither.
           evaluation: the one after this step, whose accuracies the row has, too (`EVAL_KEYS`);
             TensorBoard has them from `log_eval`.
 
@@ -167,14 +199,16 @@ class MetricsLog:
           ValueError: a key is missing or unknown, or the step was logged before.
         """
         expected = METRIC_KEYS.keys() - {"step"}
-        if unknown := sorted(metrics.keys() - expected):
+        of_sources = [key for key in metrics if key.startswith("source/")]
+        if unknown := sorted(metrics.keys() - expected - set(of_sources)):
             raise ValueError(f"unknown metric {unknown[0]!r}.{nearest(unknown[0], expected)}")
         if missing := sorted(expected - metrics.keys()):
             raise ValueError(f"metrics of step {step} lack {', '.join(missing)}")
         if step <= self._last_step:
             raise ValueError(f"step {step} was logged already: last step is {self._last_step}")
         self._last_step = step
-        row = {"step": step, **{key: metrics[key] for key in METRIC_KEYS if key != "step"}}
+        keys = [*(key for key in METRIC_KEYS if key != "step"), *of_sources]
+        row = {"step": step, **{key: metrics[key] for key in keys}}
         row = _finite(row)
         accuracies = {} if evaluation is None else accuracies_of(_finite(evaluation))
         self._append("metrics.jsonl", [row | accuracies])

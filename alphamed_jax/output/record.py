@@ -10,8 +10,9 @@ import jax
 import yaml
 
 from alphamed_jax.config import Config, load_config, to_yaml
-from alphamed_jax.config_io import read_section, shown
+from alphamed_jax.config_io import read_section, read_yaml, shown
 from alphamed_jax.config_marks import Mark, settings_without
+from alphamed_jax.data.specs import published_tests
 from alphamed_jax.errors import UserError
 from alphamed_jax.output.fingerprint import of_versions
 from alphamed_jax.output.metrics import write_atomically
@@ -66,7 +67,7 @@ def check_resumable(
     Raises:
       UserError: they are of another configuration, or of other data, another model, ...
     """
-    before = read_section(saved["config"], Config, checkpoints, without=("config",))
+    before = read_section(_as_then(saved["config"]), Config, checkpoints, without=("config",))
     before = dataclasses.replace(before, checkpoints=config.checkpoints)
     check_same(checkpoints, before, config, "--checkpoints" if config.checkpoints else "--output")
     if "fingerprint" not in saved:
@@ -95,6 +96,14 @@ def check_identity(holder: str, before: Fingerprint, identity: Fingerprint) -> N
         )
 
 
+def _as_then(values: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as the version meant it that wrote it.
+
+    Those that did not know `prompt.shuffle_options` left all options in their places.
+    """
+    return values | {"prompt": {"shuffle_options": False, **(values.get("prompt") or {})}}
+
+
 def write_config(folder: Path, config: Config) -> None:
     """Write the resolved configuration, making the folder where it is not there."""
     if is_main():
@@ -108,7 +117,14 @@ def write_config(folder: Path, config: Config) -> None:
 def kept_config(folder: Path) -> Config | None:
     """The configuration of the run in `folder`, commits of the hub included; None: no run yet."""
     path = folder / "config.yaml"
-    return load_config(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    kept, written = load_config(path), read_yaml(path) or {}
+    prompt = _as_then(written)["prompt"]
+    return dataclasses.replace(
+        kept,
+        prompt=dataclasses.replace(kept.prompt, shuffle_options=prompt["shuffle_options"]),
+    )
 
 
 def cursor(
@@ -117,6 +133,7 @@ def cursor(
     drawn: int,
     logs: dict[str, str],
     identity: Fingerprint | None = None,
+    draws: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What a checkpoint keeps beside the train state; everything random derives from it.
 
@@ -124,11 +141,13 @@ def cursor(
       drawn: the questions of all steps: how many one draws is known only afterwards.
       logs: see `read_logs`.
       identity: what `check_resumable` compares on resume.
+      draws: what the questions drawn next depend on beside the cursor.
     """
     return {
         "step": step,
         "seed": config.seed,
         "questions_drawn": drawn,
+        "draws": draws or {},
         "config": yaml.safe_load(to_yaml(config)),
         "logs": logs,
         **({} if identity is None else {"fingerprint": identity}),
@@ -171,6 +190,8 @@ def write_run(
 ) -> None:
     """Write run.json: versions, devices, sizes, seconds of this start and its command.
 
+    `trained_on_tests` names the published tests that were trained on, with --allow-test-data.
+
     Args:
       first: what this start took until its first step; None where it took no step.
       best: the best step, by what, and where its weights are; None: there is none.
@@ -193,6 +214,7 @@ def write_run(
         **(first._asdict() if first else dict.fromkeys(FirstStep._fields)),
         "command": " ".join(["python -m alphamed_jax.train", *sys.argv[1:]]),
         "questions": questions,
+        "trained_on_tests": published_tests(config.data),
         "versions": {n.removeprefix(VERSIONS): v for n, v in of_versions().items()},
         "fingerprint": identity,
     }

@@ -38,7 +38,8 @@ def settle_revisions(config: Config) -> tuple[Config, str]:
     commit, data = json.loads(agreement.of_main("revisions", json.dumps([commit, data])))
     # Another process may have a copy in a folder: then what is in it is compared.
     if agreement.this_process() != 0:
-        data = [pair for pair in data if pair.partition("=")[0] in config.data]
+        named = {spec.partition(":")[0] for spec in config.data}
+        data = [pair for pair in data if pair.partition("=")[0] in named]
     model = (commit or config.model_revision) if is_hub_id else None
     return dataclasses.replace(config, model_revision=model, data_revisions=tuple(data)), said
 

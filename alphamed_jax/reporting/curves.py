@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alphamed_jax.data.answer_key import LETTERS
 from alphamed_jax.reporting.charts import Series, beyond_note, legend, line_chart
 from alphamed_jax.reporting.html import text
 
@@ -26,14 +27,50 @@ class Figure:
     title: str
     meaning: str
     plots: tuple[Plot, ...]
+    optional: bool = False
+    """Not shown where no step has any of its metrics."""
 
 
 SHARE = (0.0, 1.0)
 FIGURES = (
     Figure(
         "Reward",
-        "share of sampled responses whose boxed letter is right: accuracy on the training batch",
-        (Plot({"reward/mean": ("reward", 1)}, SHARE),),
+        "share of sampled responses whose boxed letter is right: accuracy on the training batch, "
+        "beside what always answering the most frequent key would give",
+        (Plot({"reward/mean": ("reward", 1), "answers/baseline": ("baseline", 6)}, SHARE),),
+    ),
+    Figure(
+        "Answers",
+        "share of the most frequent letter, beside that of the most frequent key; below, each",
+        (
+            Plot(
+                {
+                    "answers/most_frequent": ("most frequent letter", 4),
+                    "answers/baseline": ("most frequent key", 6),
+                },
+                SHARE,
+                height=118,
+            ),
+            Plot(
+                {f"answers/{letter}": (letter, n) for n, letter in enumerate(LETTERS[:6], start=1)},
+                SHARE,
+                height=118,
+            ),
+        ),
+    ),
+    Figure(
+        "Signals beside the letter",
+        "mean of what is learned from, and what is added to the reward",
+        (
+            Plot(
+                {
+                    "reward/shaped": ("learned from", 1),
+                    "reward/overlong": ("overlong", 4),
+                    "reward/length_penalty": ("length of right ones", 3),
+                }
+            ),
+        ),
+        optional=True,
     ),
     Figure(
         "Groups",
@@ -49,6 +86,25 @@ FIGURES = (
                 stacked=True,
             ),
         ),
+    ),
+    Figure(
+        "Difficulty pools",
+        "shares of the training questions by running mean reward; below, of those drawn",
+        tuple(
+            Plot(
+                {
+                    f"{of}/unseen": ("unseen", 6),
+                    f"{of}/easy": ("easy", 2),
+                    f"{of}/normal": ("normal", 1),
+                    f"{of}/hard": ("hard", 4),
+                },
+                SHARE,
+                stacked=True,
+                height=118,
+            )
+            for of in ("pools", "drawn")
+        ),
+        optional=True,
     ),
     Figure(
         "Response length",
@@ -125,12 +181,36 @@ FIGURES = (
 )
 
 
+def source_figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """Reward, length and effective groups of each source, where a run has several."""
+    keys = dict.fromkeys(key for row in rows for key in row if key.startswith("source/"))
+    names = dict.fromkeys(key.split("/", 1)[1].rpartition("/")[0] for key in keys)
+    if not names:
+        return []
+
+    def plot(of: str, limits: tuple[float, float] | None = None) -> Plot:
+        colors = {name: 1 + number % 6 for number, name in enumerate(names)}
+        curves = {f"source/{name}/{of}": (name, color) for name, color in colors.items()}
+        return Plot(curves, limits, height=118)
+
+    return [
+        Figure(
+            "Sources",
+            "reward of each source; below, effective groups and mean response tokens",
+            (plot("reward", SHARE), plot("effective", SHARE), plot("length")),
+        )
+    ]
+
+
 def curves_section(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return "<section><h2>Training</h2><p>No step has been taken yet.</p></section>"
     steps = [row["step"] for row in rows]
     figures = []
-    for figure in FIGURES:
+    for figure in (*FIGURES, *source_figures(rows)):
+        keys = [key for plot in figure.plots for key in plot.keys]
+        if figure.optional and all(row.get(key) is None for row in rows for key in keys):
+            continue
         drawn = []
         for plot in figure.plots:
             series = [

@@ -15,6 +15,8 @@ _LABELS = {
     "no_answer": "no answer",
     "length_mean": "mean length",
     "steps_share": "reasons in steps",
+    "baseline": "baseline: always the most frequent key",
+    "most_frequent": "most frequent letter among answers",
 }
 
 
@@ -196,6 +198,7 @@ def _all_evaluations(evaluations: Sequence[Mapping[str, Any]]) -> str:
         Series(way, [(one.get(way) or {}).get("accuracy") for one in evaluations], color)
         for way, color in (("sampled", 1), ("greedy", 3))
     ]
+    series.append(Series("baseline", [one.get("baseline") for one in evaluations], 6))
     chart = line_chart(
         [one["step"] for one in evaluations], series, limits=(0.0, 1.0), label="held-out accuracy"
     )

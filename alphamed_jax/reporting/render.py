@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from alphamed_jax.data.specs import published_tests
 from alphamed_jax.output.messages import first_step_line, warnings_for
 from alphamed_jax.output.metrics import write_atomically
 from alphamed_jax.reporting.curves import curves_section
@@ -67,13 +68,16 @@ def _header(run: RunFiles) -> str:
     for way in ("greedy", "sampled"):
         accuracies = [(one.get(way) or {}).get("accuracy") for one in run.evaluations]
         if any(value is not None for value in accuracies):
-            tiles.insert(1, (f"held-out accuracy, {way}", _from_to(accuracies)))
+            baseline = run.evaluations[-1].get("baseline")
+            beside = "" if baseline is None else f" (baseline {number(baseline)})"
+            tiles.insert(1, (f"held-out accuracy, {way}", _from_to(accuracies) + beside))
     facts = {
         "Configuration": record.get("name"),
         "Model": record.get("model", config.get("model")),
         "Parameters": _grouped(record.get("parameters")),
         "Data": config.get("data"),
         "Questions": record.get("questions"),
+        "Published tests trained on": _tests(record, config),
         "Devices": record.get("devices"),
         "Mesh": record.get("mesh", config.get("mesh")),
         "Seed": config.get("seed"),
@@ -149,6 +153,13 @@ def _of(total: Any) -> str:
 
 def _grouped(value: Any) -> Any:
     return f"{value:,}" if isinstance(value, int) else value
+
+
+def _tests(record: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
+    """The published tests among the data; a run that has not ended has no record of them yet."""
+    if "trained_on_tests" in record or not config.get("allow_test_data"):
+        return record.get("trained_on_tests")
+    return published_tests(map(str, config.get("data") or ()))
 
 
 def _wall_time(seconds: Any) -> str | None:

@@ -11,6 +11,7 @@ from alphamed_jax.model.mesh import data_shards, host_get
 from alphamed_jax.rl.batch import BatchPlan, GroupBatch, gather, plan_batch
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.policy import Policy
+from alphamed_jax.rl.shaping import without_truncated
 from alphamed_jax.rl.step_metrics import Metrics, combine_updates
 from alphamed_jax.rl.trajectories import ScoredRollouts, Trajectories
 from alphamed_jax.rl.update import TrainState, score, update
@@ -34,6 +35,8 @@ def update_policy(
         alone.
     """
     objective = policy.objective(config)
+    if config.reward.skip_truncated:
+        trajectories, scored = without_truncated(trajectories, scored)
     prompts = len(scored.questions)
     size = prompts // config.update.mini_batches
     batches = []
@@ -82,5 +85,7 @@ def mini_batch(
         longest=config.rollout.max_new_tokens,
         prompt_width=trajectories.prompt_tokens.shape[-1],
     )
+    if config.reward.skip_truncated:
+        planned = planned._replace(sequences=max(int((lengths > 0).sum()), 1))
     part = trajectories.slice_groups(first, last)
     return gather(part, lengths, advantages, planned, policy.mesh), planned

@@ -6,7 +6,11 @@ from typing import Any
 import numpy as np
 
 from alphamed_jax.config import Config
+from alphamed_jax.data.answer_key import LETTERS
 from alphamed_jax.rl.trajectories import ScoredRollouts
+
+SOURCE_METRICS = ("reward", "length", "effective")
+"""What is told of each source, in `describe_sources`."""
 
 Metrics = dict[str, float | int | None]
 
@@ -19,6 +23,7 @@ def describe_rollouts(scored: ScoredRollouts) -> Metrics:
         "reward/mean": float(scored.rewards.mean()),
         "reward/std": float(scored.rewards.std(ddof=1)),
         "reward/no_answer": float((~scored.answered).mean()),
+        **describe_answers(scored),
         "groups/effective": float(scored.effective.mean()),
         "groups/all_right": float(all_right),
         "groups/all_wrong": float(all_wrong),
@@ -27,6 +32,45 @@ def describe_rollouts(scored: ScoredRollouts) -> Metrics:
         "response_length/truncated": float((~scored.finished).mean()),
         "tokens/generated": int(scored.lengths.sum()),
     }
+
+
+def describe_answers(scored: ScoredRollouts) -> Metrics:
+    """How often each letter is answered, beside how often the most frequent one is right.
+
+    Shares are of the responses that hold an answer; a letter that is no option of any of the
+    questions has None.
+    """
+    keys = np.array([prompt.question.answer_index for prompt in scored.questions])
+    counts = np.bincount(scored.extracted[scored.answered], minlength=len(LETTERS))
+    total, letters = int(counts.sum()), int(scored.options.max(initial=0))
+    shares = [
+        float(counts[i] / total) if total and i < letters else None for i in range(len(LETTERS))
+    ]
+    return {
+        "answers/baseline": float(np.bincount(keys).max() / len(keys)),
+        "answers/most_frequent": float(counts.max() / total) if total else None,
+        **{f"answers/{letter}": share for letter, share in zip(LETTERS, shares, strict=True)},
+    }
+
+
+def describe_sources(scored: ScoredRollouts, sources: Sequence[str]) -> Metrics:
+    """Reward, length and effective groups of each source, where there are several.
+
+    Args:
+      sources: names of all sources of the run; one that was not drawn has None.
+    """
+    if len(sources) < 2:
+        return {}
+    metrics: Metrics = {}
+    of = np.array([prompt.question.source for prompt in scored.questions])
+    size = scored.group_size
+    for name in sources:
+        groups = of == name
+        rows = np.repeat(groups, size)
+        values = scored.rewards[rows], scored.lengths[rows], scored.effective[groups]
+        for key, value in zip(SOURCE_METRICS, values, strict=True):
+            metrics[f"source/{name}/{key}"] = float(value.mean()) if groups.any() else None
+    return metrics
 
 
 def combine_updates(reports: Sequence[dict[str, Any]]) -> Metrics:

@@ -83,6 +83,7 @@ class ScoredRollouts:
     extracted: Int[np.ndarray, "B"] = field(metadata=PER_RESPONSE)
     """What `AnswerAutomaton.extract_or_reason` found: an option's index, or why there is none."""
     rewards: Float[np.ndarray, "B"] = field(metadata=PER_RESPONSE)
+    """1 where the letter is right, else 0, whatever else is learned from."""
     advantages: Float[np.ndarray, "B"] = field(metadata=PER_RESPONSE)
     options: Int[np.ndarray, "B"] = field(metadata=PER_RESPONSE)
     """Number of options of the row's question."""
@@ -104,8 +105,14 @@ class ScoredRollouts:
 
     @property
     def effective(self) -> Bool[np.ndarray, "P"]:
-        """Whether the group of a question has advantages other than zero."""
-        return np.any(self.advantages.reshape(len(self.questions), -1) != 0, axis=1)
+        """Whether the group of a question has right and wrong answers."""
+        groups = self.rewards.reshape(len(self.questions), -1)
+        return groups.min(1) != groups.max(1)
+
+    @property
+    def group_rewards(self) -> Float[np.ndarray, "P"]:
+        """Mean reward of the responses to each question, in float64."""
+        return self.rewards.reshape(len(self.questions), -1).mean(1, dtype=np.float64)
 
     def followed_by(self, later: "ScoredRollouts") -> "ScoredRollouts":
         """These and those of a later round."""

@@ -10,8 +10,10 @@ def keep_libraries_quiet() -> None:
 
     A full disk gave hundreds of lines: Orbax logs the traceback of each of its threads, and each
     write that tensorstore still had under way complains of the event loop that ended before it.
+    Of several tasks that failed together one is raised, and asyncio logs the others.
     """
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alphamed_jax.intervals import wilson_interval
+from alphamed_jax.output.messages import most_frequent_letter
 from alphamed_jax.output.metrics import Sample
 from alphamed_jax.text import count, duration, fixed, number, shorten_middle, shorten_start, visible
 
@@ -151,7 +152,9 @@ def show_first_prompt(console: Console, text: str, token_ids: Sequence[int]) -> 
 def progress_line(
     step: int, total: int, metrics: Mapping[str, float | int | None], seconds_per_step: float
 ) -> str:
-    """One line for one step; the reward of a binary rule is the accuracy, so it is shown once.
+    """One line for one step, with the accuracy beside what the most frequent key would give.
+
+    Last, where the line has room for it, stands the letter that is answered most often.
 
     Args:
       step: the step just taken, of `total`.
@@ -165,15 +168,19 @@ def progress_line(
     rounds = metrics.get("rollout/rounds") or 1
     parts = [
         f"step {step:>{len(str(total))}}/{total}",
-        f"reward/accuracy {show('reward/mean', '.3f')}",
+        f"accuracy {show('reward/mean', '.3f')}",
+        f"baseline {show('answers/baseline')}",
         f"effective {show('groups/effective')}" + (f" in {rounds} rounds" if rounds > 1 else ""),
         f"length {show('response_length/mean', '.1f')}",
         f"no answer {show('reward/no_answer')}",
-        f"truncated {show('response_length/truncated')}",
+        f"cut {show('response_length/truncated')}",
         f"{number(metrics.get('throughput/generated_per_second'), '-')} tok/s",
         f"{duration(seconds_per_step * max(0, total - step))} left",
     ]
-    return "  ".join(parts)
+    line = "  ".join(parts)
+    letter = most_frequent_letter(metrics)
+    mostly = f"  mostly {letter} {show('answers/most_frequent')}" if letter else ""
+    return line + mostly if len(line + mostly) <= FILE_WIDTH else line
 
 
 def gave_up(effective: int, groups: int, *, wanted: int, rounds: int) -> str | None:
@@ -223,9 +230,14 @@ def evaluation_lines(result: Mapping[str, Any]) -> list[str]:
 
 
 def evaluation_line(result: Mapping[str, Any]) -> str:
-    """One line for held-out questions, with 95% intervals over the distinct ones."""
+    """One line for held-out questions, with 95% intervals over the distinct ones.
+
+    The baseline is the share of the most frequent key: what always answering it would give.
+    """
     questions = result["questions"]
     parts = [f"evaluation after step {result['step']}, {count(questions, 'question')}"]
+    if (baseline := result.get("baseline")) is not None:
+        parts[0] += f", baseline {baseline:.3f}"
     for way in ("sampled", "greedy"):
         if measured := result.get(way):
             accuracy = measured["accuracy"]

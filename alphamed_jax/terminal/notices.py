@@ -5,6 +5,7 @@ from typing import Any
 
 from alphamed_jax.config import Config
 from alphamed_jax.data.prompts import Prompt, unstopped_turn
+from alphamed_jax.data.specs import published_tests
 
 
 def start_notices(
@@ -14,7 +15,8 @@ def start_notices(
     stop_ids: Sequence[int],
     context: int,
 ) -> list[str]:
-    """Return warnings: turns that nothing ends, and responses beyond the model's positions.
+    """Return warnings: published tests that are trained on, turns that nothing ends, and
+    responses beyond the model's positions.
 
     Args:
       questions: all that are asked, at least one.
@@ -22,6 +24,7 @@ def start_notices(
       context: the most tokens the model was made for (`max_position_embeddings`).
     """
     found = [
+        on_tests(published_tests(config.data)),
         unstopped_turn(tokenizer, questions[0].question, config.prompt, stop_ids),
         beyond_context(
             [len(question.token_ids) for question in questions],
@@ -30,6 +33,16 @@ def start_notices(
         ),
     ]
     return [notice for notice in found if notice]
+
+
+def on_tests(specs: Sequence[str]) -> str | None:
+    """What to say where the data names published tests, see `--allow-test-data`."""
+    if not specs:
+        return None
+    return (
+        f"{', '.join(specs)}: published test data is trained on; no figure on it says anything of "
+        "this model, and run.json names it"
+    )
 
 
 def beyond_context(prompts: Sequence[int], response: int, context: int) -> str | None:

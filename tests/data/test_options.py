@@ -1,7 +1,9 @@
 """Changed options: the key moves with its option, and what speaks of others keeps its sense."""
 
+import itertools
 import json
 import math
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from alphamed_jax.data import options
 from alphamed_jax.data.answer_key import LETTERS
 from alphamed_jax.data.options import (
     CannotChange,
+    drawn_orders,
     fewer_options,
     names_others,
     orders,
@@ -238,3 +241,47 @@ def test_few_real_questions_name_options_by_letter(shared):
 
     assert 10 <= sum(map(names_others, rows)) <= 20
     assert 150 <= sum(any(map(speaks_of_all, row)) for row in rows) <= 250
+
+
+def order_of_draw(one: Question, draw: int, seed: int = 0) -> Question:
+    return next(drawn_orders(one, seed, draw))
+
+
+@given(plain_questions, st.integers(0, 2**32 - 1), st.integers(0, 10**12))
+def test_a_draw_moves_the_key_with_its_option_and_depends_on_seed_draw_and_question_alone(
+    one, seed, draw
+):
+    drawn = order_of_draw(one, draw, seed)
+    assert sorted(drawn.options) == sorted(one.options)
+    assert right_text(drawn) == right_text(one)
+    assert (drawn.id, drawn.stem, drawn.source) == (one.id, one.stem, one.source)
+    assert drawn == order_of_draw(one, draw, seed)
+
+
+def test_over_many_draws_every_order_and_every_letter_comes_equally_often():
+    drawn = [order_of_draw(question(), draw) for draw in range(4800)]
+    # 24 orders, 200 of each expected: a chi-squared statistic of 23 degrees of freedom, whose
+    # 0.999 quantile is 49.7; and so with 4 letters, 1200 of each, 16.3.
+    for counts, kinds, most in (
+        (Counter(one.options for one in drawn), 24, 49.7),
+        (Counter(one.answer for one in drawn), 4, 16.3),
+    ):
+        expected = 4800 / kinds
+        assert len(counts) == kinds
+        assert sum((n - expected) ** 2 / expected for n in counts.values()) < most
+
+
+def test_what_speaks_of_others_stays_and_what_names_them_keeps_all_in_place():
+    above = question(("Aspirin", "Heparin", "Warfarin", "None of the above"), "D")
+    named = question(("Aspirin", "Heparin", "Both A and B", "Insulin"), "C")
+    for draw in range(50):
+        assert order_of_draw(above, draw).options[3] == "None of the above"
+        assert order_of_draw(above, draw).answer == "D"
+        assert order_of_draw(named, draw) == named
+    assert len({order_of_draw(above, draw).options for draw in range(50)}) == 6
+
+
+def test_a_draw_has_further_orders_should_one_not_do():
+    several = list(itertools.islice(drawn_orders(question(), 0, 7), 40))
+    assert len({one.options for one in several}) > 10
+    assert all(right_text(one) == "Heparin" for one in several)

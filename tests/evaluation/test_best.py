@@ -153,7 +153,7 @@ class Play:
         (self.folder / "eval" / f"step_{step:06d}.json").write_text(json.dumps(found))
         tracker.evaluated(found, {"step": step}, self.begun)
 
-    def save(self, place, model, params, source):
+    def save(self, place, model, params, source, card=""):
         """Stands for `hf.save`, which shows a folder only when it is whole."""
         partial = place.with_name(f".{place.name}.partial")
         if partial.exists():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tiny_run import MODEL, tiny_config, write_model
 
 from alphamed_jax.config import EvalConfig, RolloutConfig
+from alphamed_jax.data.draws import Draws
 from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
 from alphamed_jax.data.tokenizer import load_tokenizer
@@ -110,9 +111,17 @@ def test_accuracy_is_that_of_the_samples_drawn_question_by_question(opened):
         assert result[way]["no_answer"] == pytest.approx((letters < 0).mean())
         assert result[way]["length_mean"] == pytest.approx(np.mean(plain.lengths))
         assert result[way]["truncated"] == pytest.approx((~np.asarray(plain.finished)).mean())
+        answered = letters[letters >= 0]
+        most = np.bincount(answered).max() / len(answered) if len(answered) else None
+        assert result[way]["most_frequent"] == most
         of_a = np.repeat([q.question.source == "a" for q in asked], group)
         assert result["by_source"]["a"][way]["correct"] == right[of_a].sum()
     assert (result["step"], result["questions"], result["samples_per_question"]) == (3, 7, 5)
+    # What always answering the most frequent key would give: two of seven keys are A, of those of
+    # source a (0, 2, 4, 6) too, and of source b (1, 3, 5) two are B.
+    assert result["baseline"] == pytest.approx(2 / 7)
+    assert result["by_source"]["a"]["baseline"] == pytest.approx(2 / 4)
+    assert result["by_source"]["b"]["baseline"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.slow
@@ -125,7 +134,7 @@ def test_an_evaluation_before_training_costs_at_most_two_programs(opened):
     def first_step():
         copy = jax.tree.map(lambda x: x.copy(), params)
         state = init_state(policy.objective(config), copy)
-        grpo_step(policy, config, state, None, trained, 0)
+        grpo_step(policy, config, state, None, Draws(trained, config.seed), 0)
 
     # Given the programs of a first step,
     jax.clear_caches()

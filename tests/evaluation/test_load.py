@@ -40,6 +40,7 @@ def test_all_rows_of_medmcqa_are_asked_those_with_equal_options_too(monkeypatch,
     assert found.notes == {
         "rows that repeat an option": 2,
         "kept as published: right option given twice": 1,
+        "kept as published: wrong option given twice": 1,
     }
     assert found.by == ("subject_name",)
     assert found.questions[0].meta["subject_name"] == "Surgery"
@@ -232,6 +233,7 @@ def test_real_rows_are_read_whole_under_names_of_their_own(shared: Path):
         {
             "rows that repeat an option": 14,
             "kept as published: right option given twice": 3,
+            "kept as published: wrong option given twice": 11,
         },
         {},
         {},

@@ -80,7 +80,7 @@ def test_five_options_are_fine_under_a_name_of_its_own(tmp_path: Path):
         ([], ["../x=w.jsonl"], "the name '../x' becomes that of a file"),
         ([], ["a=w.jsonl", "a=w.jsonl"], "'a' is given twice"),
         ([], ["a=missing.jsonl"], "missing.jsonl: no such file"),
-        ([], ["a=rows.csv"], "expected a file ending in .jsonl or .parquet"),
+        ([], ["a=rows.txt"], "expected a file ending in .jsonl or .parquet or .csv"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(names, data, message):

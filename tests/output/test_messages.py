@@ -32,12 +32,35 @@ def test_a_healthy_step_has_no_warning():
         ({"grad_norm": math.nan}, "grad_norm is not finite: the update was skipped"),
         ({"grad_norm": math.inf}, "grad_norm is not finite: the update was skipped"),
         ({"grad_norm": None}, "grad_norm is not finite: the update was skipped"),
+        (
+            {
+                "answers/most_frequent": 0.94,
+                "answers/baseline": 0.32,
+                "answers/A": 0.94,
+                "answers/B": 0.06,
+            },
+            "answers/most_frequent is 0.94 (A) and answers/baseline 0.32: nearly all responses "
+            "give one letter, whatever the question",
+        ),
         ({"sampler_gap/mean": 0.3}, "sampler_gap/mean is 0.30: sampler and trainer disagree"),
     ],
 )
 def test_a_warning_names_the_cause_and_only_that(changes, said):
     (warning,) = warnings_for(HEALTHY | changes)
     assert said in warning
+
+
+@pytest.mark.parametrize(
+    ("most", "baseline", "no_answer"), [(0.94, 0.75, 0.0), (0.6, 0.25, 0.0), (1.0, 0.25, 0.49)]
+)
+def test_one_letter_is_no_shortcut_where_the_keys_ask_for_it_or_it_is_not_all(
+    most, baseline, no_answer
+):
+    # Given a step of few questions, many of one key; a mild preference; hardly any answers,
+    changes = {"answers/most_frequent": most, "answers/baseline": baseline}
+    found = warnings_for(HEALTHY | changes | {"reward/no_answer": no_answer})
+    # then only where nearly all give it and the keys do not is anything said.
+    assert bool(found) == (most == 1.0)
 
 
 def test_the_first_step_says_what_it_took():

@@ -98,7 +98,11 @@ def events(folder: Path) -> list[Event]:
 def test_the_metric_keys_are_those_users_rely_on():
     assert [key for key in METRIC_KEYS if key in DESIGN_KEYS] == DESIGN_KEYS
     own = {"updates/skipped", "tis/weight", "tis/truncated"}
-    own |= {"rollout/rounds", "tokens/trained_share"}
+    own |= {"rollout/rounds", "tokens/trained_share", "answers/baseline", "answers/most_frequent"}
+    own |= {f"answers/{letter}" for letter in "ABCDEFGHIJ"}
+    pools = ("hard", "normal", "easy", "unseen")
+    own |= {f"{of}/{pool}" for of in ("pools", "drawn") for pool in pools}
+    own |= {"reward/shaped", "reward/overlong", "reward/length_penalty", "loss/left_out"}
     assert set(METRIC_KEYS) - set(DESIGN_KEYS) == own
     assert all(meaning for meaning in METRIC_KEYS.values())
 

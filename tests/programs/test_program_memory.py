@@ -11,6 +11,7 @@ from helpers import TINY, a_policy, on_mesh, tiny_params
 
 from alphamed_jax.compiled.topology import Chip
 from alphamed_jax.config import LossConfig
+from alphamed_jax.data.draws import Draws
 from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
 from alphamed_jax.model.network import count_parameters
@@ -151,7 +152,7 @@ def test_no_more_lies_on_the_device_than_the_records_say(monkeypatch, slots):
                     monkeypatch.setattr(space, program.function_name, watched(program))
     # when it runs,
     with jax.set_mesh(policy.mesh):
-        grpo_step(policy, config, state, None, questions, 0)
+        grpo_step(policy, config, state, None, Draws(questions, config.seed), 0)
     # then every program was looked at, and nothing was there that its record leaves out.
     assert set(found) == {program.name for program in PROGRAMS if program.used(planned)}
     for program in PROGRAMS:

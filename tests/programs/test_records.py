@@ -130,6 +130,7 @@ NO_RECORD = {
     "take_responses": "only a stream's, outside of a training step",
     "extract": "for users; a step runs `extract_or_reason`",
     "pick_rows": "tokens and log-probabilities of a few rounds",
+    "_finished_lengths": "a number per response; only with reward.skip_truncated",
 }
 """Jitted functions of a step that the plan leaves out, and why."""
 

@@ -113,7 +113,7 @@ def run_rounds(flags, max_rounds, mesh="4x2"):
             questions=tuple(questions[done : done + prompts]),
             **{name: np.asarray(found[name]) for name in ("tokens", "lengths", "finished")},
             extracted=np.zeros(rows, np.int32),
-            rewards=np.zeros(rows),
+            rewards=np.where(effective, np.tile([1.0, 0.0], prompts), 0.0),
             advantages=np.where(effective, np.tile([1.0, -1.0], prompts), 0.0),
             options=np.zeros(rows, np.int32),
         )

@@ -19,7 +19,7 @@ from alphamed_jax.rl.batch import plan_batch
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.rollout import generate
 from alphamed_jax.rl.step import score_rewards
-from alphamed_jax.train import prepare
+from alphamed_jax.training import prepare
 
 PROMPTS, GROUP = 16, 8
 

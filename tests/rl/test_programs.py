@@ -12,6 +12,7 @@ from tiny_run import tiny_config, write_model
 
 from alphamed_jax.compiled.topology import CHIPS
 from alphamed_jax.config import OptimizerConfig, RolloutConfig, UpdateConfig
+from alphamed_jax.data.draws import Draws
 from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
 from alphamed_jax.data.tokenizer import load_tokenizer
@@ -104,7 +105,9 @@ def test_twenty_steps_compile_as_many_programs_as_there_are_shapes(tmp_path, mad
     def one_pass(state):
         effective = set()
         for number, this, questions in random_steps(policy):
-            state, _, scored = grpo_step(this, config, state, None, questions, number)
+            state, _, scored = grpo_step(
+                this, config, state, None, Draws(questions, config.seed), number
+            )
             effective.add(int(scored.effective.sum()))
         return state, effective
 

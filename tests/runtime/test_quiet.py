@@ -15,6 +15,7 @@ class Late:
 
 keep_libraries_quiet()
 logging.getLogger("absl").error("thread failed", exc_info=ValueError("full"))
+logging.getLogger("asyncio").error("task failed", exc_info=ValueError("full"))
 Late("Event loop is closed")
 Late("something else")
 """
@@ -25,4 +26,5 @@ def test_only_what_is_raised_elsewhere_is_left_out():
     assert done.returncode == 0
     assert "Event loop" not in done.stderr
     assert "thread failed" not in done.stderr
+    assert "task failed" not in done.stderr
     assert "something else" in done.stderr

@@ -29,6 +29,9 @@ from alphamed_jax.terminal.display import (
 HEALTHY = {key: 0.01 for key in METRIC_KEYS if key != "step"} | {
     "groups/effective": 0.6,
     "grad_norm": 1.2,
+    "answers/baseline": 0.31,
+    "answers/most_frequent": 0.94,
+    "answers/B": 0.94,
     "reward/mean": 0.412,
     "response_length/mean": 14.2,
     "throughput/generated_per_second": 12345.0,
@@ -148,10 +151,19 @@ def test_control_characters_of_a_response_are_shown_and_not_obeyed():
 def test_the_progress_line_is_one_line_with_the_time_left():
     line = progress_line(7, 80, HEALTHY, seconds_per_step=2.0)
     assert line == (
-        "step  7/80  reward/accuracy 0.412  effective 0.60  length 14.2  no answer 0.01  "
-        "truncated 0.01  12.3k tok/s  2m 26s left"
+        "step  7/80  accuracy 0.412  baseline 0.31  effective 0.60  length 14.2  no answer 0.01  "
+        "cut 0.01  12.3k tok/s  2m 26s left  mostly B 0.94"
     )
-    assert len(line) <= 120
+    assert len(line) <= FILE_WIDTH
+
+
+def test_the_most_frequent_letter_stands_where_the_line_has_room_and_there_are_answers():
+    long = HEALTHY | {"rollout/rounds": 3, "response_length/mean": 1014.2}
+    assert "mostly" not in progress_line(1007, 8000, long, seconds_per_step=20.0)
+    silent = HEALTHY | dict.fromkeys([key for key in HEALTHY if key.startswith("answers/")])
+    line = progress_line(7, 80, silent, seconds_per_step=2.0)
+    assert "baseline -" in line
+    assert "mostly" not in line
 
 
 def test_the_progress_line_tells_the_rounds_where_there_were_several():
@@ -195,6 +207,8 @@ def test_an_evaluation_is_one_line_with_intervals_over_questions():
         "sampled accuracy 0.770 [0.707, 0.823], no answer 0.01, length 15.2 | "
         "greedy accuracy -, no answer -, length -"
     )
+    line = evaluation_line(result | {"baseline": 0.32})
+    assert line.startswith("evaluation after step 80, 200 questions, baseline 0.320 | sampled")
 
 
 def test_the_table_shows_what_was_read_out_of_each_response():
