@@ -17,7 +17,6 @@ from rich.table import Table
 from rich.text import Text
 
 from alphamed_jax.intervals import wilson_interval
-from alphamed_jax.output.messages import most_frequent_letter
 from alphamed_jax.output.metrics import Sample
 from alphamed_jax.text import count, duration, fixed, number, shorten_middle, shorten_start, visible
 
@@ -152,9 +151,7 @@ def show_first_prompt(console: Console, text: str, token_ids: Sequence[int]) -> 
 def progress_line(
     step: int, total: int, metrics: Mapping[str, float | int | None], seconds_per_step: float
 ) -> str:
-    """One line for one step, with the accuracy beside what the most frequent key would give.
-
-    Last, where the line has room for it, stands the letter that is answered most often.
+    """One line for one step, with the accuracy beside its base: what the most frequent key gives.
 
     Args:
       step: the step just taken, of `total`.
@@ -169,7 +166,7 @@ def progress_line(
     parts = [
         f"step {step:>{len(str(total))}}/{total}",
         f"accuracy {show('reward/mean', '.3f')}",
-        f"baseline {show('answers/baseline')}",
+        f"base {show('answers/baseline')}",
         f"effective {show('groups/effective')}" + (f" in {rounds} rounds" if rounds > 1 else ""),
         f"length {show('response_length/mean', '.1f')}",
         f"no answer {show('reward/no_answer')}",
@@ -177,10 +174,7 @@ def progress_line(
         f"{number(metrics.get('throughput/generated_per_second'), '-')} tok/s",
         f"{duration(seconds_per_step * max(0, total - step))} left",
     ]
-    line = "  ".join(parts)
-    letter = most_frequent_letter(metrics)
-    mostly = f"  mostly {letter} {show('answers/most_frequent')}" if letter else ""
-    return line + mostly if len(line + mostly) <= FILE_WIDTH else line
+    return "  ".join(parts)
 
 
 def gave_up(effective: int, groups: int, *, wanted: int, rounds: int) -> str | None:
