@@ -51,13 +51,19 @@ def test_smollm2_trains_on_medmcqa_and_pubmedqa_and_loads_in_transformers(shared
     subprocess.run(
         [sys.executable, "-m", "alphamed_jax.train", *words], check=True, env=environment
     )
-    # then there is a full row for each step, sampler and trainer agree,
+    # then there is a full row for each step, with each source's metrics beside, sampler and trainer
+    # agree,
+    of_sources = [
+        f"source/{name}/{key}"
+        for name in ("medmcqa", "pubmedqa")
+        for key in ("reward", "length", "effective")
+    ]
     rows = [json.loads(line) for line in (output / "metrics.jsonl").open()]
     assert [row["step"] for row in rows] == [1, 2, 3]
     for row in rows:
         print(json.dumps(row))
-        evaluated = [key for key in row if key.startswith("eval/")]
-        assert list(row) == [*METRIC_KEYS, *evaluated]
+        in_training = [key for key in row if not key.startswith("eval/")]
+        assert in_training == [*METRIC_KEYS, *of_sources]
         assert row["tokens/trained"] == row["tokens/generated"]
         assert row["sampler_gap/max"] < 1e-3
         assert row["updates/skipped"] == 0
