@@ -118,6 +118,9 @@ def benchmark_sets(
 ) -> tuple[QuestionSet, ...]:
     """Load the benchmarks that are named, each by itself.
 
+    A file may hold other rows than the published ones: what is looked for is in what is there, and
+    the report of the findings warns that it is not the whole benchmark.
+
     Raises:
       UserError: names every one that cannot be had, and why.
     """
@@ -127,7 +130,7 @@ def benchmark_sets(
         named = ((), (given,)) if "=" in given else ((given,), ())
         revision = [f"{given}={pinned[given]}"] if pinned and given in pinned else []
         try:
-            sets += load_benchmarks(*named, revisions=revision)
+            sets += load_benchmarks(*named, revisions=revision, other_rows=True)
         except UserError as error:
             # The loader speaks of the flag that `evaluate` has.
             missing.append(str(error).replace("--data", "--against").rstrip("."))

@@ -25,11 +25,13 @@ class Asked:
     path: Path | None
     """None: from the hub, or from this package."""
     revision: str | None = None
+    any_rows: bool = False
+    """Whether other rows than the published ones are taken under a published name, too."""
 
     @property
     def official(self) -> bool:
         """Whether it has to be the published rows, all of them and no others."""
-        return self.variant is not None and self.variant.name == self.name
+        return not self.any_rows and self.variant is not None and self.variant.name == self.name
 
 
 def resolve(names: Sequence[str], data: Sequence[str], revisions: Sequence[str]) -> list[Asked]:

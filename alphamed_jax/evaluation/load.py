@@ -25,7 +25,17 @@ KEPT = "kept as published: "
 """What stands before the reason for which training would leave a row out."""
 NOT_ASKABLE = "cannot be asked: "
 NOT_OFFICIAL = "rows outside the published test"
+OTHER_ROWS = "rows that are not those published: "
+"""What stands before how a file differs from what it was named as."""
 REORDERED = "rows in another order than the authors', whose rule for the test was not checked"
+
+
+class NotPublished(UserError):
+    """A set does not hold the published rows, all of them and no others."""
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(f"{problem}; {advice}")
+        self.problem = problem
 
 
 def load_benchmarks(
@@ -35,6 +45,7 @@ def load_benchmarks(
     limit: int | None = None,
     seed: int = 0,
     revisions: Sequence[str] = (),
+    other_rows: bool = False,
 ) -> tuple[QuestionSet, ...]:
     """Load the questions of benchmarks, in the order asked for, then those of other files.
 
@@ -48,6 +59,8 @@ def load_benchmarks(
       limit: at most so many questions of each set, a sample that depends on the seed and on the
         questions' ids alone and keeps the order of the rows; None: all.
       revisions: NAME=REVISION of benchmarks that come from the hub.
+      other_rows: take the rows of a NAME=FILE even where they are not the published ones, all and
+        no others; a note then says how they differ. Nothing is measured on such a set.
 
     Raises:
       UserError: an unknown benchmark, a set that cannot be had (says what makes it available), a
@@ -56,10 +69,15 @@ def load_benchmarks(
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}, expected at least 1 question of each benchmark")
-    sets = [_load(asked) for asked in resolve(names, data, revisions)]
+    sets = [_load(asked, other_rows) for asked in resolve(names, data, revisions)]
     return tuple(
         questions if limit is None else sample(questions, limit, seed) for questions in sets
     )
+
+
+def other_rows(questions: QuestionSet) -> list[str]:
+    """How the rows of a set differ from those published under its name; empty: not at all."""
+    return [note for note in questions.notes if note.startswith(OTHER_ROWS)]
 
 
 def sample(questions: QuestionSet, count: int, seed: int) -> QuestionSet:
@@ -80,8 +98,19 @@ def _lot(name: str, seed: int) -> str:
     return hashlib.sha256(f"{seed}\n{name}".encode()).hexdigest()
 
 
-def _load(asked: Asked) -> QuestionSet:
+def _load(asked: Asked, other_rows: bool) -> QuestionSet:
     """Read, check and count one set."""
+    try:
+        return _checked(asked)
+    except NotPublished as error:
+        if not other_rows or asked.path is None:
+            raise
+        found = _checked(replace(asked, any_rows=True))
+        notes = {OTHER_ROWS + error.problem: found.rows}
+        return replace(found, notes=found.notes | notes)
+
+
+def _checked(asked: Asked) -> QuestionSet:
     rows, origin, commit = _rows(asked)
     found, notes, raw = _read(asked, rows)
     variant = asked.variant
@@ -180,9 +209,10 @@ def _read(
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         if asked.official and variant.options not in (None, len(question.options)):
-            raise UserError(
+            raise NotPublished(
                 f"{where}: {len(question.options)} options, expected {variant.options} as "
-                f"{variant.name} has: {variant.trap}; {_own_name(asked)}"
+                f"{variant.name} has: {variant.trap}",
+                _own_name(asked),
             )
         found.append(question)
         notes.update(_doubts(variant, row, question))
@@ -225,19 +255,19 @@ def _check_official(
     """
     if count != variant.rows:
         why = ", ".join(f"{number:,} {note}" for note, number in (+notes).items())
-        raise UserError(
+        raise NotPublished(
             f"{origin} has {count:,} rows of {variant.name}, expected {variant.rows:,}"
-            f"{why and f' (counted: {why})'}{variant.trap and f': {variant.trap}'}; "
-            f"{_own_name(asked)}"
+            f"{why and f' (counted: {why})'}{variant.trap and f': {variant.trap}'}",
+            _own_name(asked),
         )
     if variant.ids_sha256 is None:
         return
     digest = ids_sha256(official_test() & {pubmed_id(question.id) for question in found})
     if digest != variant.ids_sha256:
-        raise UserError(
+        raise NotPublished(
             f"{origin}: the ids of {variant.name} are not those of the published test (SHA-256 of "
-            f"the sorted ids {digest[:12]}..., expected {variant.ids_sha256[:12]}...); "
-            f"{_own_name(asked)}"
+            f"the sorted ids {digest[:12]}..., expected {variant.ids_sha256[:12]}...)",
+            _own_name(asked),
         )
     if len(raw) > len(official_test()) and official_by_rule(raw) != official_test():
         if asked.path is None:

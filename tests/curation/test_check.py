@@ -116,6 +116,26 @@ def test_the_report_counts_under_fixed_names(folder):
     assert {"questions", "sources", "phrases", "duplicate_questions", "versions"} <= set(report)
 
 
+def test_a_part_of_a_benchmark_is_compared_with_and_warned_about(folder, capsys):
+    options = {letter: f"{letter} of the leak" for letter in "ABCD"}
+    part = {"question": LEAK, "options": options, "answer_idx": "C", "answer": options["C"]}
+    write(folder / "part.jsonl", [part])
+    given = [f"medqa={folder / 'part.jsonl'}"]
+    data, output = [str(folder / "set.jsonl")], folder / "out"
+    check_sets(data, given, output, remove=False, console=make_console())
+    report = json.loads((output / "report.json").read_text("utf-8"))
+    of_medqa = report["benchmarks"]["medqa-usmle-4"]
+    assert (of_medqa["questions_found"], of_medqa["published_rows"]) == (1, False)
+    assert [row["id"] for row in lines(output / "overlaps.jsonl")] == ["q1"]
+    (warning,) = report["warnings"]
+    assert "rows that are not those published" in warning
+    assert "has 1 rows of medqa-usmle-4, expected 1,273" in warning
+    assert "warning: compared with rows that are not" in " ".join(capsys.readouterr().out.split())
+    # What is measured on is still all of it and nothing else.
+    with pytest.raises(UserError, match="expected 1,273"):
+        load_benchmarks((), given)
+
+
 def test_files_name_both_sides_of_a_pair_and_the_place_of_a_defect(folder):
     run(folder, remove=False)
     assert sorted(path.name for path in (folder / "out").iterdir()) == [
