@@ -24,6 +24,8 @@ DUPLICATE = "duplicate"
 CONTRADICTION = "same question and options with another answer"
 NOT_USED = "held-out questions not asked for"
 ALSO_HELD_OUT = "also held out"
+MOST_SOURCES = 100
+"""Names of sources that a run can have: each has metrics of its own."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def combine(reads: Sequence[Read], tests: Texts, heldout: int, seed: int) -> Loa
     dropped[CONTRADICTION] += len(allowed) - len(agreeing)
     stays = set(map(id, agreeing))
     names = _names(reads)
+    _check_number([item for item in agreeing if item.question.source not in names])
     train: list[list[Found]] = []
     apart: list[list[Found]] = []
     for number, read in enumerate(reads):
@@ -87,8 +90,8 @@ def combine(reads: Sequence[Read], tests: Texts, heldout: int, seed: int) -> Loa
         else:
             rest, taken = _split(found["train"], share, seed)
         prefix = f"{read.name}/" if len(reads) > 1 else ""
-        train.append([_named(item, prefix, names[number]) for item in rest])
-        apart.append([_named(item, prefix, names[number]) for item in taken])
+        train.append([_named(item, prefix, read.name, names[number]) for item in rest])
+        apart.append([_named(item, prefix, read.name, names[number]) for item in taken])
     held = distinct([item for part in apart for item in part])
     once = distinct([item for part in train for item in part])
     dropped[DUPLICATE] += sum(map(len, [*train, *apart])) - len(once) - len(held)
@@ -113,6 +116,26 @@ def _names(reads: Sequence[Read]) -> list[str]:
     for read in reads:
         specs.setdefault(read.name, set()).add(read.spec)
     return [read.name if len(specs[read.name]) == 1 else read.spec for read in reads]
+
+
+def _check_number(named: Sequence[Found]) -> None:
+    """Refuse rows that name a source each, as by the address of a page.
+
+    Args:
+      named: what is named by its row.
+
+    Raises:
+      UserError: more names than `MOST_SOURCES`; says where the last of them is.
+    """
+    names: set[str] = set()
+    for item in named:
+        names.add(item.question.source)
+        if len(names) > MOST_SOURCES:
+            raise UserError(
+                f"{item.place}: more than {MOST_SOURCES} sources are named by the rows, the last "
+                f"{item.question.source!r}: each has metrics of its own; rename the key where it "
+                "tells questions apart rather than sets"
+            )
 
 
 def _twins_of_held_out(
@@ -140,7 +163,10 @@ def _twins_of_held_out(
     return barred
 
 
-def _named(item: Found, prefix: str, source: str) -> Found:
+def _named(item: Found, prefix: str, read: str, source: str) -> Found:
+    """A question with its name in the run; where its row names the source, that name stays."""
+    if item.question.source != read:
+        source = item.question.source
     question = replace(item.question, id=prefix + item.question.id, source=source)
     return replace(item, question=question)
 

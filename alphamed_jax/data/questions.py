@@ -22,6 +22,7 @@ from alphamed_jax.data.rows import read_rows as read_rows  # where callers have 
 from alphamed_jax.errors import UserError
 
 _UINT64 = 2**64 - 1
+_READ = ("id", "question", "options", "answer", "source")
 PROMPT_MESSAGES = "prompt_messages"
 """Key of `Question.meta`: messages {role, content} that are asked as they are. There they survive
 whatever writes questions to a file and reads them back."""
@@ -125,8 +126,12 @@ def own_question(row: Row, source: str) -> Question:
 
     `question`: text. `options`: a list, or a map from letter to text. `answer`: the letter, the
     index (0 is the first option) or the text of the right option. `id`: optional, text or number;
-    without it the id is made of the content. `prompt_messages`: optional, messages that are asked
-    as they are. Every other key is kept in `meta`.
+    without it the id is made of the content. `source`: optional, text (`source_of`).
+    `prompt_messages`: optional, messages that are asked as they are. Every other key is kept in
+    `meta`.
+
+    Args:
+      source: where the row is from if it does not say so itself.
 
     Raises:
       AmbiguousLabel: an answer that can be read in two ways.
@@ -144,18 +149,30 @@ def own_question(row: Row, source: str) -> Question:
     name = row.get("id")
     if name is not None and (isinstance(name, bool) or not isinstance(name, str | int)):
         raise UserError(f"'id' is {shown(name)}, expected text or a whole number")
-    meta = {k: v for k, v in row.items() if k not in ("id", "question", "options", "answer")}
+    meta = {key: value for key, value in row.items() if key not in _READ}
     complete = Question(
         id=content_id(question, options, answer) if name is None else str(name),
         stem=question,
         options=options,
         answer=answer,
-        source=source,
+        source=source_of(row, "source", source),
         meta=meta,
     )
     check_label(options, answer)
     check_agreement(meta, options, answer)
     return complete
+
+
+def source_of(row: Row, key: str, source: str) -> str:
+    """Return what a row says of where it is from, else `source`.
+
+    Raises:
+      UserError: it says something other than text.
+    """
+    value = row.get(key)
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"{key!r} is {shown(value)}, expected text")
+    return " ".join((value or "").split()) or source
 
 
 def read_messages(value: Any, key: str) -> Messages:

@@ -38,7 +38,9 @@ def load(spec: str, split: str = "train", revision: str | None = None) -> Loaded
 
     The split `train` gives what a run trains on, and the source's held-out questions where it has
     such a split; rows of PubMedQA's published test are left out and counted. Any other split gives
-    that split alone, as held-out questions. A file is one split, the one that was asked for.
+    that split alone, as held-out questions, so a published test never comes as questions to train
+    on; what runs train on is loaded by `load_all`, which refuses to name one. A file is one split,
+    the one that was asked for.
 
     Args:
       revision: branch, tag or commit on the hub; None: the newest.
@@ -70,11 +72,12 @@ def load_all(
 ) -> Loaded:
     """Load the sources of a run as one set, with up to `heldout` questions kept apart.
 
-    Every source gives an equal share of the held-out questions: from its own held-out split, else
-    taken out of its training questions. What is held out never appears in training, whichever
+    Each of the specs gives an equal share of the held-out questions: from its own held-out split,
+    else taken out of its training questions. What is held out never appears in training, whichever
     source it came from; what is in the published test of a source of the run that comes from the
-    hub is neither trained on nor held out. With several sources, ids become SOURCE/id so that they
-    stay distinct.
+    hub is neither trained on nor held out. With several specs, ids become SOURCE/id so that they
+    stay distinct. A question's source is what its row says, of our own schema and verl's, else the
+    name that the spec gives.
 
     Args:
       revisions: NAME=REVISION of sources that come from the hub.

@@ -22,6 +22,7 @@ from alphamed_jax.data.questions import (
     Question,
     content_id,
     read_messages,
+    source_of,
 )
 from alphamed_jax.data.rows import Row, field_of, shown
 from alphamed_jax.errors import UserError
@@ -33,7 +34,8 @@ def verl(row: Row, source: str) -> Question:
     """Read a row: `prompt`, `reward_model.ground_truth` (a letter), `data_source`, `extra_info`.
 
     The options are `extra_info.options` (or `choices`: a list, a letter -> text map, or how many
-    they are), a column of that name, or those that the user's message lists.
+    they are), a column of that name, or those that the user's message lists. `data_source` is the
+    question's source, where there is one.
 
     Raises:
       AmbiguousLabel: it is not clear which option is right.
@@ -58,7 +60,7 @@ def verl(row: Row, source: str) -> Question:
         stem=stem,
         options=options,
         answer=answer,
-        source=source,
+        source=source_of(row, "data_source", source),
         meta={key: value for key, value in meta.items() if value is not None},
     )
 

@@ -190,14 +190,15 @@ def _read(
             if variant is None:
                 for key in ("question", "options", "answer"):
                     field_of(row, key)
-                found.append(own_question(row, asked.name))
+                # One set, whatever its rows say of where they are from.
+                found.append(replace(own_question(row, asked.name), source=asked.name))
                 continue
             if asked.official and variant.ids_sha256:
                 raw.append(row)
             if asked.official and variant.belongs and not variant.belongs(row):
                 notes[NOT_OFFICIAL] += 1
                 continue
-            question = variant.read(row, source)
+            question = replace(variant.read(row, source), source=source)
         except OtherRow as reason:
             notes[str(reason)] += 1
             continue

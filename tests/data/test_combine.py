@@ -142,6 +142,46 @@ def test_two_files_of_one_name_have_sources_of_their_own(tmp_path: Path):
     assert {question.source for question in loaded.heldout} == {*specs[:2], "c"}
 
 
+def test_rows_that_name_their_source_are_of_it_whichever_file_they_stand_in(tmp_path: Path):
+    # Given two files of one name with rows of two sources, in each one row that names none,
+    rows = [own(i, f"Number {i}?") for i in range(8)]
+    for i, name in enumerate(("medqa", "medqa", "medmcqa")):
+        rows[i]["source"] = rows[4 + i]["source"] = name
+    specs = [
+        write(tmp_path / folder / "rows.jsonl", some)
+        for folder, some in (("one", rows[:4]), ("two", rows[4:]))
+    ]
+
+    # when they are loaded, then rows are of the source they name, and the others of their file;
+    loaded = load_all(specs, heldout=0, seed=0)
+    assert [question.source for question in loaded.train] == [
+        *("medqa", "medqa", "medmcqa", specs[0]),
+        *("medqa", "medqa", "medmcqa", specs[1]),
+    ]
+    # ids go by the files.
+    assert all(question.id.startswith("rows/") for question in loaded.train)
+    # One file alone may hold several sources as well.
+    alone = load_all(specs[:1], heldout=0, seed=0)
+    assert [question.source for question in alone.train] == ["medqa", "medqa", "medmcqa", "rows"]
+
+
+def test_a_source_that_is_no_text_is_refused_with_its_place(tmp_path: Path):
+    file = write(tmp_path / "rows.jsonl", [own(0, "One?"), {**own(1, "Two?"), "source": ["a"]}])
+
+    with pytest.raises(UserError) as error:
+        load_all([file], heldout=0, seed=0)
+    assert str(error.value) == f"{file}, line 2: 'source' is ['a'] (list), expected text"
+
+
+def test_rows_that_name_a_source_each_are_refused(tmp_path: Path):
+    rows = [{**own(i, f"Number {i}?"), "source": f"https://a.page/{i}"} for i in range(101)]
+    assert len(load_all([write(tmp_path / "a.jsonl", rows[:100])], 0, 0).train) == 100
+
+    file = write(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(UserError, match="line 101: more than 100 sources are named by the rows"):
+        load_all([file], heldout=0, seed=0)
+
+
 def test_one_file_given_twice_is_one_source(tmp_path: Path):
     file = write(tmp_path / "rows.jsonl", [own(i, f"Number {i}?") for i in range(4)])
 

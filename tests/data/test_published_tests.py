@@ -149,10 +149,15 @@ def test_official_rows_copied_into_our_own_schema_are_left_out(tmp_path: Path, k
     other = {"question": "Which?", "options": ["one", "two"], "answer": "A", "id": str(official)}
     rows = [{**row, key: official}, {**row, key: 12}, *([other] if key != "id" else [])]
 
-    loaded = load(str(write(tmp_path / "rows.jsonl", rows)))
+    # whatever they say of where they are from,
+    for source in (None, "mine", "pubmedqa", "medxpertqa"):
+        loaded = load(
+            str(write(tmp_path / "rows.jsonl", [{**one, "source": source} for one in rows]))
+        )
 
-    assert loaded.dropped == {REASON: 1}
-    assert len(loaded.train) == len(rows) - 1
+        # then it is left out, and nothing else.
+        assert loaded.dropped == {REASON: 1}
+        assert len(loaded.train) == len(rows) - 1
 
 
 @pytest.mark.parametrize("name", TRAINED_ON)

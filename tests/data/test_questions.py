@@ -116,6 +116,16 @@ def test_a_row_without_id_is_named_by_its_content():
     assert unnamed.id != own_question(row(answer="A"), "mine").id
 
 
+@pytest.mark.parametrize(
+    ("given", "source"),
+    [("medqa", "medqa"), (" my\nset ", "my set"), ("", "mine"), (" ", "mine"), (None, "mine")],
+)
+def test_a_row_may_say_where_it_is_from(given, source):
+    read = own_question(row(source=given), "mine")
+
+    assert (read.source, read.meta) == (source, {})
+
+
 def test_other_keys_are_kept_as_meta():
     assert own_question(row(hops=2, subject="cardiology"), "mine").meta == {
         "hops": 2,

@@ -53,13 +53,19 @@ def test_the_messages_are_kept_and_the_options_read_out_of_them(tmp_path: Path):
     assert prompt_text(question, PromptConfig()) == ASKED
     assert question.stem == "Which vitamin is given for scurvy?"
     assert question.options == ("Vitamin A", "Vitamin B12", "Vitamin C", "Vitamin D")
-    assert (question.answer, question.source) == ("C", "verl")
+    assert (question.answer, question.source) == ("C", "med/scurvy")
     assert question.meta == {
         "data_source": "med/scurvy",
         "split": "train",
         "index": 7,
         "prompt_messages": ROW["prompt"],
     }
+
+
+def test_rows_without_a_data_source_are_of_verl(tmp_path: Path):
+    rows = [{**ROW, "data_source": None}, {key: ROW[key] for key in ROW if key != "data_source"}]
+    for row in rows:
+        assert load(lines(tmp_path, row)).train[0].source == "verl"
 
 
 @pytest.mark.parametrize("key", ["options", "choices"])
@@ -101,6 +107,7 @@ def test_options_that_the_message_does_not_list_stand_beside_it(tmp_path, key, g
         ),
         ({"prompt": [{"role": "user", "content": None}]}, r"the content of user is None"),
         ({"prompt": user("  ")}, r"the message of the user is empty"),
+        ({"data_source": 7}, r"'data_source' is 7 \(int\), expected text"),
         ({"images": ["a.png"]}, r"the row has images, and only text is asked here"),
     ],
 )

@@ -22,6 +22,14 @@ def test_the_held_out_questions_of_the_quickstart_are_a_benchmark():
     assert found.questions[0].id == "heldout-0000"
 
 
+def test_own_rows_are_one_set_whatever_they_say_of_where_they_are_from(tmp_path: Path):
+    rows = [row | {"source": name} for row, name in zip(OWN, "aab", strict=False)]
+
+    [found] = load_benchmarks([], [f"mine={write(tmp_path / 'rows.jsonl', rows)}"])
+
+    assert [question.source for question in found.questions] == ["mine"] * 3
+
+
 def test_all_rows_of_medmcqa_are_asked_those_with_equal_options_too(monkeypatch, tmp_path: Path):
     # Given all rows, of which one repeats a wrong option and one the right one,
     of_size(monkeypatch, "medmcqa", 20)
