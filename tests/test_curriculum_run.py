@@ -32,12 +32,13 @@ def made(inputs, output, **changes):
 def test_pools_in_rounds_interrupted_and_resumed_are_the_uninterrupted_run(
     inputs, tmp_path, monkeypatch
 ):
-    # Given a run of two sources with pools, dynamic sampling and all signals on,
+    # Given a run of two sources in shares with pools, dynamic sampling and all signals on,
     rollout = RolloutConfig(prompts=4, group_size=4, max_new_tokens=12, max_rounds=2)
     signals = RewardConfig(overlong_cache=6, length_penalty=0.5, skip_truncated=True)
     settings = {
         "rollout": rollout,
         "curriculum": CurriculumConfig(pools=True),
+        "data_weights": ("questions=1", "b=1"),
         "reward": signals,
         "checkpoint_every": 1,
     }
@@ -71,19 +72,20 @@ def test_pools_in_rounds_interrupted_and_resumed_are_the_uninterrupted_run(
         assert "source/b/reward" in row
 
 
-def test_weights_beside_pools_and_weights_of_other_names_are_refused(inputs, tmp_path):
-    for changes, message in (
-        (
-            {"curriculum": CurriculumConfig(pools=True), "data_weights": ("b=1",)},
-            "data_weights and curriculum.pools both decide",
-        ),
-        ({"data_weights": ("nobody=1",)}, "'nobody' is no source of this run"),
-    ):
-        with pytest.raises(UserError, match=message):
-            trainer.prepare(made(inputs, tmp_path / "run", **changes))
+def test_weights_of_other_names_are_refused(inputs, tmp_path):
+    with pytest.raises(UserError) as error:
+        trainer.prepare(made(inputs, tmp_path / "run", data_weights=("nobody=1",)))
+    assert str(error.value) == (
+        "data_weights: 'nobody' is no source of this run (they are questions, b)."
+    )
 
 
-def test_sources_are_drawn_by_their_weights(inputs, tmp_path):
-    prepared = trainer.prepare(made(inputs, tmp_path / "run", data_weights=("questions=1", "b=3")))
+@pytest.mark.parametrize("pools", [False, True])
+def test_sources_are_drawn_by_their_weights(inputs, tmp_path, pools):
+    curriculum = CurriculumConfig(pools=pools)
+    weights = ("questions=1", "b=3")
+    prepared = trainer.prepare(
+        made(inputs, tmp_path / "run", data_weights=weights, curriculum=curriculum)
+    )
     drawn = [prompt.question.source for prompt in prepared.draws.next(0, 80)]
     assert drawn.count("b") == 60

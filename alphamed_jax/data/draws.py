@@ -102,7 +102,7 @@ def make_draws(config: Config, prompts: Sequence[Prompt], tokenizer: Any, width:
       width: tokens that prompts are padded to.
 
     Raises:
-      UserError: fewer questions than a step draws; as `make_mixture`; weights beside pools.
+      UserError: fewer questions than a step draws; as `make_mixture`.
     """
     at_once, rounds = config.rollout.prompts, config.rollout.max_rounds
     if len(prompts) < at_once * rounds:
@@ -112,16 +112,11 @@ def make_draws(config: Config, prompts: Sequence[Prompt], tokenizer: Any, width:
             f"({at_once}){several}; give more data or lower rollout.prompts."
         )
     order: Mixture | Pools | None = None
-    if config.curriculum.pools:
-        if config.data_weights:
-            raise UserError(
-                "data_weights and curriculum.pools both decide how often a question is drawn; "
-                "leave one of them out."
-            )
-        order = make_pools(config.curriculum, config.seed, len(prompts))
-    elif config.data_weights:
+    if config.data_weights:
         sources = [prompt.question.source for prompt in prompts]
         order = make_mixture(config.data_weights, sources, config.seed)
+    if config.curriculum.pools:
+        order = make_pools(config.curriculum, config.seed, len(prompts), order)
     shuffling = Shuffling(tokenizer, config.prompt, min(width, config.prompt.max_tokens))
     return Draws(prompts, config.seed, shuffling if config.prompt.shuffle_options else None, order)
 

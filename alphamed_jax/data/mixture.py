@@ -83,6 +83,14 @@ class Mixture:
                 found.append(int(orders[source, through][at]))
         return found
 
+    def sources(self, cursor: int, count: int) -> list[int]:
+        """Whose each of the next `count` draws is, as an index into `members`."""
+        found: list[int] = []
+        while len(found) < count:
+            epoch, position = divmod(cursor + len(found), sum(self.quotas))
+            found += self._labels(epoch)[position : position + count - len(found)].tolist()
+        return found
+
     def _labels(self, epoch: int) -> Int[np.ndarray, " _"]:
         """Source of each draw of an epoch."""
         labels = np.repeat(np.arange(len(self.quotas)), self.quotas)
