@@ -57,14 +57,13 @@ def config_of(inputs: Path, output: Path, **changes):
         prompt=prompt,
         steps=1,
         eval=EvalConfig(questions=0),
-        export=False,
-        **changes,
+        **({"export": False} | changes),
     )
 
 
 def test_a_step_on_kept_messages_and_on_a_published_test_that_is_allowed(inputs, tmp_path):
     # Given rows of verl and of a published test, which is allowed in words,
-    config = config_of(inputs, tmp_path / "run", allow_test_data=True)
+    config = config_of(inputs, tmp_path / "run", allow_test_data=True, export=True)
 
     # when a step is trained,
     said = run(config)
@@ -82,6 +81,8 @@ def test_a_step_on_kept_messages_and_on_a_published_test_that_is_allowed(inputs,
     assert written["questions"]["dropped"] == 0
     assert f"warning: {test}: published test data is trained on" in said
     assert "Published tests trained on" in (config.folder / "report.html").read_text()
+    card = (config.folder / "export" / "README.md").read_text()
+    assert "**Trained on published tests** (`medqa:test=test.jsonl`)" in card
 
 
 def test_without_permission_nothing_is_written(inputs, tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 from alphamed_jax import __version__
 from alphamed_jax.config import Config
 from alphamed_jax.curation.manifest import Manifest
-from alphamed_jax.data.specs import resolve
+from alphamed_jax.data.specs import published_tests, resolve
 from alphamed_jax.evaluation.markdown import table_lines
 from alphamed_jax.evaluation.tables import Table
 from alphamed_jax.model.hf_folder import local
@@ -55,6 +55,13 @@ def model_card(
         f"{f' ({commits})' if commits else ''}.",
         "",
     ]
+    if tests := published_tests(config.data):
+        lines += [
+            f"**Trained on published tests** ({', '.join(f'`{_shown(one)}`' for one in tests)}), "
+            "which was allowed by `--allow-test-data`: no figure on them says anything of this "
+            "model.",
+            "",
+        ]
     for name, manifest in manifests.items():
         lines += _of_set(name, manifest)
     return "\n".join(lines).rstrip() + "\n"

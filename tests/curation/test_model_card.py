@@ -45,6 +45,16 @@ def test_its_head_names_the_base_model_where_others_can_find_it(data):
     assert "base_model" not in yaml.safe_load(card("quickstart", data).split("---")[1])
 
 
+def test_published_tests_that_were_trained_on_are_named():
+    text = card("quickstart", "medqa:test=/a/folder/rows.jsonl")
+    assert (
+        "**Trained on published tests** (`medqa:test=rows.jsonl`), which was allowed by "
+        "`--allow-test-data`: no figure on them says anything of this model.\n"
+    ) in text
+    for data in ("medqa", "medqa:train", "medqa=rows.jsonl"):
+        assert "published tests" not in card("quickstart", data)
+
+
 def test_commits_of_the_hub_are_named():
     text = card("org/base", "medqa", revisions={"medqa": "0123", "other": None})
     assert "of `medqa` (medqa at 0123)." in text
