@@ -50,6 +50,7 @@ from alphamed_jax.terminal.display import (
     batch_arithmetic,
     evaluation_lines,
     gave_up,
+    letters_line,
     make_console,
     progress_line,
     question_lines,
@@ -236,6 +237,8 @@ def train_loop(
             for warning in warnings_for(metrics):
                 warn(console, warning, indent="  ")
             if config.log.table_every and step % config.log.table_every == 0:
+                if letters := letters_line(metrics):
+                    console.print(letters)
                 console.print(sample_table(samples, step=step))
             take_in(evaluation, state.params, best, saved, console)
             if step == config.steps or step % config.checkpoint_every == 0:

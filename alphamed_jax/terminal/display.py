@@ -16,6 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from alphamed_jax.data.answer_key import LETTERS
 from alphamed_jax.intervals import wilson_interval
 from alphamed_jax.output.metrics import Sample
 from alphamed_jax.text import count, duration, fixed, number, shorten_middle, shorten_start, visible
@@ -175,6 +176,20 @@ def progress_line(
         f"{duration(seconds_per_step * max(0, total - step))} left",
     ]
     return "  ".join(parts)
+
+
+def letters_line(metrics: Mapping[str, float | int | None]) -> str | None:
+    """Of a step, the share of its answers that each letter has; None where nothing was answered.
+
+    Args:
+      metrics: row of `METRIC_KEYS`.
+    """
+    shares = {letter: metrics.get(f"answers/{letter}") for letter in LETTERS}
+    known = [f"{letter} {share:.2f}" for letter, share in shares.items() if share and share > 0]
+    if not known:
+        return None
+    baseline = fixed(metrics.get("answers/baseline"), ".2f")
+    return f"answers {'  '.join(known)}; most frequent key {baseline}"
 
 
 def gave_up(effective: int, groups: int, *, wanted: int, rounds: int) -> str | None:

@@ -16,6 +16,7 @@ from alphamed_jax.terminal.display import (
     evaluation_line,
     facts_panel,
     gave_up,
+    letters_line,
     make_console,
     progress_line,
     question_lines,
@@ -182,6 +183,13 @@ def test_the_progress_line_shows_a_dash_where_nothing_was_measured(value):
     line = progress_line(80, 80, dict.fromkeys(HEALTHY, value), seconds_per_step=2.0)
     assert "length -  " in line
     assert line.endswith("  - tok/s  0s left")
+
+
+def test_the_letters_of_a_step_stand_beside_its_most_frequent_key():
+    metrics = {"answers/A": 0.9375, "answers/B": 0.0625, "answers/C": 0.0, "answers/baseline": 0.31}
+    assert letters_line(metrics) == "answers A 0.94  B 0.06; most frequent key 0.31"
+    assert letters_line(dict.fromkeys(metrics, math.nan)) is None
+    assert letters_line({"answers/A": None, "answers/baseline": 0.31}) is None
 
 
 def test_a_slow_step_does_not_distort_the_time_left():
