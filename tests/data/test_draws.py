@@ -10,7 +10,7 @@ from alphamed_jax.config import PromptConfig
 from alphamed_jax.data.draws import Draws, Shuffling
 from alphamed_jax.data.order import batch_indices
 from alphamed_jax.data.prompts import encode_prompt, encode_questions
-from alphamed_jax.data.questions import Question
+from alphamed_jax.data.questions import PROMPT_MESSAGES, Question
 
 PROMPT = PromptConfig(instruction="", question_format="{question}\n{options}")
 FIXED = Question("fixed", "Which?", ("Yes", "No", "Both A and B"), "A", "s")
@@ -65,6 +65,43 @@ def test_a_question_is_drawn_in_other_orders_and_its_prompt_is_that_of_the_order
         forms.setdefault(prompt.question.id, set()).add(prompt.question.options)
     assert all(len(found) > 5 for name, found in forms.items() if name != "fixed")
     assert forms["fixed"] == {FIXED.options}
+
+
+option_texts = st.lists(
+    st.text("abcxyz ", min_size=1, max_size=6).map(str.strip).filter(bool),
+    min_size=2,
+    max_size=5,
+    unique=True,
+)
+
+
+@given(options=option_texts, place=st.integers(0, 4), seed=st.integers(0, 99))
+def test_options_in_a_prompt_that_is_kept_never_move(options, place, seed):
+    # Given questions whose prompts are messages that hold the options, and one that is our own,
+    letter = "ABCDE"[place % len(options)]
+    listed = "\n".join(f"{name}. {text}" for name, text in zip("ABCDE", options, strict=False))
+    kept = [
+        Question(
+            f"kept{i}",
+            "Which?",
+            tuple(options),
+            letter,
+            "verl",
+            {PROMPT_MESSAGES: [{"role": "user", "content": f"Which {i}?\n{listed}"}]},
+        )
+        for i in range(3)
+    ]
+    prompts, _ = encode_questions(Words(), [*kept, QUESTIONS[0]], PROMPT)
+
+    # when they are drawn again and again,
+    drawn = Draws(prompts, seed, Shuffling(Words(), PROMPT, 400)).next(0, 60)
+
+    # then those are asked as they are each time, with the letter that they had.
+    for prompt in drawn:
+        if prompt.question.source == "verl":
+            assert prompt == prompts[int(prompt.question.id[-1])]
+            assert (prompt.question.options, prompt.question.answer) == (tuple(options), letter)
+    assert len({p.question.options for p in drawn if p.question.id == "q0"}) > 1
 
 
 def test_another_seed_gives_other_orders():
