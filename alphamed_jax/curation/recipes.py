@@ -119,7 +119,9 @@ def take(
         sources = list(by_source) if part.source is None else [part.source]
         for source in sources:
             ordered = _ordered(by_source.get(source, []), candidates, part.order, seed)
-            if part.per_level is not None:
+            if not ordered:
+                lacks.append(Lack(source, None, 1, 0))
+            elif part.per_level is not None:
                 for level in levels:
                     here = [index for index in ordered if candidates.levels[index] == level]
                     lacks += _lack(source, level, part.per_level, len(here))

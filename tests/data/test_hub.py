@@ -66,8 +66,29 @@ def test_a_gated_set_says_how_it_is_given(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
 
-    with pytest.raises(UserError, match=r"^GBaker/.* is gated: accept its terms at https.*login"):
+    with pytest.raises(UserError) as error:
         load("medqa")
+    assert str(error.value) == (
+        "GBaker/MedQA-USMLE-4-options is gated: accept its terms at "
+        "https://huggingface.co/datasets/GBaker/MedQA-USMLE-4-options, then log in with `hf auth "
+        "login` (in older versions `huggingface-cli login`) or set HF_TOKEN; or pass medqa=FILE "
+        "with its rows as .jsonl, .parquet or .csv"
+    )
+
+
+def test_a_set_that_is_not_in_the_cache_says_so_without_a_network(monkeypatch: pytest.MonkeyPatch):
+    def load_dataset(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("Couldn't reach 'GBaker/MedQA' on the Hub (OfflineModeIsEnabled)\n.")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+
+    with pytest.raises(UserError) as error:
+        load("medqa")
+    assert str(error.value) == (
+        "cannot load GBaker/MedQA-USMLE-4-options from the Hugging Face hub (Couldn't reach "
+        "'GBaker/MedQA' on the Hub (OfflineModeIsEnabled)); check the network, or pass medqa=FILE "
+        "with its rows as .jsonl, .parquet or .csv"
+    )
 
 
 @pytest.mark.parametrize(
