@@ -3,12 +3,13 @@
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import datasets
-import huggingface_hub
 import pyarrow as pa
 import pytest
+from datasets.arrow_writer import ArrowWriter
+from datasets.naming import camelcase_to_snakecase
+from datasets.splits import SplitDict, SplitInfo
 from pyarrow import parquet
 
 from alphamed_jax.data.pubmedqa import official_test
@@ -16,6 +17,7 @@ from alphamed_jax.data.rows import read_rows
 from alphamed_jax.data.source_table import SOURCES
 from alphamed_jax.data.sources import load
 
+COMMIT = "1" * 40
 FILES = {
     "medmcqa": ("medmcqa_train.jsonl", 2986),
     "medqa": ("medqa_sample.jsonl", 24),
@@ -57,8 +59,33 @@ def folder_of(rows: list[dict], folder: Path, spec: str) -> Path:
     return folder
 
 
+def cache_of(rows: list[dict], cache: Path, spec: str) -> None:
+    """The cache of the hub's client, with one commit of a data set and in it one split."""
+    source = SOURCES[spec.partition(":")[0]]
+    split = source.splits[spec.partition(":")[2] or "train"]
+    assert source.hub_id is not None
+    owner, _, name = source.hub_id.partition("/")
+    name, config = camelcase_to_snakecase(name), source.hub_config or "default"
+    folder = cache / f"{owner}___{name}" / config / "0.0.0" / COMMIT
+    folder.mkdir(parents=True)
+    features = datasets.Dataset.from_list(rows).features
+    with ArrowWriter(path=str(folder / f"{name}-{split}.arrow"), features=features) as writer:
+        for row in rows:
+            writer.write(row)
+        count, size = writer.finalize()
+    info = datasets.DatasetInfo(
+        features=features,
+        splits=SplitDict({split: SplitInfo(split, size, count, dataset_name=name)}),
+        builder_name="parquet",
+        dataset_name=name,
+        config_name=config,
+        version="0.0.0",
+    )
+    info.write_to_directory(str(folder))
+
+
 @pytest.mark.shared
-@pytest.mark.parametrize("form", ["parquet", "csv", "folder", "hub"])
+@pytest.mark.parametrize("form", ["parquet", "csv", "folder", "cache"])
 @pytest.mark.parametrize("spec", FILES)
 def test_real_rows_are_the_same_questions_in_every_form(
     monkeypatch, tmp_path: Path, shared: Path, spec: str, form: str
@@ -68,12 +95,13 @@ def test_real_rows_are_the_same_questions_in_every_form(
     file = shared / "data" / name
     rows = [row for _, row in read_rows(file)]
     official = []
-    if form in ("folder", "hub") and SOURCES[spec.partition(":")[0]].official_size:
+    if form in ("folder", "cache") and SOURCES[spec.partition(":")[0]].official_size:
         # There the published test lies among them, which is known by its ids.
         official = [rows[0] | {"pubid": pubid} for pubid in sorted(official_test())]
         rows = [*rows, *official]
-    if form == "hub":
-        stand_in(monkeypatch, rows)
+    if form == "cache":
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path))
+        cache_of(rows, tmp_path, spec)
         given = spec
     elif form == "folder":
         given = f"{spec}={folder_of(rows, tmp_path / 'folder', spec)}"
@@ -88,15 +116,8 @@ def test_real_rows_are_the_same_questions_in_every_form(
     assert found is not None
     assert len(found) == count
     assert (one.train, one.heldout) == (other.train, other.heldout)
+    assert other.revisions == (
+        {SOURCES[spec.partition(":")[0]].name: COMMIT} if given == spec else {}
+    )
     left_out = {"official test": len(official)} if official else {}
     assert other.dropped == one.dropped | left_out
-
-
-def stand_in(monkeypatch: pytest.MonkeyPatch, rows: list[dict]) -> None:
-    """The hub's clients give these rows, whatever they are asked for."""
-
-    def offline(*_: Any, **__: Any) -> Any:
-        raise OSError("no network")
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", offline)
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list(rows))
