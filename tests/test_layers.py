@@ -11,6 +11,7 @@ from conftest import REPOSITORY
 PACKAGE = REPOSITORY / "alphamed_jax"
 # From the commands down; a module beside the folders is a room of its own.
 RANKS = (
+    {"studies"},
     {"__main__", "train", "plan", "bench", "report", "evaluate", "curate", "quickstart"},
     {"training"},
     {"curation"},

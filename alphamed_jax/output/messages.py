@@ -22,6 +22,19 @@ def most_frequent_letter(metrics: Mapping[str, float | int | None]) -> str | Non
     return max(known, key=lambda letter: known[letter]) if known else None
 
 
+def collapsed(metrics: Mapping[str, float | int | None]) -> bool:
+    """Whether nearly all answers of a step are one letter although the keys are not.
+
+    Args:
+      metrics: row of `METRIC_KEYS`; of what is missing or NaN nothing is said.
+    """
+    most, baseline = metrics.get("answers/most_frequent"), metrics.get("answers/baseline")
+    if most is None or baseline is None:
+        return False
+    mostly_answers = (metrics.get("reward/no_answer") or 0.0) < 0.5
+    return most >= COLLAPSED and most - baseline >= ABOVE_KEYS and mostly_answers
+
+
 def first_step_line(record: Mapping[str, Any]) -> str:
     """What it took until the first step was done, from the keys of `FirstStep`."""
     compiled, cached = record["programs_compiled"], record["programs_cached"]
@@ -63,7 +76,7 @@ def warnings_for(metrics: Mapping[str, float | int | None]) -> list[str]:
             "mostly score 0; raise rollout.max_new_tokens"
         )
     most, baseline = value("answers/most_frequent"), value("answers/baseline")
-    if most >= COLLAPSED and most - baseline >= ABOVE_KEYS and no_answer < 0.5:
+    if collapsed(metrics):
         letter = most_frequent_letter(metrics) or "one letter"
         found.append(
             f"answers/most_frequent is {most:.2f} ({letter}) and answers/baseline {baseline:.2f}: "

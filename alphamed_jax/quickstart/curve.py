@@ -18,23 +18,15 @@ from alphamed_jax import cli
 from alphamed_jax.config_io import flags_of
 from alphamed_jax.errors import UserError
 from alphamed_jax.output.metrics import read_rows, write_atomically
-from alphamed_jax.reporting.charts import WIDTH, Series, line_chart
+from alphamed_jax.reporting.charts import Series, line_chart
+from alphamed_jax.reporting.standing import COLOURS, Panel, standing_svg
 
 PANELS = (
     ("reward/mean", "accuracy of the sampled responses", 1.0),
     ("groups/effective", "share of effective groups", 1.0),
     ("response_length/mean", "response length, tokens", 20.0),
 )
-HEIGHT, TITLE, GAP = 220, 24, 20
-COLOURS = (
-    *("#0b6e99", "#c4631a", "#5a8f29", "#8d4fa8"),
-    *("#b3324a", "#2f8f83", "#8a6d1f", "#5b6bbf"),
-)
-"""Of the runs, in the order in which they are named."""
-STYLE = (
-    "text{font:15px sans-serif;fill:#777}text.y{text-anchor:end;dominant-baseline:central}"
-    "text.x{text-anchor:middle}line.grid{stroke:#8884}polyline{fill:none;stroke-width:2}"
-)
+HEIGHT = 220
 
 
 @dataclass(frozen=True)
@@ -49,25 +41,14 @@ class Arguments:
 def draw(runs: list[list[dict]]) -> str:
     """The picture of the rows of several metrics.jsonl, a colour for each."""
     panels = []
-    for index, (key, title, top) in enumerate(PANELS):
+    for key, title, top in PANELS:
         series = [Series("", [row[key] for row in rows], i + 1) for i, rows in enumerate(runs)]
         steps = [row["step"] for row in runs[0]]
         chart = line_chart(
             steps, series, height=HEIGHT, limits=(0.0, top), smooth=False, tooltips=False
         )
-        left = index * (WIDTH + GAP)
-        place = f'<svg x="{left}" y="{TITLE}" width="{WIDTH}" height="{HEIGHT}"'
-        panels.append(f'<text x="{left + 46}" y="14">{title}</text>')
-        panels.append(chart.replace("<svg", place, 1))
-    size = f"{len(PANELS) * (WIDTH + GAP)} {HEIGHT + TITLE}"
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}">'
-        f"<style>{STYLE}{_strokes(len(runs))}</style>{''.join(panels)}</svg>\n"
-    )
-
-
-def _strokes(runs: int) -> str:
-    return "".join(f".c{i}{{stroke:{colour}}}" for i, colour in enumerate(COLOURS[:runs], 1))
+        panels.append(Panel(title, chart, HEIGHT))
+    return standing_svg(panels, len(runs))
 
 
 def table(folders: tuple[Path, ...]) -> str:

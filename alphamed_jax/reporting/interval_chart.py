@@ -1,4 +1,4 @@
-"""Shares with their intervals, one below the other, as inline SVG in the style of `charts`."""
+"""Numbers with their intervals, one below the other, as inline SVG in the style of `charts`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,27 +13,43 @@ LONGEST_NAME = 34
 
 @dataclass(frozen=True)
 class Measured:
-    """A share, how far it may be off, and what it is to be seen against."""
+    """A number, how far it may be off, and what it is to be seen against."""
 
     name: str
     share: float
+    """A share, or a difference of shares."""
     interval: tuple[float, float]
     baseline: float | None = None
+    parts: tuple[float, ...] = ()
+    """What it is the mean of, as of several seeds."""
 
 
-def interval_chart(rows: Sequence[Measured], *, label: str = "") -> str:
-    """Draw a dot with its interval for each row, and a short bar at its baseline.
+def chart_height(rows: int) -> int:
+    """Of a chart of so many rows."""
+    return TOP + ROW * rows + BOTTOM
+
+
+def interval_chart(
+    rows: Sequence[Measured], *, limits: tuple[float, float] = (0.0, 1.0), label: str = ""
+) -> str:
+    """Draw a dot with its interval for each row, its parts faintly, and a bar at its baseline.
 
     Args:
+      limits: lowest and highest value of the axis.
       label: read out by screen readers.
+
+    Raises:
+      ValueError: the second limit is not above the first.
     """
-    height = TOP + ROW * len(rows) + BOTTOM
+    height = chart_height(len(rows))
+    low_end, high_end = limits
 
     def x(share: float) -> str:
-        return f"{LEFT + share * (WIDTH - LEFT - RIGHT):.1f}"
+        place = (share - low_end) / (high_end - low_end)
+        return f"{LEFT + place * (WIDTH - LEFT - RIGHT):.1f}"
 
     drawn = []
-    for value in ticks(0.0, 1.0):
+    for value in ticks(*limits):
         at = x(value)
         drawn.append(
             f'<line class="grid" x1="{at}" x2="{at}" y1="{TOP}" y2="{height - BOTTOM}"/>'
@@ -49,6 +65,9 @@ def interval_chart(rows: Sequence[Measured], *, label: str = "") -> str:
             at = x(row.baseline)
             drawn.append(f'<polyline class="line c3" points="{at},{y - 7:.1f} {at},{y + 7:.1f}"/>')
             said += f", baseline {row.baseline:.3f}"
+        drawn += [
+            f'<circle class="raw c2" cx="{x(part)}" cy="{y:.1f}" r="2.5"/>' for part in row.parts
+        ]
         drawn.append(
             f'<polyline class="line c1" points="{x(low)},{y:.1f} {x(high)},{y:.1f}"/>'
             f'<circle class="c1" cx="{x(row.share)}" cy="{y:.1f}" r="3.5"/>'

@@ -7,7 +7,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from alphamed_jax.errors import UserError
-from alphamed_jax.quickstart.curve import COLOURS, PANELS, Arguments, curve, draw
+from alphamed_jax.quickstart.curve import PANELS, Arguments, curve, draw
+from alphamed_jax.reporting.standing import COLOURS
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -1,0 +1,1 @@
+"""Experiments whose result stands in docs/: conditions by seeds, each a run of the commands."""

@@ -1,0 +1,182 @@
+"""Table and picture of runs with and without shuffled options, from their folders."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alphamed_jax.errors import UserError
+from alphamed_jax.intervals import t_interval, wilson_interval
+from alphamed_jax.output.messages import collapsed
+from alphamed_jax.output.metrics import read_evaluations, read_rows
+from alphamed_jax.reporting.charts import Series, line_chart
+from alphamed_jax.reporting.standing import Panel, standing_svg
+from alphamed_jax.studies.pages import markdown_table, signed
+from alphamed_jax.studies.plan import Run
+
+ENDS = 10
+"""Steps at the beginning and at the end that a number is the mean of."""
+PANELS = {
+    "reward/mean": "reward: share of right responses",
+    "answers/baseline": "share of the most frequent key",
+    "answers/most_frequent": "share of the most frequent answer",
+}
+HEIGHT = 220
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run, as its folder tells."""
+
+    run: Run
+    rows: list[dict[str, Any]]
+    """metrics.jsonl."""
+    before: dict[str, Any]
+    """Evaluation before the first step."""
+    after: dict[str, Any]
+    """Evaluation after the last."""
+
+    def ends(self, key: str) -> tuple[float, float]:
+        """Mean of a metric over the first and the last steps, of those that have a value."""
+        return _known_mean(self.rows[:ENDS], key), _known_mean(self.rows[-ENDS:], key)
+
+
+def _known_mean(rows: Sequence[Mapping[str, Any]], key: str) -> float:
+    known = [row[key] for row in rows if row[key] is not None]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def read_finished(run: Run, folder: Path) -> Finished | None:
+    """Read a run; None where it lacks steps, or the evaluation before or after them.
+
+    Raises:
+      UserError: one of its files cannot be read.
+    """
+    rows = read_rows(folder / "metrics.jsonl")
+    evaluations = {one["step"]: one for one in read_evaluations(folder)}
+    if not rows or rows[-1]["step"] != run.steps or not {0, run.steps} <= evaluations.keys():
+        return None
+    return Finished(run, rows, evaluations[0], evaluations[run.steps])
+
+
+def gather(output: Path, runs: Sequence[Run]) -> list[Finished]:
+    """The finished runs.
+
+    Raises:
+      UserError: there is none, or a file cannot be read.
+    """
+    found = [one for run in runs if (one := read_finished(run, run.folder(output))) is not None]
+    if not found:
+        raise UserError(f"{output}: no finished run of this study; start it without --table-only.")
+    return found
+
+
+def tables(output: Path, runs: Sequence[Run]) -> str:
+    """All tables, as Markdown.
+
+    Raises:
+      UserError: see `gather`.
+    """
+    found = gather(output, runs)
+    done = {one.run.name for one in found}
+    parts = [_evaluations(found), _training(found), _differences(found)]
+    if missing := [run.name for run in runs if run.name not in done]:
+        parts.insert(0, f"Not there yet: {', '.join(missing)}.\n")
+    return "\n".join(part for part in parts if part)
+
+
+def _evaluations(found: Sequence[Finished]) -> str:
+    """Held-out accuracy before and after."""
+    head = ("run", "questions", "always one letter", "greedy before", "greedy after")
+    head = (*head, "sampled before", "sampled after", "no answer, sampled", "one letter, sampled")
+    rows = []
+    for one in _sorted(found):
+        cells = [
+            _accuracy(evaluation, way)
+            for way in ("greedy", "sampled")
+            for evaluation in (one.before, one.after)
+        ]
+        shares = [
+            f"{_shown(one.before['sampled'][key])} → {_shown(one.after['sampled'][key])}"
+            for key in ("no_answer", "most_frequent")
+        ]
+        asked = (str(one.after["questions"]), _shown(one.after["baseline"]))
+        rows.append((one.run.name, *asked, *cells, *shares))
+    return (
+        "Accuracy on the held-out questions, with Wilson's 95 % interval; beside it what "
+        "always answering the most frequent key would give, and the share of the most frequent "
+        "letter among the answers:\n\n" + markdown_table(head, rows)
+    )
+
+
+def _accuracy(evaluation: Mapping[str, Any], way: str) -> str:
+    """Held-out accuracy with its interval over questions: samples of one are no questions."""
+    share = float(evaluation[way]["accuracy"])
+    low, high = wilson_interval(share, evaluation["questions"])
+    return f"{share:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _training(found: Sequence[Finished]) -> str:
+    """What the metrics of the training steps say."""
+    head = ("run", "reward", "share of the most frequent key", "no answer")
+    head = (*head, "share of the most frequent answer", "steps that warn of a collapse")
+    keys = ("reward/mean", "answers/baseline", "reward/no_answer", "answers/most_frequent")
+    rows = []
+    for one in _sorted(found):
+        cells = [" → ".join(map(_shown, one.ends(key))) for key in keys]
+        warned = [row["step"] for row in one.rows if collapsed(row)]
+        said = f"{len(warned)} of {len(one.rows)}"
+        rows.append((one.run.name, *cells, said + (f", first {warned[0]}" if warned else "")))
+    return f"Training, mean of the first {ENDS} steps → of the last {ENDS}:\n\n" + (
+        markdown_table(head, rows)
+    )
+
+
+def _differences(found: Sequence[Finished]) -> str:
+    """Held-out accuracy after training, shuffled less not shuffled, paired by seed."""
+    after: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for one in found:
+        after.setdefault(one.run.condition, {})[one.run.seed] = one.after
+    shuffled, plain = after.get("shuffle", {}), after.get("no-shuffle", {})
+    seeds = sorted(shuffled.keys() & plain.keys())
+    if len(seeds) < 2:
+        return ""
+    rows = []
+    for way in ("greedy", "sampled"):
+        each = [shuffled[s][way]["accuracy"] - plain[s][way]["accuracy"] for s in seeds]
+        values = " ".join(f"{value:+.3f}" for value in each)
+        rows.append((way, values, signed(float(np.mean(each)), t_interval(each))))
+    head = ("shuffle less no-shuffle", "each seed", "mean, 95 % interval")
+    return "Held-out accuracy after training, t interval over the seeds:\n\n" + (
+        markdown_table(head, rows)
+    )
+
+
+def _sorted(found: Sequence[Finished]) -> list[Finished]:
+    return sorted(found, key=lambda one: (one.run.condition, one.run.seed))
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None or np.isnan(value) else f"{value:.2f}"
+
+
+def picture(output: Path, runs: Sequence[Run]) -> str:
+    """The course of training: a panel for each metric, a line for each run, a colour a condition.
+
+    Raises:
+      UserError: see `gather`.
+    """
+    found = gather(output, runs)
+    steps = [row["step"] for row in found[0].rows]
+    names = list(dict.fromkeys(run.condition for run in runs))
+    panels = []
+    for key, title in PANELS.items():
+        series = [
+            Series(one.run.name, [row[key] for row in one.rows], names.index(one.run.condition) + 1)
+            for one in found
+        ]
+        chart = line_chart(steps, series, height=HEIGHT, limits=(0.0, 1.0), tooltips=False)
+        panels.append(Panel(title, chart, HEIGHT))
+    return standing_svg(panels, len(names), names)
