@@ -9,6 +9,7 @@ from alphamed_jax.curation.manifest import Manifest, manifests_of
 from alphamed_jax.data.draws import Draws, make_draws
 from alphamed_jax.data.prompts import Prompt, encode_questions
 from alphamed_jax.data.sources import load_all
+from alphamed_jax.errors import UserError
 from alphamed_jax.evaluation import in_training
 from alphamed_jax.evaluation.ask import AskedSet
 from alphamed_jax.evaluation.best import choose_measure
@@ -56,6 +57,9 @@ def prepare(config: Config) -> Run:
         config.data_revisions,
         allow_test_data=config.allow_test_data,
     )
+    if not questions.train:
+        why = ", ".join(f"{count:,} {reason}" for reason, count in questions.dropped.items())
+        raise UserError(f"no question is left to train on, of {questions.rows:,} rows: {why}.")
     train, too_long = encode_questions(policy.tokenizer, questions.train, policy.prompt)
     heldout, unasked = encode_questions(policy.tokenizer, questions.heldout or (), policy.prompt)
     benchmarks = in_training.benchmark_sets(policy, config)

@@ -1,5 +1,6 @@
 """A step is trained on rows of every kind that has a prompt or a rule of its own."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -83,6 +84,21 @@ def test_a_step_on_kept_messages_and_on_a_published_test_that_is_allowed(inputs,
     assert "Published tests trained on" in (config.folder / "report.html").read_text()
     card = (config.folder / "export" / "README.md").read_text()
     assert "**Trained on published tests** (`medqa:test=test.jsonl`)" in card
+
+
+def test_data_of_which_nothing_is_left_is_refused_with_the_reasons(inputs, tmp_path):
+    # Given two files that contradict each other in all they hold,
+    row = {"question": "Which?", "opa": "1", "opb": "2", "opc": "3", "opd": "4"}
+    files = [write(tmp_path / f"{cop}.jsonl", [row | {"cop": cop}]) for cop in (0, 1)]
+    config = config_of(inputs, tmp_path / "run")
+    config = dataclasses.replace(config, data=tuple(f"medmcqa={file}" for file in files))
+
+    with pytest.raises(UserError) as error:
+        trainer.prepare(config)
+    assert str(error.value) == (
+        "no question is left to train on, of 2 rows: 2 same question and options with another "
+        "answer."
+    )
 
 
 def test_without_permission_nothing_is_written(inputs, tmp_path):
