@@ -77,7 +77,7 @@ def read_all(spec: str, revision: str | None = None) -> Rows:
     raw = raw_rows(spec, revision)
     source = raw.source
     found = Rows(source.name, spec)
-    indices: list[tuple[int, int]] = []
+    indices: Counter[tuple[int, int]] = Counter()
     for where, row in raw.rows:
         found.rows += 1
         question = None
@@ -99,7 +99,7 @@ def read_all(spec: str, revision: str | None = None) -> Rows:
             found.places.append(where)
             index = row.get(source.index or "")
             if isinstance(index, int) and not isinstance(index, bool):
-                indices.append((index, len(question.options)))
+                indices[index, len(question.options)] += 1
         for kind, detail in _of_texts(question, row):
             name = question.id if question else _id(row)
             found.defects.append(Defect(kind, detail, where, source.name, name))

@@ -1,19 +1,17 @@
 """Questions and their prompts on disk while they are scored: only an index of them is in memory.
 
-200,000 questions with their prompts are some 400 MB; their index, 32 bytes each, is 6 MB.
+200,000 questions with their prompts are some 400 MB; their index, 24 bytes each, is 5 MB.
 """
 
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -23,7 +21,9 @@ from alphamed_jax.data import control
 from alphamed_jax.data.control import Written
 from alphamed_jax.data.prompts import Prompt, encode_questions
 from alphamed_jax.data.questions import Question
-from alphamed_jax.errors import UserError, of_the_machine
+from alphamed_jax.data.shelf import question_json, question_of
+from alphamed_jax.data.spill import Spill
+from alphamed_jax.errors import UserError
 
 _CHUNK = 512
 # Longer than any prompt: here the limit is kept by what is asked, not by the renderer.
@@ -41,12 +41,10 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True)
 class QuestionFile:
-    """Questions in a file that nobody else sees, which is gone when it is closed."""
+    """Questions with their prompts in a file that is gone when it is closed."""
 
-    file: IO[bytes]
-    starts: Int[np.ndarray, "n"]
-    """Byte at which each begins."""
-    text_bytes: Int[np.ndarray, "n"]
+    records: Spill
+    """Of each the question, as JSON, and its prompt's tokens, of 4 bytes."""
     question_tokens: Int[np.ndarray, "n"]
     """Tokens of the question's text alone, by the model's tokenizer."""
     prompt_tokens: Int[np.ndarray, "n"]
@@ -60,16 +58,14 @@ class QuestionFile:
     """SHA-256 over all prompts."""
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return len(self.records)
 
     def __getitem__(self, number: int) -> Prompt:
         """A question with its prompt, read from the file."""
-        text, tokens = int(self.text_bytes[number]), int(self.prompt_tokens[number])
-        data = os.pread(self.file.fileno(), text + 4 * tokens, int(self.starts[number]))
-        row = json.loads(data[:text])
+        record, tokens = self.records[number], int(self.prompt_tokens[number])
+        text = len(record) - 4 * tokens
         return Prompt(
-            Question(**{**row, "options": tuple(row["options"])}),
-            np.frombuffer(data, "<u4", offset=text).tolist(),
+            question_of(record[:text]), np.frombuffer(record, "<u4", offset=text).tolist()
         )
 
     def __iter__(self) -> Iterator[Prompt]:
@@ -79,7 +75,7 @@ class QuestionFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.file.close()
+        self.records.close()
 
 
 def store_questions(
@@ -94,13 +90,10 @@ def store_questions(
     """
     anything = dataclasses.replace(prompt, max_tokens=_ANY_LENGTH)
     texts, prompts = hashlib.sha256(), hashlib.sha256()
-    columns = {"starts": array("q"), "text_bytes": array("q")}
-    columns |= {"question_tokens": array("q"), "prompt_tokens": array("q")}
+    question_tokens, prompt_tokens = array("q"), array("q")
     sources: Counter[str] = Counter()
     not_asked: Counter[str] = Counter()
-    shortest, at, source = None, 0, iter(questions)
-    # Handed over to the caller, who closes it.
-    file = tempfile.TemporaryFile(prefix="alphamed_jax-questions-")  # noqa: SIM115
+    shortest, source, records = None, iter(questions), Spill()
     try:
         while chunk := list(islice(source, _CHUNK)):
             encoded, _ = encode_questions(tokenizer, chunk, anything)
@@ -111,32 +104,22 @@ def store_questions(
                 if reason := too_long(size, limits):
                     not_asked[reason] += 1
                     continue
-                text, tokens = _as_json(one.question), np.asarray(one.token_ids, "<u4").tobytes()
-                file.write(text + tokens)
+                tokens = np.asarray(one.token_ids, "<u4").tobytes()
+                records.append(question_json(one.question) + tokens)
                 texts.update(_content(one.question))
                 prompts.update(size.to_bytes(4, "little") + tokens)
                 sources[one.question.source] += 1
-                for name, value in zip(columns, (at, len(text), length, size), strict=True):
-                    columns[name].append(value)
-                at += len(text) + len(tokens)
-        file.flush()
-    except OSError as error:
-        file.close()
-        if (reason := of_the_machine(error)) is None:
-            raise
-        raise UserError(
-            f"{tempfile.gettempdir()}: {reason} The questions are kept there while they are "
-            "scored; set TMPDIR to a folder with more room."
-        ) from None
+                question_tokens.append(length)
+                prompt_tokens.append(size)
+        if not records:
+            raise UserError(_nothing_to_ask(shortest, limits))
     except BaseException:
-        file.close()
+        records.close()
         raise
-    if not at:
-        file.close()
-        raise UserError(_nothing_to_ask(shortest, limits))
     return QuestionFile(
-        file,
-        **{name: np.array(column, np.int64) for name, column in columns.items()},
+        records,
+        question_tokens=np.array(question_tokens, np.int64),
+        prompt_tokens=np.array(prompt_tokens, np.int64),
         sources=dict(sources),
         not_asked=dict(not_asked),
         fingerprint=texts.hexdigest(),
@@ -155,11 +138,6 @@ def question_lengths(tokenizer: Any, stems: list[str]) -> list[int]:
     """Tokens of each question's text alone: without options, instruction and template."""
     written = [Written(stem, ((0, len(stem)),)) for stem in stems]
     return [len(ids) for ids in control.encode(tokenizer, written, add_special_tokens=False)]
-
-
-def _as_json(question: Question) -> bytes:
-    # Rows of parquet may hold dates, which JSON writes as text.
-    return json.dumps(vars(question), default=str).encode()
 
 
 def _content(question: Question) -> bytes:

@@ -6,7 +6,8 @@ held: questions lie on disk, what is in flight is counted, and what has ended is
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool
 from rich.console import Console
 
-from alphamed_jax.config import Config
+from alphamed_jax.config import Config, PromptConfig
 from alphamed_jax.config_marks import Mark, settings_without
 from alphamed_jax.curation.question_file import Limits, QuestionFile, store_questions
 from alphamed_jax.curation.score_file import NAME as SCORES
@@ -27,10 +28,11 @@ from alphamed_jax.curation.score_settings import ScoreSettings
 from alphamed_jax.curation.score_stream import InFlight
 from alphamed_jax.curation.score_summary import show_scores, write_summary
 from alphamed_jax.data.combine import Loaded
-from alphamed_jax.data.order import choose
+from alphamed_jax.data.order import drawn
 from alphamed_jax.data.prompts import render_prompt, unstopped_turn
 from alphamed_jax.data.questions import Question
-from alphamed_jax.data.sources import load_all
+from alphamed_jax.data.shelf import FoundFile
+from alphamed_jax.data.sources import load_onto
 from alphamed_jax.data.tokenizer import token_bytes
 from alphamed_jax.errors import UserError, of_the_machine
 from alphamed_jax.evaluation import wording
@@ -105,7 +107,7 @@ def prepare(settings: ScoreSettings, subject: Subject) -> Iterator[Scoring]:
     """Check all input before anything is written: model, prompt, questions.
 
     Raises:
-      UserError: see `open_policy`, `load_all` and `store_questions`.
+      UserError: see `open_policy` and `read_questions`.
     """
     asked = settings.evaluation
     trained = subject.training.prompt if subject.training else None
@@ -114,11 +116,8 @@ def prepare(settings: ScoreSettings, subject: Subject) -> Iterator[Scoring]:
     policy = open_policy(config)
     length = config.rollout.max_new_tokens
     limits = Limits(config.prompt.max_tokens, policy.model.max_position_embeddings - length)
-    loaded = load_all(settings.data, 0, settings.seed, settings.data_revisions)
-    chosen = limited(loaded.train, settings.limit, settings.seed)
-    with store_questions(policy.tokenizer, chosen, config.prompt, limits) as questions:
-        facts = dataclasses.replace(loaded, train=(), heldout=None)
-        del loaded, chosen  # from here on they are on disk
+    loaded, questions = read_questions(settings, policy.tokenizer, config.prompt, limits)
+    with questions:
         width = bucket(int(questions.prompt_tokens.max()))
         policy = dataclasses.replace(policy, prompt_width=width)
         identity = (
@@ -141,21 +140,43 @@ def prepare(settings: ScoreSettings, subject: Subject) -> Iterator[Scoring]:
         }
         output = settings.output
         folder = Path(output) if output else Path("scores") / subject.title
-        head = _head(settings, subject, words.name, config, questions, facts, identity)
+        head = _head(settings, subject, words.name, config, questions, loaded, identity)
         yield Scoring(
             settings, subject, words, config, policy, questions, folder, bound, identity, head
         )
 
 
-def limited(questions: tuple[Question, ...], limit: int | None, seed: int) -> list[Question]:
-    """Up to `limit` questions of each source, drawn by content, in the order of their rows."""
+def read_questions(
+    settings: ScoreSettings, tokenizer: Any, prompt: PromptConfig, limits: Limits
+) -> tuple[Loaded, QuestionFile]:
+    """Read the questions as training does; neither they nor their prompts are held in memory.
+
+    Returns:
+      What was read, without the questions, and the file of those that are asked.
+
+    Raises:
+      UserError: see `load_all` and `store_questions`.
+    """
+    with FoundFile() as shelf:
+        loaded = load_onto(shelf, settings.data, 0, settings.seed, settings.data_revisions)
+        chosen = limited(loaded.train, settings.limit, settings.seed)
+        questions = store_questions(tokenizer, chosen, prompt, limits)
+    return dataclasses.replace(loaded, train=(), heldout=None), questions
+
+
+def limited(questions: Sequence[Question], limit: int | None, seed: int) -> Iterator[Question]:
+    """Yield up to `limit` questions of each source, drawn by content, in their order."""
     if limit is None:
-        return list(questions)
-    kept: set[int] = set()
-    for source in dict.fromkeys(one.source for one in questions):
-        of_source = [one for one in questions if one.source == source]
-        kept |= {id(one) for one in choose(of_source, limit, seed)}
-    return [one for one in questions if id(one) in kept]
+        yield from questions
+        return
+    order, left = drawn(questions, seed), Counter[str]()
+    kept = np.zeros(len(questions), bool)
+    for number in order.tolist():
+        source = questions[number].source
+        kept[number] = left[source] < limit
+        left[source] += 1
+    for number in np.flatnonzero(kept).tolist():
+        yield questions[number]
 
 
 def _head(

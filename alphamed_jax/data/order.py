@@ -7,7 +7,7 @@ run that resumes needs one integer, the number of questions drawn so far (the cu
 import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -16,6 +16,7 @@ from alphamed_jax.data.questions import Question
 from alphamed_jax.errors import UserError
 
 _UINT64 = 2**64 - 1
+_DRAW_BYTES = 64
 
 
 def epoch_order(seed: int, epoch: int, size: int) -> Int[np.ndarray, " N"]:
@@ -68,7 +69,15 @@ def choose(questions: Sequence[Question], count: int, seed: int) -> tuple[Questi
 
     The draw is by content: reordering a file changes neither the choice nor its order.
     """
-    return tuple(sorted(questions, key=lambda question: _draw_order(question, seed))[:count])
+    return tuple(questions[number] for number in drawn(questions, seed)[:count].tolist())
+
+
+def drawn(questions: Iterable[Question], seed: int) -> Int[np.ndarray, " n"]:
+    """The numbers of all questions, in the order in which they are drawn: a function of content."""
+    keys = bytearray()
+    for question in questions:
+        keys += _draw_key(question, seed)
+    return np.argsort(np.frombuffer(keys, f"S{_DRAW_BYTES}"), kind="stable")
 
 
 def hold_out(
@@ -83,30 +92,40 @@ def hold_out(
     Raises:
       UserError: `count` leaves nothing to train on, or nothing can be held out.
     """
+    train, heldout = split_off(questions, count, seed)
+    return tuple(questions[n] for n in train), tuple(questions[n] for n in heldout)
+
+
+def split_off(
+    questions: Sequence[Question], count: int, seed: int
+) -> tuple[Sequence[int], Sequence[int]]:
+    """Return the numbers of the questions in either part of `hold_out`.
+
+    Raises:
+      UserError: as `hold_out`.
+    """
     if count <= 0:
-        return tuple(questions), ()
+        return range(len(questions)), ()
     advice = "lower eval.questions (0 holds out none) or give more questions"
     if count >= len(questions):
         raise UserError(f"cannot hold out {count} of {len(questions)} questions; {advice}")
-    groups: dict[str, list[Question]] = {}
-    for question in choose(questions, len(questions), seed):
-        groups.setdefault(twin_key(question.stem), []).append(question)
-    heldout: list[Question] = []
-    texts: set[str] = set()
-    for text, group in groups.items():
+    groups: dict[str, list[int]] = {}
+    for number in drawn(questions, seed).tolist():
+        groups.setdefault(twin_key(questions[number].stem), []).append(number)
+    heldout: list[int] = []
+    for group in groups.values():
         if len(heldout) + len(group) <= count:
             heldout += group
-            texts.add(text)
     if not heldout:
         raise UserError(
             f"cannot hold out {count} of {len(questions)} questions: each text belongs to more "
             f"than {count} of them, and a text may not be on both sides; {advice}"
         )
-    train = tuple(question for question in questions if twin_key(question.stem) not in texts)
-    return train, tuple(heldout)
+    taken = set(heldout)
+    return [number for number in range(len(questions)) if number not in taken], heldout
 
 
-def _draw_order(question: Question, seed: int) -> tuple[bytes, str]:
+def _draw_key(question: Question, seed: int) -> bytes:
     # By text first: the questions of one text are neighbours.
-    text = hashlib.sha256(f"{seed}\n{plain_text(question)}".encode()).digest()
-    return text, hashlib.sha256(f"{seed}\n{question.id}".encode()).hexdigest()
+    keys = (f"{seed}\n{plain_text(question)}", f"{seed}\n{question.id}")
+    return b"".join(hashlib.sha256(key.encode()).digest() for key in keys)

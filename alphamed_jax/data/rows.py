@@ -11,6 +11,8 @@ from alphamed_jax.errors import UserError, nearest
 
 Row = Mapping[str, Any]
 SUFFIXES = (".jsonl", ".parquet", ".csv")
+# Of a parquet file so many rows are in memory at once, and so many bytes of each of its columns.
+_BATCH, _BUFFER = 256, 2**20
 
 
 class MissingKey(UserError):
@@ -94,13 +96,13 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     number = 0
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, buffer_size=_BUFFER) as file:
             if doubled := _doubled_column(file.schema_arrow):
                 raise UserError(
                     f"{path}: the column {doubled!r} stands twice, and which of the two counts is "
                     "not known; keep one"
                 )
-            for batch in file.iter_batches():
+            for batch in file.iter_batches(batch_size=_BATCH):
                 # A letter -> text map may be a parquet map as well as a struct.
                 for row in batch.to_pylist(maps_as_pydicts="strict"):
                     number += 1

@@ -4,18 +4,22 @@ Every row that is read ends in training, held out, or counted with the reason wh
 The sources themselves stand in `source_table`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from alphamed_jax.data import hub, hub_folder
 from alphamed_jax.data.answer_key import AmbiguousLabel
 from alphamed_jax.data.combine import CONTRADICTION, DUPLICATE, OFFICIAL_TEST, Loaded, Read, combine
+from alphamed_jax.data.index import Index, Numbers
 from alphamed_jax.data.questions import Question, own_question
 from alphamed_jax.data.rows import Row, place, read_rows
 from alphamed_jax.data.schemas import UnusableRow
+from alphamed_jax.data.shelf import Found, Shelf
 from alphamed_jax.data.sift import (
-    Found,
     Texts,
     check_counts_from_zero,
     check_ids,
@@ -51,8 +55,12 @@ def load(spec: str, split: str = "train", revision: str | None = None) -> Loaded
     """
     asked = resolve(spec)
     split = asked.split or split
-    read = _read(asked, split, revision)
-    questions = {name: tuple(item.question for item in found) for name, found in read.found.items()}
+    index = Index([])
+    read = _read(asked, split, revision, index)
+    questions = {
+        name: tuple(index.shelf[number].question for number in found.tolist())
+        for name, found in read.found.items()
+    }
     return Loaded(
         read.name,
         questions["train"] if split == "train" else (),
@@ -88,6 +96,28 @@ def load_all(
       UserError: as `load` and `hold_out` do; an id that two questions share; a revision of
         something that does not come from the hub; a published test.
     """
+    loaded = load_onto([], specs, heldout, seed, revisions, allow_test_data)
+    return replace(loaded, train=tuple(loaded.train), heldout=tuple(loaded.heldout or ()))
+
+
+def load_onto(
+    shelf: Shelf,
+    specs: Sequence[str],
+    heldout: int,
+    seed: int,
+    revisions: Sequence[str] = (),
+    allow_test_data: bool = False,
+) -> Loaded:
+    """Load what `load_all` does, with the questions on a shelf: those returned are read from it.
+
+    Memory holds an `Index` of the questions, and of them what the shelf holds.
+
+    Args:
+      shelf: an empty one.
+
+    Raises:
+      UserError: as `load_all`, and as the shelf.
+    """
     if not specs:
         raise UserError("no data given; pass --data NAME, NAME=FILE or FILE")
     asked = [resolve(spec) for spec in specs]
@@ -100,15 +130,16 @@ def load_all(
                 "the same, and the run's record says so"
             )
     pinned = _pinned(asked, revisions)
-    reads = [_read_for_training(spec, pinned.get(spec.source.name)) for spec in asked]
+    index = Index(shelf)
+    reads = [_read_for_training(spec, pinned.get(spec.source.name), index) for spec in asked]
     wanted = {spec.source.name for spec in asked if spec.names_test}
-    tests = [
+    tests = (
         test
         for spec, read in zip(asked, reads, strict=True)
         if spec.source.name not in wanted
         for test in _tests(spec, read)
-    ]
-    return combine(reads, Texts(tests), heldout, seed)
+    )
+    return combine(reads, index, Texts(tests), heldout, seed)
 
 
 def _pinned(specs: Sequence[Spec], revisions: Sequence[str]) -> dict[str, str]:
@@ -134,16 +165,16 @@ def _pinned(specs: Sequence[Spec], revisions: Sequence[str]) -> dict[str, str]:
     return pinned
 
 
-def _read_for_training(spec: Spec, revision: str | None) -> Read:
+def _read_for_training(spec: Spec, revision: str | None, index: Index) -> Read:
     """Read what is trained on: a split that was named is, whatever it is for."""
     split = spec.split or "train"
-    read = _read(spec, split, revision)
+    read = _read(spec, split, revision, index)
     if split != "train":
         read.found = {"train": read.found[split]}
     return read
 
 
-def _read(spec: Spec, split: str, revision: str | None) -> Read:
+def _read(spec: Spec, split: str, revision: str | None, index: Index) -> Read:
     """Read the split, and with `train` the held-out split where there is one."""
     check_sources(SOURCES)
     source = spec.source
@@ -153,14 +184,14 @@ def _read(spec: Spec, split: str, revision: str | None) -> Read:
     if not in_file and split not in source.splits:
         raise no_split(spec.text, source, split)
     both = split == "train" and "heldout" in source.splits and not in_file
-    read = Read(source.name, spec.text)
+    read = Read(source.name, spec.text, source.hub_id if source.official else None)
     if source.hub_id is not None and spec.path is None:
         read.revisions[source.name] = hub.commit_of(source.hub_id, revision)
     for name in ("train", "heldout") if both else (split,):
         rows = _place(spec, name)
         official = None if name == "test" else source.official
         before = read.dropped[OFFICIAL_TEST]
-        read.found[name] = _collect(source, rows, official, read)
+        read.found[name] = _collect(source, rows, official, read, index)
         left_out = read.dropped[OFFICIAL_TEST] - before
         if source.official_size and not in_file and left_out != source.official_size:
             raise UserError(
@@ -168,7 +199,7 @@ def _read(spec: Spec, split: str, revision: str | None) -> Read:
                 f"{source.official_size} rows of the published test, expected all: by them it is "
                 f"known what may be trained on; pass {source.name}=FILE"
             )
-        if not read.found[name]:
+        if not len(read.found[name]):
             why = ", ".join(f"{count} {reason}" for reason, count in (+read.dropped).items())
             raise UserError(f"data {spec.text!r} has no usable question{why and f' ({why})'}")
     return read
@@ -200,20 +231,18 @@ def _place(spec: Spec, split: str) -> Split:
     return hub_folder.expect_files(spec.path, source.hub_config, theirs)
 
 
-def _tests(spec: Spec, read: Read) -> list[Question]:
-    """The questions of the published test that lies beside a training split of the hub."""
+def _tests(spec: Spec, read: Read) -> Iterator[Question]:
+    """Yield the questions of the published test that lies beside a training split of the hub."""
     source, path = spec.source, spec.path
     theirs = source.splits.get("test")
     if not isinstance(theirs, str) or (path is not None and not path.is_dir()):
-        return []
+        return
     rows = theirs if path is None else hub_folder.split_files(path, source.hub_config, theirs)
-    questions = []
     for _, row in _rows(source, rows, read):
         try:
-            questions.append(source.convert(row, source.name))
+            yield source.convert(row, source.name)
         except (UserError, UnusableRow):
             continue  # a row that could not be trained on, either
-    return questions
 
 
 def _rows(source: Source, split: Split, read: Read) -> Iterable[tuple[str, Row]]:
@@ -232,11 +261,15 @@ def _rows(source: Source, split: Split, read: Read) -> Iterable[tuple[str, Row]]
 
 
 def _collect(
-    source: Source, split: Split, official: Callable[[Row], bool] | None, read: Read
-) -> list[Found]:
+    source: Source,
+    split: Split,
+    official: Callable[[Row], bool] | None,
+    read: Read,
+    index: Index,
+) -> Numbers:
     """Return the distinct usable questions of a split; the other rows are counted in `read`."""
-    found: list[Found] = []
-    indices: list[tuple[int, int]] = []
+    first = len(index)
+    answers: Counter[tuple[int, int]] = Counter()
     own = source.convert is own_question
     for where, row in _rows(source, split, read):
         read.rows += 1
@@ -253,19 +286,19 @@ def _collect(
                 read.dropped[error.reason] += 1
                 continue
             raise UserError(f"{where}: {error}") from None
-        index = row.get(source.index or "")
-        if isinstance(index, int) and not isinstance(index, bool):
-            indices.append((index, len(question.options)))
-        origin = (source.hub_id, question.id) if source.hub_id and source.official else None
-        found.append(Found(question, where, own, origin))
+        answer = row.get(source.index or "")
+        if isinstance(answer, int) and not isinstance(answer, bool):
+            answers[answer, len(question.options)] += 1
+        index.add(Found(question, where, own))
     if source.index:
         where = f"{source.hub_id} ({split})" if isinstance(split, str) else str(split[0])
-        check_counts_from_zero(where, source.index, indices)
-    once = distinct(found)
+        check_counts_from_zero(where, source.index, answers)
+    found = np.arange(first, len(index))
+    once = distinct(index, found)
     read.dropped[DUPLICATE] += len(found) - len(once)
-    agreeing = without_contradictions(once)
+    agreeing = without_contradictions(index, once)
     read.dropped[CONTRADICTION] += len(once) - len(agreeing)
-    check_ids(agreeing)
+    check_ids(index, agreeing)
     return agreeing
 
 

@@ -184,7 +184,7 @@ def _read(
     found: list[Question] = []
     raw: list[Row] = []
     notes: Counter[str] = Counter()
-    indices: list[tuple[int, int]] = []
+    indices: Counter[tuple[int, int]] = Counter()
     for where, row in rows:
         try:
             if variant is None:
@@ -219,7 +219,7 @@ def _read(
         notes.update(_doubts(variant, row, question))
         index = row.get(variant.source.index or "")
         if isinstance(index, int):
-            indices.append((index, len(question.options)))
+            indices[index, len(question.options)] += 1
     if variant is not None and variant.source.index:
         check_counts_from_zero(str(asked.path or source), variant.source.index, indices)
     return found, notes, raw

@@ -14,6 +14,7 @@ from alphamed_jax.curation.score_journal import NAME as JOURNAL
 from alphamed_jax.curation.score_journal import ScoreJournal
 from alphamed_jax.curation.score_settings import ScoreSettings
 from alphamed_jax.curation.scoring import limited, score_questions
+from alphamed_jax.data.order import choose
 from alphamed_jax.data.sources import load_all
 from alphamed_jax.errors import UserError
 from alphamed_jax.evaluation.subject import find_subject
@@ -157,7 +158,7 @@ def test_a_folder_of_other_scores_is_refused_with_what_differs(whole, data, monk
             scored(given)
     loaded = load_all([str(data)], 0, 0)
     fewer = dataclasses.replace(loaded, train=loaded.train[1:])
-    monkeypatch.setattr("alphamed_jax.curation.scoring.load_all", lambda *_: fewer)
+    monkeypatch.setattr("alphamed_jax.curation.scoring.load_onto", lambda *_: fewer)
     with pytest.raises(
         UserError, match=r"differs in number of questions \(12, now 11\), questions"
     ):
@@ -180,8 +181,9 @@ def test_settings_that_cannot_be_meant_are_refused(data, tmp_path):
 def test_a_limit_draws_the_same_questions_of_each_source_whatever_their_order(data):
 
     questions = load_all([str(data)], 0, 0).train
-    some = limited(questions, 5, seed=3)
+    some = list(limited(questions, 5, seed=3))
     assert len(some) == 5
     assert set(some) == set(limited(questions[::-1], 5, seed=3)) != set(limited(questions, 5, 4))
     assert [one for one in questions if one in some] == some
-    assert limited(questions, None, 0) == list(questions)
+    assert set(some) == set(choose(questions, 5, seed=3))
+    assert list(limited(questions, None, 0)) == list(questions)
