@@ -22,12 +22,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from alphamed_jax import cli
 from alphamed_jax.config_io import flags_of
-from alphamed_jax.config_marks import Mark, settings_without
 from alphamed_jax.errors import UserError, nearest
 from alphamed_jax.evaluation import settings as flags
 from alphamed_jax.evaluation.baselines import evaluate_baselines
@@ -39,12 +37,8 @@ from alphamed_jax.evaluation.sets import QuestionSet
 from alphamed_jax.evaluation.settings import Settings
 from alphamed_jax.evaluation.shown import show_results
 from alphamed_jax.evaluation.subject import find_subject
-from alphamed_jax.model.mesh import parse_mesh
-from alphamed_jax.output import fingerprint
-from alphamed_jax.runtime import agreement, distributed
-from alphamed_jax.runtime.agreement import SETTINGS
-from alphamed_jax.runtime.compilation import use_cache
-from alphamed_jax.terminal.display import make_console, warn
+from alphamed_jax.evaluation.together import joined
+from alphamed_jax.terminal.display import make_console
 
 ON_RESULTS = ("rescore", "compare")
 """What is done with folders of results: by modules of `evaluation` that hold their arguments."""
@@ -89,16 +83,7 @@ def start(settings: Settings) -> None:
     if settings.responses:
         score_responses(settings, make_console())
         return
-    devices = None if settings.mesh == "auto" else int(np.prod(parse_mesh(settings.mesh)))
-    together = (settings.coordinator, settings.num_processes, settings.process_id)
-    with distributed.start(devices, *together):
-        console = make_console()
-        console.quiet = not distributed.is_main()
-        shared = settings_without(settings, Mark.MAY_DIFFER)
-        shared = {SETTINGS + name: value for name, value in shared.items()}
-        agreement.same_everywhere("settings", shared | fingerprint.of_versions())
-        if problem := use_cache(settings.compilation_cache):
-            warn(console, problem)
+    with joined(settings) as console:
         ask_a_model(settings, console)
 
 

@@ -9,8 +9,6 @@ stands in the set, reworded. docs/data.md has the figures.
 """
 
 import json
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,6 +21,7 @@ from alphamed_jax import cli
 from alphamed_jax.config_io import flags_of
 from alphamed_jax.curation.check import check_sets
 from alphamed_jax.data.answer_key import LETTERS
+from alphamed_jax.runtime.memory import peak_memory
 from alphamed_jax.terminal.display import make_console
 from alphamed_jax.text import count, duration
 
@@ -81,15 +80,12 @@ def benchmark(arguments: Arguments) -> None:
             console=make_console(),
         )
         spent, worked = time.perf_counter() - began, time.process_time() - worked
-    # Kilobytes on Linux, bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     numbers = {found.others[one.other].question.id for one in found.compared.overlaps}
     copied = {row["id"] for row in published[::_COPIED]}
     print(
         f"{count(arguments.questions, 'question')} ({size / 1e6:.0f} MB) against "
         f"{arguments.benchmark_questions:,}: {duration(spent)} ({duration(worked)} of one core), "
-        f"{peak / 2**30:.2f} GiB at most; "
+        f"{peak_memory() / 2**30:.2f} GiB at most; "
         f"found {len(copied & numbers):,} of {len(copied):,} that were copied, and "
         f"{len(numbers - copied):,} others"
     )

@@ -1,7 +1,7 @@
 """The settings of a scoring: one flat dataclass, every field of it a flag."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from alphamed_jax.config_io import flags_of
@@ -87,29 +87,9 @@ class ScoreSettings:
     @property
     def evaluation(self) -> Settings:
         """The settings of an evaluation that asks in the same way, for what the two share."""
-        return Settings(
-            model=self.model,
-            model_revision=self.model_revision,
-            data=self.data,
-            limit=self.limit,
-            prompt=self.prompt,
-            samples=self.samples,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            max_new_tokens=self.max_new_tokens,
-            max_prompt_tokens=self.max_prompt_tokens,
-            seed=self.seed,
-            output=self.output,
-            mesh=self.mesh,
-            slots=self.slots,
-            prompts_at_once=self.prompts_at_once,
-            compute_dtype=self.compute_dtype,
-            coordinator=self.coordinator,
-            num_processes=self.num_processes,
-            process_id=self.process_id,
-            compilation_cache=self.compilation_cache,
-        )
+        theirs = {field.name for field in fields(Settings)}
+        mine = {field.name for field in fields(self)}
+        return Settings(**{name: getattr(self, name) for name in sorted(mine & theirs)})
 
 
 def read(argv: Sequence[str], program: str, description: str) -> ScoreSettings:

@@ -1,4 +1,7 @@
-"""Freed memory stays with the process: on a CPU each step uses the pages of the one before."""
+"""The memory of this process: how much it took, and that it keeps what is freed.
+
+On a CPU each step then uses the pages of the one before.
+"""
 
 import ctypes
 import os
@@ -8,6 +11,7 @@ from pathlib import Path
 # mallopt(3)
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 DEVICES = Path("/dev")
+STATUS = Path("/proc/self/status")
 ACCELERATORS = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*")
 
 
@@ -31,3 +35,15 @@ def keep_freed_memory() -> bool:
         return False
     settings = {M_ARENA_MAX: 1, M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
     return all(mallopt(name, value) for name, value in settings.items())
+
+
+def peak_memory() -> int:
+    """The most bytes of memory that this process has had at once."""
+    if STATUS.exists():  # what `getrusage` tells on Linux counts the process that started this one
+        lines = STATUS.read_text("ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+    import resource  # not on every system
+
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -153,9 +153,14 @@ def test_a_folder_of_other_scores_is_refused_with_what_differs(whole, data, monk
         (settings(data, folder, seed=1), "a scoring with seed 0, but now it is 1"),
         (settings(data, folder, prompt="plain"), "prompt 'as trained', but now it is 'plain'"),
         (settings(data, folder, samples=5), "samples 3, but now it is 5"),
+        (settings(data, folder, model="other"), "model 'quickstart', but now it is 'other'"),
     ):
         with pytest.raises(UserError, match=said):
             scored(given)
+    with monkeypatch.context() as patched:
+        patched.setattr("alphamed_jax.curation.scoring.weights_digest", lambda _: "f" * 64)
+        with pytest.raises(UserError, match="a scoring that differs in weights of the model;"):
+            scored(settings(data, folder))
     loaded = load_all([str(data)], 0, 0)
     fewer = dataclasses.replace(loaded, train=loaded.train[1:])
     monkeypatch.setattr("alphamed_jax.curation.scoring.load_onto", lambda *_: fewer)
