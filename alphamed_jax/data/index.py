@@ -78,7 +78,7 @@ class Index:
 
     def source(self, numbers: Numbers) -> Numbers:
         """Where the source of some questions stands in `sources`."""
-        return np.frombuffer(self._source, np.uintc)[numbers].astype(np.int64)
+        return np.frombuffer(self._source, np.uintc)[numbers].astype(np.int32)
 
     def __len__(self) -> int:
         return len(self.shelf)

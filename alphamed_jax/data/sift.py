@@ -6,7 +6,7 @@ Each takes the numbers of questions and returns those that stay; who calls them 
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Shaped
 
 from alphamed_jax.data.answer_key import same_text
 from alphamed_jax.data.index import KEYS, Index, Numbers, keys_of
@@ -30,10 +30,10 @@ def without_contradictions(index: Index, found: Numbers) -> Numbers:
     Raises:
       UserError: one of them is of our own schema.
     """
-    _, group, size = np.unique(index.of("asked", found), return_inverse=True, return_counts=True)
-    groups: dict[int, list[int]] = {}
-    for at in np.flatnonzero(size[group] > 1).tolist():
-        groups.setdefault(int(group[at]), []).append(at)
+    several = _repeated(index.of("asked", found))
+    groups: dict[bytes, list[int]] = {}
+    for at, key in zip(several.tolist(), index.of("asked", found[several]).tolist(), strict=True):
+        groups.setdefault(key, []).append(at)
     stays = np.ones(len(found), bool)
     for places in groups.values():
         alike = [index.shelf[int(found[at])] for at in places]
@@ -60,6 +60,7 @@ def check_ids(index: Index, found: Numbers) -> None:
     Raises:
       UserError: names both places.
     """
+    found = found[_repeated(index.of("id", found))]
     ids = index.of("id", found)
     _, first, which = np.unique(ids, return_index=True, return_inverse=True)
     for at in np.flatnonzero(first[which] != np.arange(len(found))).tolist():
@@ -119,6 +120,8 @@ def shared_id(index: Index, found: Numbers, prefix: Numbers) -> tuple[int, int] 
     Args:
       prefix: which prefix the id of each gets; ids with different ones are different.
     """
+    several = _repeated(index.of("id", found))
+    found, prefix = found[several], prefix[several]
     _, ids = np.unique(index.of("id", found), return_inverse=True)
     _, first, which, size = np.unique(
         ids * (1 + prefix.max(initial=0)) + prefix,
@@ -131,6 +134,13 @@ def shared_id(index: Index, found: Numbers, prefix: Numbers) -> tuple[int, int] 
         return None
     at = shared.min()
     return int(found[at]), int(size[which[at]])
+
+
+def _repeated(keys: Shaped[np.ndarray, " _"]) -> Numbers:
+    """The places of keys that stand in several, in their order."""
+    order = np.argsort(keys, kind="stable")
+    same = keys[order[1:]] == keys[order[:-1]]
+    return np.union1d(order[1:][same], order[:-1][same])
 
 
 def _right(item: Found) -> str:

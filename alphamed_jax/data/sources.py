@@ -293,7 +293,7 @@ def _collect(
     if source.index:
         where = f"{source.hub_id} ({split})" if isinstance(split, str) else str(split[0])
         check_counts_from_zero(where, source.index, answers)
-    found = np.arange(first, len(index))
+    found = np.arange(first, len(index), dtype=np.int32)
     once = distinct(index, found)
     read.dropped[DUPLICATE] += len(found) - len(once)
     agreeing = without_contradictions(index, once)
