@@ -37,7 +37,7 @@ from alphamed_jax.errors import UserError
 from alphamed_jax.output.fingerprint import of_versions
 from alphamed_jax.output.metrics import write_atomically
 from alphamed_jax.runtime.agreement import VERSIONS
-from alphamed_jax.terminal.display import make_console
+from alphamed_jax.terminal.display import make_console, warn
 from alphamed_jax.text import count
 
 Checked = dict[str, Any] | None
@@ -207,10 +207,13 @@ def without_overlaps(pool: Pool, against: Sequence[str]) -> tuple[Pool, Checked]
     """
     if not against:
         return pool, None
-    sets = benchmark_sets(against)
-    with Stages(make_console()) as stages:
+    sets, console = benchmark_sets(against), make_console()
+    with Stages(console) as stages:
         found = checked(list(pool.questions()), sets, stages.show)
     cleaned = clean(found)
+    report = found.report(cleaned)
+    for line in report["warnings"]:
+        warn(console, line)
     left: dict[str, set[str]] = {}
     for one in cleaned.removed:
         left.setdefault(one.reason, set()).add(f"{one.source}\n{one.id}")
@@ -219,7 +222,7 @@ def without_overlaps(pool: Pool, against: Sequence[str]) -> tuple[Pool, Checked]
         pairs = zip(pool.sources.tolist(), pool.ids.tolist(), strict=True)
         stays = np.array([f"{source}\n{name}" not in names for source, name in pairs])
         pool = pool.keep(stays, f"left out: {reason}")
-    return pool, found.report(cleaned)
+    return pool, report
 
 
 def write_set(path: Path, chosen: Pool, arguments: Arguments, found: Checked) -> Manifest:

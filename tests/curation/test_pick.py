@@ -231,6 +231,16 @@ def test_what_overlaps_with_a_benchmark_or_repeats_another_is_left_out_before_th
         picked(scores, tmp_path / "no.jsonl", per_source=12, against=(f"mine={test}",))
 
 
+def test_a_part_of_a_benchmark_is_warned_about(scores, tmp_path, capsys):
+    test, options = tmp_path / "part.jsonl", {letter: f"{letter} only" for letter in "ABCD"}
+    row = {"question": "Which invented bone is it?", "options": options}
+    test.write_text(json.dumps(row | {"answer_idx": "A", "answer": "A only"}) + "\n")
+    _, manifest = picked(scores, tmp_path / "set.jsonl", per_level=1, against=(f"medqa={test}",))
+    (warning,) = manifest["checked"]["warnings"]
+    assert "has 1 rows of medqa-usmle-4, expected 1,273" in warning
+    assert "warning: compared with rows that are not" in " ".join(capsys.readouterr().out.split())
+
+
 def long_question(number):
     """Ten words, none of them in another."""
     words = " ".join(f"w{number}x{place}" for place in range(10))
