@@ -1,9 +1,10 @@
 """What the models of a study answer to the quickstart's held-out questions, and how it is read."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -92,6 +93,28 @@ def read_answers(folder: Path) -> Answers:
         fingerprint=greedy.facts.fingerprint,
         no_answer=float(block["no_answer"]),
         tokens=float(block["mean_tokens"]),
+    )
+
+
+def record_of(answers: Answers) -> dict[str, Any]:
+    """What is kept: of each question whether the greedy response is right, and how many samples."""
+    return {
+        "greedy": "".join("01"[int(right)] for right in answers.greedy),
+        "sampled": "".join(str(int(number)) for number in np.rint(answers.sampled * SAMPLES)),
+        "no_answer": answers.no_answer,
+        "tokens": answers.tokens,
+    }
+
+
+def answers_of(record: Mapping[str, Any], questions: Mapping[str, Any]) -> Answers:
+    """Answers from what is kept of them, and of the questions."""
+    return Answers(
+        greedy=np.array([right == "1" for right in record["greedy"]]),
+        sampled=np.array([int(number) / SAMPLES for number in record["sampled"]]),
+        kinds=tuple(questions["kinds"]),
+        fingerprint=questions["fingerprint"],
+        no_answer=record["no_answer"],
+        tokens=record["tokens"],
     )
 
 

@@ -22,8 +22,9 @@ from pathlib import Path
 from alphamed_jax import cli
 from alphamed_jax.config_io import flags_of, user_path
 from alphamed_jax.output.metrics import write_atomically
-from alphamed_jax.studies.finding_page import picture, tables
+from alphamed_jax.studies.finding_page import gather, picture, records_of, tables
 from alphamed_jax.studies.finding_runs import STEPS, ask_base, ask_trained, make_sets, runs_of
+from alphamed_jax.studies.kept import read_kept, write_kept
 from alphamed_jax.studies.pages import put_into_docs
 from alphamed_jax.studies.plan import check_seeds
 from alphamed_jax.studies.work import train_all
@@ -43,7 +44,8 @@ class Arguments:
     table_only: bool = False
     """Train nothing: table and picture of the runs that are finished."""
     docs: str | None = None
-    """Also put the table into DOCS/studies.md, between its marks, and the picture beside it."""
+    """Also put the table into DOCS/studies.md, between its marks, and the picture and the numbers
+    (finding.json) beside it. Runs that are not in the study's folder are taken from these."""
 
     def __post_init__(self):
         check_seeds(self.seeds)
@@ -58,11 +60,16 @@ def finding(arguments: Arguments) -> None:
         make_sets(output, arguments.seeds, console)
         ask_base(output, console)
         train_all(output, runs, console, lambda run: ask_trained(output, run, console))
-    text, drawn = tables(output, runs), picture(output, runs)
+    docs = Path(arguments.docs) if arguments.docs is not None else None
+    kept = read_kept(docs, "finding")
+    found = gather(output, runs, kept)
+    text, drawn = tables(found, runs), picture(found.answered)
+    output.mkdir(parents=True, exist_ok=True)
     write_atomically(output / "finding.md", text)
     write_atomically(output / "finding.svg", drawn)
-    if arguments.docs is not None:
-        put_into_docs(Path(arguments.docs), "finding", text, drawn)
+    if docs is not None:
+        put_into_docs(docs, "finding", text, drawn)
+        write_kept(docs, "finding", kept | records_of(found, runs))
     print(text)
     console.print(f"{output}: finding.md, finding.svg")
 

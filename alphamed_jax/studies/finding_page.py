@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from alphamed_jax.curation.candidates import open_scores
 from alphamed_jax.curation.levels import LEVELS, level_name, levels_of
@@ -14,44 +16,94 @@ from alphamed_jax.intervals import crossed_interval, wilson_interval
 from alphamed_jax.quickstart.questions import KINDS
 from alphamed_jax.reporting.interval_chart import Measured, chart_height, interval_chart
 from alphamed_jax.reporting.standing import Panel, standing_svg
-from alphamed_jax.studies.asking import Answers, asked, check_same_questions, read_answers
+from alphamed_jax.studies.asking import (
+    Answers,
+    answers_of,
+    asked,
+    check_same_questions,
+    read_answers,
+    record_of,
+)
 from alphamed_jax.studies.finding_runs import BASE, COMPARISONS, answers_folder, scores_folder
+from alphamed_jax.studies.kept import Kept, kept_run
 from alphamed_jax.studies.pages import markdown_table, signed, with_interval
 from alphamed_jax.studies.plan import Run
 from alphamed_jax.text import count
 
+QUESTIONS, SCORES = "questions", "scores"
+"""What is kept beside the answers: which questions they are to, and the levels of the others."""
 Answered = dict[str, dict[int, Answers]]
 """Condition -> seed -> what its model answered."""
 NAMES = tuple(kind.name for kind in KINDS)
 
 
-def gather(output: Path, runs: Sequence[Run]) -> tuple[Answers, Answered]:
-    """What the base model and those of the finished runs answered.
+class Scores(NamedTuple):
+    """How hard the training questions are for the base model."""
+
+    samples: int
+    """Responses to each."""
+    questions: Int[np.ndarray, " K"]
+    """Of how many questions 0, 1, ... `samples` responses are right."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a study came to."""
+
+    base: Answers
+    answered: Answered
+    scores: Scores
+
+
+def gather(output: Path, runs: Sequence[Run], kept: Kept) -> Found:
+    """What the base model and those of the finished runs answered, or what is kept of it.
 
     Raises:
-      UserError: none is finished, or they were asked other questions.
+      UserError: none is finished, they were asked other questions, or another run was kept.
     """
-    folders = {run: answers_folder(output, run.name) for run in runs}
     found: Answered = {}
-    for run, folder in folders.items():
-        if asked(folder):
+    for run in runs:
+        if asked(folder := answers_folder(output, run.name)):
             found.setdefault(run.condition, {})[run.seed] = read_answers(folder)
-    if not found or not asked(answers_folder(output, BASE)):
+        elif (record := kept_run(kept, run)) is not None:
+            found.setdefault(run.condition, {})[run.seed] = answers_of(record, kept[QUESTIONS])
+    at_start = answers_folder(output, BASE)
+    if not found or not (asked(at_start) or BASE in kept):
         raise UserError(f"{output}: no finished run of this study; start it without --table-only.")
-    base = read_answers(answers_folder(output, BASE))
+    base = read_answers(at_start) if asked(at_start) else answers_of(kept[BASE], kept[QUESTIONS])
     check_same_questions([base, *(one for seeds in found.values() for one in seeds.values())])
-    return base, found
+    if (folder := scores_folder(output)).is_dir():
+        pool = open_scores([folder])
+        scores = Scores(pool.samples, np.bincount(pool.passes, minlength=pool.samples + 1))
+    else:
+        scores = Scores(kept[SCORES]["samples"], np.array(kept[SCORES]["questions"]))
+    return Found(base, found, scores)
 
 
-def tables(output: Path, runs: Sequence[Run]) -> str:
+def records_of(found: Found, runs: Sequence[Run]) -> Kept:
+    """What is kept of a study."""
+    base, scores = found.base, found.scores
+    records: Kept = {
+        QUESTIONS: {"fingerprint": base.fingerprint, "kinds": base.kinds},
+        SCORES: {"samples": scores.samples, "questions": scores.questions.tolist()},
+        BASE: record_of(base),
+    }
+    for run in runs:
+        if (one := found.answered.get(run.condition, {}).get(run.seed)) is not None:
+            records[run.name] = {"words": run.words, **record_of(one)}
+    return records
+
+
+def tables(found: Found, runs: Sequence[Run]) -> str:
     """All tables, as Markdown.
 
-    Raises:
-      UserError: see `gather`; or the scores of the training questions are not there.
+    Args:
+      runs: all of the study; those that are not finished are named.
     """
-    base, found = gather(output, runs)
-    missing = [run.name for run in runs if run.seed not in found.get(run.condition, {})]
-    parts = [_accuracies(base, found), _differences(found), _every_run(found), _levels(output)]
+    base, answered = found.base, found.answered
+    missing = [run.name for run in runs if run.seed not in answered.get(run.condition, {})]
+    parts = [_accuracies(base, answered), _differences(answered), _every_run(answered)]
+    parts.append(_levels(found.scores))
     if missing:
         parts.insert(0, f"Not there yet: {', '.join(missing)}.\n")
     return "\n".join(parts)
@@ -152,24 +204,26 @@ def _every_run(found: Answered) -> str:
     )
 
 
-def _levels(output: Path) -> str:
+def _levels(scores: Scores) -> str:
     """How many training questions have how many right responses, beside what chance would give."""
     from scipy.stats import binom
 
-    pool = open_scores([scores_folder(output)])
-    total, samples = len(pool), pool.samples
-    rate = float(pool.passes.sum()) / (total * samples)
-    counts = np.bincount(pool.passes, minlength=samples + 1)
-    expected = total * binom.pmf(np.arange(samples + 1), samples, rate)
-    levels = [level_name(int(one)) for one in levels_of(np.arange(samples + 1), samples)]
+    samples, counts = scores.samples, scores.questions
+    total, right = int(counts.sum()), np.arange(samples + 1)
+    rate = float((right * counts).sum()) / (total * samples)
+    expected = total * binom.pmf(right, samples, rate)
+    levels = [level_name(int(one)) for one in levels_of(right, samples)]
     rows = [
         ("level", *levels),
         ("questions", *map(str, counts.tolist())),
         ("if all were equally hard", *(f"{value:.0f}" for value in expected)),
     ]
-    spread = float(np.var(pool.passes)) / (samples * rate * (1 - rate))
-    held = Counter(pool.levels.tolist())
-    each = ", ".join(f"{level_name(level)} {held[level]}" for level in LEVELS)
+    variance = float((counts * (right - samples * rate) ** 2).sum()) / total
+    spread = variance / (samples * rate * (1 - rate))
+    held = Counter({level_name(level): 0 for level in LEVELS})
+    for level, number in zip(levels, counts.tolist(), strict=True):
+        held[level] += number
+    each = ", ".join(f"{level} {number}" for level, number in held.items())
     return (
         f"Of {samples} responses of the base model to each of the {total:,} training questions so "
         f"many are right ({rate:.3f} of all; {each}). The variance is {spread:.2f} times that of "
@@ -178,13 +232,11 @@ def _levels(output: Path) -> str:
     )
 
 
-def picture(output: Path, runs: Sequence[Run]) -> str:
+def picture(found: Answered) -> str:
     """Sampled accuracy of each condition, and its difference from what it is compared with.
 
-    Raises:
-      UserError: see `gather`.
+    Beside the base model all others would look alike, so it is not shown.
     """
-    _, found = gather(output, runs)  # beside the base model all others would look alike
     accuracies, differences = [], []
     for name, reference in _present(found):
         accuracies.append(_measured(name, found[name]))

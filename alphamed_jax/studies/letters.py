@@ -23,7 +23,8 @@ from alphamed_jax import cli
 from alphamed_jax.config_io import flags_of, user_path
 from alphamed_jax.errors import UserError
 from alphamed_jax.output.metrics import write_atomically
-from alphamed_jax.studies.letters_page import picture, tables
+from alphamed_jax.studies.kept import read_kept, write_kept
+from alphamed_jax.studies.letters_page import gather, picture, record_of, tables
 from alphamed_jax.studies.pages import put_into_docs
 from alphamed_jax.studies.plan import Run, check_seeds
 from alphamed_jax.studies.work import train_all
@@ -56,7 +57,8 @@ class Arguments:
     results: str | None = None
     """Folder that letters.md and letters.svg are written to. null: that of the study."""
     docs: str | None = None
-    """Also put the table into DOCS/studies.md, between its marks, and the picture beside it."""
+    """Also put the table into DOCS/studies.md, between its marks, and the picture and the numbers
+    (letters.json) beside it. Runs that are not in the study's folder are taken from these."""
 
     def __post_init__(self):
         check_seeds(self.seeds)
@@ -93,13 +95,17 @@ def letters(arguments: Arguments) -> None:
     runs = runs_of(arguments.model or "", arguments.data, arguments.seeds, arguments.steps)
     if not arguments.table_only:
         train_all(output, runs, console)
-    text, drawn = tables(output, runs), picture(output, runs)
+    docs = Path(arguments.docs) if arguments.docs is not None else None
+    kept = read_kept(docs, "letters")
+    found = gather(output, runs, kept)
+    text, drawn = tables(found, runs), picture(found, runs)
     results = Path(arguments.results or output)
     results.mkdir(parents=True, exist_ok=True)
     write_atomically(results / "letters.md", text)
     write_atomically(results / "letters.svg", drawn)
-    if arguments.docs is not None:
-        put_into_docs(Path(arguments.docs), "letters", text, drawn)
+    if docs is not None:
+        put_into_docs(docs, "letters", text, drawn)
+        write_kept(docs, "letters", kept | {one.run.name: record_of(one) for one in found})
     print(text)
     console.print(f"{results}: letters.md, letters.svg")
 

@@ -1,4 +1,4 @@
-"""Table and picture of runs with and without shuffled options, from their folders."""
+"""Table and picture of runs with and without shuffled options."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from alphamed_jax.output.messages import collapsed
 from alphamed_jax.output.metrics import read_evaluations, read_rows
 from alphamed_jax.reporting.charts import Series, line_chart
 from alphamed_jax.reporting.standing import Panel, standing_svg
+from alphamed_jax.studies.kept import Kept, kept_run
 from alphamed_jax.studies.pages import markdown_table, signed
 from alphamed_jax.studies.plan import Run
 
@@ -23,16 +24,21 @@ PANELS = {
     "answers/baseline": "share of the most frequent key",
     "answers/most_frequent": "share of the most frequent answer",
 }
+METRICS = (*PANELS, "reward/no_answer")
+"""Of each step."""
+MEASURED = ("accuracy", "no_answer", "most_frequent")
+"""Of each way of an evaluation."""
+WAYS = ("greedy", "sampled")
 HEIGHT = 220
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run, as its folder tells."""
+    """A finished run."""
 
     run: Run
     rows: list[dict[str, Any]]
-    """metrics.jsonl."""
+    """`METRICS` of each step, and its number."""
     before: dict[str, Any]
     """Evaluation before the first step."""
     after: dict[str, Any]
@@ -58,28 +64,54 @@ def read_finished(run: Run, folder: Path) -> Finished | None:
     evaluations = {one["step"]: one for one in read_evaluations(folder)}
     if not rows or rows[-1]["step"] != run.steps or not {0, run.steps} <= evaluations.keys():
         return None
-    return Finished(run, rows, evaluations[0], evaluations[run.steps])
+    rows = [{key: row[key] for key in ("step", *METRICS)} for row in rows]
+    return Finished(run, rows, _measured(evaluations[0]), _measured(evaluations[run.steps]))
 
 
-def gather(output: Path, runs: Sequence[Run]) -> list[Finished]:
-    """The finished runs.
+def _measured(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What the tables need of an evaluation."""
+    of_ways = {way: {key: evaluation[way][key] for key in MEASURED} for way in WAYS}
+    return {key: evaluation[key] for key in ("questions", "baseline")} | of_ways
+
+
+def gather(output: Path, runs: Sequence[Run], kept: Kept) -> list[Finished]:
+    """The finished runs, from their folders, else from what is kept of them.
 
     Raises:
-      UserError: there is none, or a file cannot be read.
+      UserError: there is none, a file cannot be read, or another run was kept.
     """
-    found = [one for run in runs if (one := read_finished(run, run.folder(output))) is not None]
+    found = []
+    for run in runs:
+        if (one := read_finished(run, run.folder(output))) is not None:
+            found.append(one)
+        elif (record := kept_run(kept, run)) is not None:
+            found.append(of_record(run, record))
     if not found:
         raise UserError(f"{output}: no finished run of this study; start it without --table-only.")
     return found
 
 
-def tables(output: Path, runs: Sequence[Run]) -> str:
+def record_of(one: Finished) -> dict[str, Any]:
+    """What is kept of a run."""
+    metrics = {key: [row[key] for row in one.rows] for key in METRICS}
+    return {"words": one.run.words, "before": one.before, "after": one.after, "metrics": metrics}
+
+
+def of_record(run: Run, record: Mapping[str, Any]) -> Finished:
+    """A run from what is kept of it."""
+    columns = zip(*record["metrics"].values(), strict=True)
+    rows = [
+        dict(zip(("step", *METRICS), (i, *row), strict=True)) for i, row in enumerate(columns, 1)
+    ]
+    return Finished(run, rows, record["before"], record["after"])
+
+
+def tables(found: Sequence[Finished], runs: Sequence[Run]) -> str:
     """All tables, as Markdown.
 
-    Raises:
-      UserError: see `gather`.
+    Args:
+      runs: all of the study; those that are not finished are named.
     """
-    found = gather(output, runs)
     done = {one.run.name for one in found}
     parts = [_evaluations(found), _training(found), _differences(found)]
     if missing := [run.name for run in runs if run.name not in done]:
@@ -94,9 +126,7 @@ def _evaluations(found: Sequence[Finished]) -> str:
     rows = []
     for one in _sorted(found):
         cells = [
-            _accuracy(evaluation, way)
-            for way in ("greedy", "sampled")
-            for evaluation in (one.before, one.after)
+            _accuracy(evaluation, way) for way in WAYS for evaluation in (one.before, one.after)
         ]
         shares = [
             f"{_shown(one.before['sampled'][key])} → {_shown(one.after['sampled'][key])}"
@@ -144,7 +174,7 @@ def _differences(found: Sequence[Finished]) -> str:
     if len(seeds) < 2:
         return ""
     rows = []
-    for way in ("greedy", "sampled"):
+    for way in WAYS:
         each = [shuffled[s][way]["accuracy"] - plain[s][way]["accuracy"] for s in seeds]
         values = " ".join(f"{value:+.3f}" for value in each)
         rows.append((way, values, signed(float(np.mean(each)), t_interval(each))))
@@ -162,13 +192,8 @@ def _shown(value: float | None) -> str:
     return "–" if value is None or np.isnan(value) else f"{value:.2f}"
 
 
-def picture(output: Path, runs: Sequence[Run]) -> str:
-    """The course of training: a panel for each metric, a line for each run, a colour a condition.
-
-    Raises:
-      UserError: see `gather`.
-    """
-    found = gather(output, runs)
+def picture(found: Sequence[Finished], runs: Sequence[Run]) -> str:
+    """Training step by step: a panel for each metric, a line for each run, a colour a condition."""
     steps = [row["step"] for row in found[0].rows]
     names = list(dict.fromkeys(run.condition for run in runs))
     panels = []

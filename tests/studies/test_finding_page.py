@@ -12,6 +12,7 @@ from alphamed_jax.intervals import t_interval
 from alphamed_jax.studies import finding_page
 from alphamed_jax.studies.asking import Answers
 from alphamed_jax.studies.finding_runs import COMPARISONS, LEVELS, runs_of, set_path
+from alphamed_jax.studies.kept import read_kept, write_kept
 
 SVG = "{http://www.w3.org/2000/svg}"
 KINDS = ("diagnosis", "treatment", "test", "mechanism") * 5
@@ -29,6 +30,10 @@ def answers(share, fingerprint="f"):
     )
 
 
+def tables(output, runs, kept=()):
+    return finding_page.tables(finding_page.gather(output, runs, dict(kept)), runs)
+
+
 @pytest.fixture
 def study(monkeypatch, tmp_path):
     """Answers of all runs: the reference is better by 0.1, 0.2 and 0.3 than all others."""
@@ -43,12 +48,13 @@ def study(monkeypatch, tmp_path):
     pool = SimpleNamespace(passes=passes, samples=8, levels=np.array([6, 4, 4, 1]))
     pool_of = type("Pool", (SimpleNamespace,), {"__len__": lambda self: len(self.passes)})
     monkeypatch.setattr(finding_page, "open_scores", lambda _: pool_of(**vars(pool)))
+    (tmp_path / "scores").mkdir()
     return made, tmp_path, runs_of(tmp_path, (0, 1, 2))
 
 
 def test_accuracies_are_means_over_seeds(study):
     _, output, runs = study
-    text = finding_page.tables(output, runs)
+    text = tables(output, runs)
     greedy, kinds = "0.750 0.750 0.750", " | ".join(["0.700"] * 5)
     assert f"| one-hop | {greedy} | 0.800 0.700 0.600 | {kinds} |" in text
     assert f"| nothing (base model) | 0.750 | 0.500 | {' | '.join(['0.500'] * 5)} |" in text
@@ -59,7 +65,7 @@ def test_differences_are_paired_with_an_interval_over_seeds_where_questions_agre
     _, output, runs = study
     low, high = t_interval([-0.1, -0.2, -0.3])
     cell = f"-0.200 ({low:+.3f} to {high:+.3f})"
-    text = finding_page.tables(output, runs)
+    text = tables(output, runs)
     assert f"| one-hop less all-hops | +0.000 (+0.000 to +0.000) |{f' {cell} |' * 5}" in text
     named = [line.split(" |")[0] for line in text.splitlines() if " less " in line]
     assert len(named) == len(set(named)) == 7
@@ -67,14 +73,14 @@ def test_differences_are_paired_with_an_interval_over_seeds_where_questions_agre
 
 def test_every_run_has_wilsons_interval_of_its_greedy_accuracy(study):
     _, output, runs = study
-    text = finding_page.tables(output, runs)
+    text = tables(output, runs)
     assert "| hard-2 | 0.750 (0.531 to 0.888) | 0.600 | 0.000 | 12.5 |" in text
     assert Counter(line.split("-")[0] for line in text.splitlines())["| labels"] > 9
 
 
 def test_levels_stand_beside_what_equally_hard_questions_would_give(study):
     _, output, runs = study
-    text = finding_page.tables(output, runs)
+    text = tables(output, runs)
     assert "| level | L6 | L5 | L5 | L4 | L4 | L3 | L3 | L2 | L1 |" in text
     # 0, 4, 4 and 8 right have the variance 8, and 8 with 1/2 each has 2.
     assert "The variance is 4.00 times that" in text
@@ -86,7 +92,7 @@ def test_levels_stand_beside_what_equally_hard_questions_would_give(study):
 def test_runs_that_are_not_there_are_named_and_pairs_are_of_seeds_that_both_have(study):
     made, output, runs = study
     del made["all-hops-2"]
-    text = finding_page.tables(output, runs)
+    text = tables(output, runs)
     assert text.startswith("Not there yet: all-hops-2.\n")
     low, high = t_interval([-0.1, -0.2])
     assert f"-0.150 ({low:+.3f} to {high:+.3f})" in text
@@ -96,19 +102,39 @@ def test_answers_to_other_questions_are_refused(study):
     made, output, runs = study
     made["hard-0"] = answers(0.8, fingerprint="other")
     with pytest.raises(UserError, match="were asked other questions"):
-        finding_page.tables(output, runs)
+        tables(output, runs)
 
 
 def test_no_answers_are_one_line(study):
     made, output, runs = study
     made.clear()
     with pytest.raises(UserError, match="no finished run of this study"):
-        finding_page.tables(output, runs)
+        tables(output, runs)
+
+
+def test_what_is_kept_gives_the_same_tables_without_the_runs(study, tmp_path):
+    made, output, runs = study
+    made |= {name: answers(number % 5 / 4) for number, name in enumerate(made)}
+    found = finding_page.gather(output, runs, {})
+    write_kept(tmp_path, "finding", finding_page.records_of(found, runs))
+    text, drawn = finding_page.tables(found, runs), finding_page.picture(found.answered)
+    # Of the runs one is there still, and counts before what was kept of it.
+    made.clear()
+    (tmp_path / "scores").rmdir()
+    made["hard-1"] = answers(0.25)
+    kept = read_kept(tmp_path, "finding")
+    assert "| hard-1 | 0.750 (0.531 to 0.888) | 0.250 |" in tables(output, runs, kept)
+    made.clear()
+    again = finding_page.gather(output, runs, kept)
+    assert finding_page.tables(again, runs) == text
+    assert finding_page.picture(again.answered) == drawn
 
 
 def test_the_picture_has_a_row_for_each_condition_and_one_for_each_difference(study):
     _, output, runs = study
-    page = ElementTree.fromstring(finding_page.picture(output, runs))
+    page = ElementTree.fromstring(
+        finding_page.picture(finding_page.gather(output, runs, {}).answered)
+    )
     accuracies, differences = page.findall(f"{SVG}svg")
     names = [text.text for text in accuracies.findall(f"{SVG}text[@class='y']")]
     assert names == [name for names in COMPARISONS.values() for name in names]

@@ -1,5 +1,6 @@
 """Table and picture of the runs with and without shuffled options, from made-up folders."""
 
+import shutil
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -8,6 +9,7 @@ from made_up_runs import a_run, write_run
 from alphamed_jax.errors import UserError
 from alphamed_jax.intervals import t_interval
 from alphamed_jax.studies import letters, letters_page
+from alphamed_jax.studies.kept import read_kept
 from alphamed_jax.studies.pages import marks, put_into_docs
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -39,8 +41,16 @@ def study(output, seeds=(0, 1, 2)):
     return runs
 
 
+def tables(output, runs, kept=()):
+    return letters_page.tables(letters_page.gather(output, runs, dict(kept)), runs)
+
+
+def picture(output, runs, kept=()):
+    return letters_page.picture(letters_page.gather(output, runs, dict(kept)), runs)
+
+
 def test_the_tables_say_what_the_folders_hold(tmp_path):
-    text = letters_page.tables(tmp_path, study(tmp_path))
+    text = tables(tmp_path, study(tmp_path))
     assert "| no-shuffle-1 | 200 | 0.32 | 0.05 (0.03 to 0.09) | 0.32 (0.26 to 0.39) | " in text
     training = "0.25 → 0.50 | 0.38 → 0.38 | 0.12 → 0.12 | 0.40 → {} | {} |"
     assert f"| no-shuffle-2 | {training.format('0.70', '5 of 20, first 16')}" in text
@@ -56,18 +66,18 @@ def test_runs_that_are_not_finished_are_named_and_left_out(tmp_path):
     (runs[0].folder(tmp_path) / "eval" / "step_000020.json").unlink()
     metrics = runs[1].folder(tmp_path) / "metrics.jsonl"
     metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-1]))
-    text = letters_page.tables(tmp_path, runs)
+    text = tables(tmp_path, runs)
     assert text.startswith("Not there yet: no-shuffle-0, shuffle-0.\n")
     assert "| shuffle-0 |" not in text
     assert "| shuffle-1 |" in text
 
 
 def test_a_single_seed_has_no_interval_over_seeds(tmp_path):
-    assert "less no-shuffle" not in letters_page.tables(tmp_path, study(tmp_path, seeds=(0,)))
+    assert "less no-shuffle" not in tables(tmp_path, study(tmp_path, seeds=(0,)))
 
 
 def test_the_picture_has_a_line_for_each_run_in_the_colour_of_its_condition(tmp_path):
-    page = ElementTree.fromstring(letters_page.picture(tmp_path, study(tmp_path)))
+    page = ElementTree.fromstring(picture(tmp_path, study(tmp_path)))
     panels = page.findall(f"{SVG}svg")
     assert len(panels) == 3
     for panel in panels:
@@ -77,7 +87,7 @@ def test_the_picture_has_a_line_for_each_run_in_the_colour_of_its_condition(tmp_
 
 def test_no_finished_run_is_one_line(tmp_path):
     with pytest.raises(UserError, match="no finished run of this study"):
-        letters_page.tables(tmp_path, [a_run()])
+        tables(tmp_path, [a_run()])
 
 
 def test_the_words_of_a_run_differ_between_conditions_in_the_shuffling_alone():
@@ -113,6 +123,38 @@ def test_a_page_without_the_marks_is_refused(tmp_path):
     with pytest.raises(UserError, match="lacks the lines <!-- letters"):
         put_into_docs(tmp_path, "letters", "text", "<svg/>")
     assert not (tmp_path / "letters.svg").exists()
+
+
+def test_a_study_goes_on_from_what_is_kept_beside_the_page(tmp_path):
+    runs = study(output := tmp_path / "runs")
+    (docs := tmp_path / "docs").mkdir()
+    (docs / "studies.md").write_text("\n".join(marks("letters")))
+
+    def put(folder):
+        letters.letters(
+            letters.Arguments(output=str(folder), steps=STEPS, table_only=True, docs=str(docs))
+        )
+        return [(docs / f"letters.{kind}").read_text() for kind in ("json", "svg")], (
+            docs / "studies.md"
+        ).read_text()
+
+    whole = put(output)
+    # Given none of the runs, and then one of them, the page is the same as with all.
+    (other := tmp_path / "other").mkdir()
+    assert put(other) == whole
+    shutil.copytree(runs[3].folder(output), other / runs[3].name)
+    assert put(other) == whole
+    assert tables(tmp_path, runs, read_kept(docs, "letters")) in whole[1]
+
+
+def test_what_was_kept_of_a_run_of_other_words_is_refused(tmp_path):
+    run, *_ = study(tmp_path)
+    kept = {run.name: letters_page.record_of(letters_page.gather(tmp_path, [run], {})[0])}
+    (moved,) = letters.runs_of("elsewhere/m", ["medmcqa=a.jsonl", "b.jsonl"], [0], STEPS)[:1]
+    assert letters_page.gather(tmp_path / "none", [moved], kept)[0].run == moved
+    (longer,) = letters.runs_of("m", ["medmcqa"], [0], STEPS + 1)[:1]
+    with pytest.raises(UserError, match=r"kept of no-shuffle-0 is of another run \(--model m"):
+        letters_page.gather(tmp_path / "none", [longer], kept)
 
 
 def test_training_needs_a_model_and_questions():
