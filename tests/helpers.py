@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib.util
+import os
+import subprocess
 from pathlib import Path
 
 import jax
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
+from alphamed_jax import embedded
 from alphamed_jax.compiled import costs, hlo
 from alphamed_jax.config import LossConfig, OptimizerConfig
 from alphamed_jax.model import modules, network
@@ -98,6 +101,22 @@ def a_policy(
         key=key,
         prompt_width=width,
     )
+
+
+def write_first_questions(path, count):
+    """The first training questions of the quickstart, as a file of our own schema."""
+    lines = embedded.TRAIN.read_text("utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[:count]), "utf-8")
+    return path
+
+
+def small_disk_at(folder, size):
+    """Yields a folder that is a file system of this size; for fixtures."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may make a file system of its own")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
 
 
 def bytes_per_step(text):

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,12 @@ def write_inputs(folder: Path) -> Path:
     return folder
 
 
-def start(inputs, output, *flags):
-    """Start the command in a process of its own, with as many devices as its mesh asks for."""
+def launch(module, *words):
+    """Start `python -m MODULE WORDS`, with as many devices as its mesh asks for."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
-    command = [sys.executable, "-m", "alphamed_jax.train", "--config", str(inputs / "tiny.yaml")]
     return subprocess.Popen(
-        [*command, "--output", str(output), *flags],
+        [sys.executable, "-m", module, *map(str, words)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -36,20 +36,31 @@ def start(inputs, output, *flags):
     )
 
 
+def start(inputs, output, *flags):
+    """Start the training command."""
+    config = inputs / "tiny.yaml"
+    return launch("alphamed_jax.train", "--config", config, "--output", output, *flags)
+
+
 def finish(process, seconds=300):
     printed, errors = process.communicate(timeout=seconds)
     return process.returncode, printed, errors
 
 
+def wait_until(is_so, process, seconds=300):
+    """Wait until what a process does has come so far."""
+    for _ in range(seconds * 50):
+        if is_so():
+            return
+        assert process.poll() is None, finish(process)
+        time.sleep(0.02)
+    raise AssertionError(f"not so far within {seconds} seconds")
+
+
 def wait_for_step(output, step, process):
     """Wait until metrics.jsonl holds `step`."""
     path = output / "metrics.jsonl"
-    for _ in range(3000):
-        if path.exists() and path.read_text().count("\n") >= step:
-            return
-        assert process.poll() is None, finish(process)
-        time.sleep(0.1)
-    raise AssertionError(f"no step {step} within five minutes")
+    wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= step, process)
 
 
 def assert_same_run(a, b, exact=True):
@@ -70,14 +81,32 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start_two(inputs, outputs, *flags, own=("", "")):
-    """Two processes of one run; `outputs` is the folder of each, `own` ends the flags of each."""
+def start_pair(start_one, outputs, *flags, own=("", "")):
+    """Two processes of one job.
+
+    `start_one(output, *flags)` starts each, `outputs` is its folder, `own` ends its flags.
+    """
     address = f"127.0.0.1:{free_port()}"
     together = ("--coordinator", address, "--num-processes", "2", "--process-id")
     return [
-        start(inputs, output, *together, str(process), *flags, *([last] if last else []))
+        start_one(output, *together, str(process), *flags, *([last] if last else []))
         for process, (output, last) in enumerate(zip(outputs, own, strict=True))
     ]
+
+
+def start_two(inputs, outputs, *flags, own=("", "")):
+    """Two processes of one training."""
+    return start_pair(partial(start, inputs), outputs, *flags, own=own)
+
+
+def kill_the_second(pair):
+    """Kill one of two processes, and see the other end with a line that says so."""
+    pair[1].kill()
+    status, _, errors = finish(pair[0], 60)
+    finish(pair[1])
+    assert status == 1
+    assert "process 1 of 2" in errors.splitlines()[-1]
+    assert "is gone" in errors.splitlines()[-1]
 
 
 def finish_two(pair, seconds=600):

@@ -1,7 +1,6 @@
 """The machine's own rates, measured in the process that is compared with them."""
 
 import os
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -10,6 +9,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from alphamed_jax.runtime.memory import peak_memory
 
 PRODUCT_WIDTH = 2048
 COPY_BYTES = 1 << 28  # far beyond any cache
@@ -55,7 +56,7 @@ def measure_rates(dtype: Any) -> Rates:
 
 def peak_memory_mb() -> float:
     """Most memory this process ever had resident, in MiB; compilation counts."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_memory() / 2**20
 
 
 class Clock:

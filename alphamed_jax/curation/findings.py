@@ -12,7 +12,7 @@ from alphamed_jax.curation import defects, near, substring, texts
 from alphamed_jax.curation.defects import Rows
 from alphamed_jax.curation.overlap import EXACT, KINDS, NEAR, Compared, Overlap
 from alphamed_jax.curation.texts import Entry
-from alphamed_jax.evaluation.load import other_rows
+from alphamed_jax.evaluation.load import departures
 from alphamed_jax.evaluation.sets import QuestionSet
 
 CONTRADICTING = "contradicting"
@@ -101,7 +101,7 @@ class Findings:
             "kept": None if cleaned is None else len(cleaned.kept),
             "removed": None if cleaned is None else cleaned.counts,
             "warnings": [line for one in self.read for line in one.warnings]
-            + [f"compared with {line}" for one in self.sets for line in other_rows(one)],
+            + [f"compared with {line}" for one in self.sets for line in departures(one)],
             "rules": {
                 "short_words": texts.SHORT_WORDS,
                 "near": texts.NEAR,
@@ -126,7 +126,7 @@ class Findings:
                 "questions": len(one.questions),
                 "origin": one.origin,
                 "revision": one.revision,
-                "published_rows": not other_rows(one),
+                "published_rows": not departures(one),
                 "overlaps": _by_kind(pair.kind for pair in pairs[one.variant]),
                 "overlapping_questions": len({pair.item for pair in pairs[one.variant]}),
                 "questions_found": len({pair.other for pair in pairs[one.variant]}),

@@ -115,10 +115,7 @@ def combine(reads: Sequence[Read], index: Index, tests: Texts, heldout: int, see
 
 
 def _among(index: Index, found: Numbers, others: Numbers, *, inside: bool = True) -> Numbers:
-    """Those of the questions that are, or with `inside` false are not, among others.
-
-    A byte a question, where sorting both would take some 50.
-    """
+    """Those of the questions that are, or with `inside` false are not, among others."""
     marked = np.zeros(len(index), bool)
     marked[others] = True
     return found[marked[found] == inside]

@@ -146,7 +146,7 @@ def _repeated(keys: Shaped[np.ndarray, " _"]) -> Numbers:
 def _sorted(keys: Shaped[np.ndarray, " _"]) -> tuple[Numbers, Bool[np.ndarray, " _"]]:
     """The places of keys in their order, and of each whether its key is that of the one before.
 
-    Places of one key ascend. Takes some 30 bytes a key, half of what np.unique does.
+    Places of one key ascend. Takes half the memory of np.unique.
     """
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]

@@ -75,7 +75,7 @@ def load_benchmarks(
     )
 
 
-def other_rows(questions: QuestionSet) -> list[str]:
+def departures(questions: QuestionSet) -> list[str]:
     """How the rows of a set differ from those published under its name; empty: not at all."""
     return [note for note in questions.notes if note.startswith(OTHER_ROWS)]
 

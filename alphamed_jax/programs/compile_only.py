@@ -4,7 +4,6 @@ These are the jitted functions that `train` calls, lowered for arguments without
 the shardings that training gives them; the machine needs neither the TPU nor the memory.
 """
 
-import resource
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +26,7 @@ from alphamed_jax.programs.update import needed_update_flops
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.logprobs import Compute
 from alphamed_jax.rl.update import Objective
+from alphamed_jax.runtime.memory import peak_memory
 
 
 def needs(step: PlannedStep) -> dict[str, int]:
@@ -131,5 +131,5 @@ def compile_only(
         "memory": held,
         "refused": refused,
         "fits": not refused and all(size <= chip.memory for size in held.values()),
-        "compiler_rss_mb_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "compiler_rss_mb_peak": peak_memory() // 2**20,
     }

@@ -21,14 +21,15 @@ from pathlib import Path
 
 from alphamed_jax import cli
 from alphamed_jax.config_io import flags_of, user_path
-from alphamed_jax.output.metrics import write_atomically
 from alphamed_jax.studies.finding_page import gather, picture, records_of, tables
 from alphamed_jax.studies.finding_runs import STEPS, ask_base, ask_trained, make_sets, runs_of
-from alphamed_jax.studies.kept import read_kept, write_kept
-from alphamed_jax.studies.pages import put_into_docs
+from alphamed_jax.studies.kept import read_kept
+from alphamed_jax.studies.pages import keep, publish
 from alphamed_jax.studies.plan import check_seeds
 from alphamed_jax.studies.work import train_all
 from alphamed_jax.terminal.display import make_console
+
+STUDY = "finding"
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,12 @@ def finding(arguments: Arguments) -> None:
         ask_base(output, console)
         train_all(output, runs, console, lambda run: ask_trained(output, run, console))
     docs = Path(arguments.docs) if arguments.docs is not None else None
-    kept = read_kept(docs, "finding")
+    kept = read_kept(docs, STUDY)
     found = gather(output, runs, kept)
     text, drawn = tables(found, runs), picture(found.answered)
-    output.mkdir(parents=True, exist_ok=True)
-    write_atomically(output / "finding.md", text)
-    write_atomically(output / "finding.svg", drawn)
+    publish(STUDY, text, drawn, output, console)
     if docs is not None:
-        put_into_docs(docs, "finding", text, drawn)
-        write_kept(docs, "finding", kept | records_of(found, runs))
-    print(text)
-    console.print(f"{output}: finding.md, finding.svg")
+        keep(STUDY, text, drawn, kept | records_of(found, runs), docs)
 
 
 def main() -> None:

@@ -67,13 +67,15 @@ def gather(output: Path, runs: Sequence[Run], kept: Kept) -> Found:
             found.setdefault(run.condition, {})[run.seed] = read_answers(folder)
         elif (record := kept_run(kept, run)) is not None:
             found.setdefault(run.condition, {})[run.seed] = answers_of(record, kept[QUESTIONS])
-    at_start = answers_folder(output, BASE)
-    if not found or not (asked(at_start) or BASE in kept):
+    at_start, scored = answers_folder(output, BASE), scores_folder(output)
+    has_base = asked(at_start) or BASE in kept
+    has_scores = scored.is_dir() or SCORES in kept
+    if not (found and has_base and has_scores):
         raise UserError(f"{output}: no finished run of this study; start it without --table-only.")
     base = read_answers(at_start) if asked(at_start) else answers_of(kept[BASE], kept[QUESTIONS])
     check_same_questions([base, *(one for seeds in found.values() for one in seeds.values())])
-    if (folder := scores_folder(output)).is_dir():
-        pool = open_scores([folder])
+    if scored.is_dir():
+        pool = open_scores([scored])
         scores = Scores(pool.samples, np.bincount(pool.passes, minlength=pool.samples + 1))
     else:
         scores = Scores(kept[SCORES]["samples"], np.array(kept[SCORES]["questions"]))

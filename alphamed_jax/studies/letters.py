@@ -22,14 +22,14 @@ from pathlib import Path
 from alphamed_jax import cli
 from alphamed_jax.config_io import flags_of, user_path
 from alphamed_jax.errors import UserError
-from alphamed_jax.output.metrics import write_atomically
-from alphamed_jax.studies.kept import read_kept, write_kept
+from alphamed_jax.studies.kept import read_kept
 from alphamed_jax.studies.letters_page import gather, picture, record_of, tables
-from alphamed_jax.studies.pages import put_into_docs
+from alphamed_jax.studies.pages import keep, publish
 from alphamed_jax.studies.plan import Run, check_seeds
 from alphamed_jax.studies.work import train_all
 from alphamed_jax.terminal.display import make_console
 
+STUDY = "letters"
 STEPS = 60
 CONDITIONS = ("no-shuffle", "shuffle")
 INSTRUCTION = (
@@ -96,18 +96,13 @@ def letters(arguments: Arguments) -> None:
     if not arguments.table_only:
         train_all(output, runs, console)
     docs = Path(arguments.docs) if arguments.docs is not None else None
-    kept = read_kept(docs, "letters")
+    kept = read_kept(docs, STUDY)
     found = gather(output, runs, kept)
     text, drawn = tables(found, runs), picture(found, runs)
-    results = Path(arguments.results or output)
-    results.mkdir(parents=True, exist_ok=True)
-    write_atomically(results / "letters.md", text)
-    write_atomically(results / "letters.svg", drawn)
+    publish(STUDY, text, drawn, Path(arguments.results or output), console)
     if docs is not None:
-        put_into_docs(docs, "letters", text, drawn)
-        write_kept(docs, "letters", kept | {one.run.name: record_of(one) for one in found})
-    print(text)
-    console.print(f"{results}: letters.md, letters.svg")
+        records = {one.run.name: record_of(one) for one in found}
+        keep(STUDY, text, drawn, kept | records, docs)
 
 
 def main() -> None:

@@ -3,8 +3,11 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from alphamed_jax.errors import UserError
 from alphamed_jax.output.metrics import write_atomically
+from alphamed_jax.studies.kept import Kept, write_kept
 
 PAGE = "studies.md"
 
@@ -25,6 +28,25 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def marks(study: str) -> tuple[str, str]:
     """The lines between which the page holds what a study wrote."""
     return f"<!-- {study}: written by the command above -->\n", f"<!-- end of {study} -->\n"
+
+
+def publish(study: str, text: str, drawn: str, folder: Path, console: Console) -> None:
+    """Write STUDY.md and STUDY.svg into a folder, and print the tables."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / f"{study}.md", text)
+    write_atomically(folder / f"{study}.svg", drawn)
+    print(text)
+    console.print(f"{folder}: {study}.md, {study}.svg")
+
+
+def keep(study: str, text: str, drawn: str, kept: Kept, docs: Path) -> None:
+    """Put tables, picture and numbers of a study into the documentation.
+
+    Raises:
+      UserError: no such page, or it lacks the marks.
+    """
+    put_into_docs(docs, study, text, drawn)
+    write_kept(docs, study, kept)
 
 
 def put_into_docs(folder: Path, study: str, text: str, drawn: str) -> None:

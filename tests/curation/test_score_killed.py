@@ -1,18 +1,15 @@
 """The command killed, in two processes, on other meshes, on a full disk: the same scores."""
 
 import contextlib
-import os
 import signal
-import subprocess
-import sys
-import time
+from functools import partial
 
 import numpy as np
 import pytest
+from helpers import small_disk_at, write_first_questions
 from pyarrow import parquet
-from started import finish, free_port
+from started import finish, kill_the_second, launch, start_pair, wait_until
 
-from alphamed_jax import embedded
 from alphamed_jax.curation.score_journal import NAME as JOURNAL
 
 QUESTIONS, SAMPLES = 200, 2
@@ -23,35 +20,18 @@ COUNTED = ("passes", "no_answer", "truncated", "tokens", "level")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Questions of the quickstart, as a file of our own schema."""
-    path = tmp_path_factory.mktemp("data") / "some.jsonl"
-    lines = embedded.TRAIN.read_text("utf-8").splitlines(keepends=True)
-    path.write_text("".join(lines[:QUESTIONS]), "utf-8")
-    return path
+    return write_first_questions(tmp_path_factory.mktemp("data") / "some.jsonl", QUESTIONS)
 
 
 def start(data, output, *flags):
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
-    command = [sys.executable, "-m", "alphamed_jax", "curate", "score", "--model", "quickstart"]
-    command += ["--data", str(data), "--samples", str(SAMPLES), "--output", str(output)]
-    return subprocess.Popen(
-        [*command, *flags],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    words = ("curate", "score", "--model", "quickstart", "--data", data, "--samples", SAMPLES)
+    return launch("alphamed_jax", *words, "--output", output, *flags)
 
 
 def wait_for_questions(output, count, process):
     """Wait until the journal holds so many."""
     path = output / JOURNAL
-    for _ in range(15_000):
-        if path.exists() and path.stat().st_size >= count * RECORD_BYTES:
-            return
-        assert process.poll() is None, finish(process)
-        time.sleep(0.02)
-    raise AssertionError(f"no {count} questions within five minutes")
+    wait_until(lambda: path.exists() and path.stat().st_size >= count * RECORD_BYTES, process)
 
 
 def scores(output):
@@ -97,25 +77,12 @@ def test_two_processes_of_which_one_is_killed_go_on_and_score_what_one_process_s
     one, outputs = tmp_path / "one", [tmp_path / "first", tmp_path / "second"]
     flags = ("--mesh", "4x2", "--slots", "16", "--limit", "60")
     assert finish(start(data, one, *flags))[0] == 0
-
-    def start_two():
-        together = ("--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", "2")
-        return [
-            start(data, output, *flags, *together, "--process-id", str(process))
-            for process, output in enumerate(outputs)
-        ]
-
-    pair = start_two()
+    pair = start_pair(partial(start, data), outputs, *flags)
     wait_for_questions(outputs[0], 5, pair[0])
-    pair[1].kill()
-    status, _, errors = finish(pair[0], 60)
-    finish(pair[1])
     # then the other says so,
-    assert status == 1
-    assert "process 1 of 2" in errors.splitlines()[-1]
-    assert "is gone" in errors.splitlines()[-1]
+    kill_the_second(pair)
     # and the same command goes on; process 0 alone prints and writes.
-    first, second = [finish(process) for process in start_two()]
+    first, second = map(finish, start_pair(partial(start, data), outputs, *flags))
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     assert "goes on after" in first[1]
     assert second[1] == ""
@@ -139,11 +106,7 @@ def test_on_another_mesh_questions_are_scored_alike(data, whole, tmp_path, mesh)
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 2 MB."""
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path]
-    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("only root may make a file system of its own")
-    yield tmp_path
-    subprocess.run(["umount", tmp_path], check=True)
+    yield from small_disk_at(tmp_path, "2m")
 
 
 def fill(folder):

@@ -5,10 +5,10 @@ import io
 import json
 
 import pytest
+from helpers import write_first_questions
 from pyarrow import parquet
 from rich.console import Console
 
-from alphamed_jax import embedded
 from alphamed_jax.curation.score_file import read_columns, read_head
 from alphamed_jax.curation.score_journal import NAME as JOURNAL
 from alphamed_jax.curation.score_journal import ScoreJournal
@@ -25,10 +25,7 @@ QUESTIONS, SAMPLES = 12, 3
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """The first questions of the quickstart, as a file of our own schema."""
-    path = tmp_path_factory.mktemp("data") / "some.jsonl"
-    lines = embedded.TRAIN.read_text("utf-8").splitlines(keepends=True)
-    path.write_text("".join(lines[:QUESTIONS]), "utf-8")
-    return path
+    return write_first_questions(tmp_path_factory.mktemp("data") / "some.jsonl", QUESTIONS)
 
 
 def settings(data, output, /, **changes):

@@ -1,13 +1,9 @@
 """The command killed, by itself and as one of two processes: the same command goes on."""
 
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
-from started import finish, free_port
+from started import finish, kill_the_second, launch, start_pair, wait_until
 
 from alphamed_jax.evaluation.journal import NAME as JOURNAL
 
@@ -15,26 +11,13 @@ QUICKSTART = ("--model", "quickstart", "--benchmarks", "quickstart")
 
 
 def start(output, *flags):
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
-    return subprocess.Popen(
-        [sys.executable, "-m", "alphamed_jax.evaluate", *QUICKSTART, "--output", output, *flags],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return launch("alphamed_jax.evaluate", *QUICKSTART, "--output", output, *flags)
 
 
 def wait_for_responses(output, count, process):
     """Wait until the journal holds so many."""
     path = output / JOURNAL
-    for _ in range(3000):
-        if path.exists() and path.read_bytes().count(b"\n") >= count:
-            return
-        assert process.poll() is None, finish(process)
-        time.sleep(0.02)
-    raise AssertionError(f"no {count} responses within a minute")
+    wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= count, process)
 
 
 def files_of(folder):
@@ -65,31 +48,18 @@ def test_two_processes_of_which_one_is_killed_go_on_and_find_what_one_process_fi
     one, outputs = tmp_path / "one", [tmp_path / "first", tmp_path / "second"]
     flags = ("--mesh", "4x2", "--slots", "16", "--limit", "60")
     assert finish(start(one, *flags))[0] == 0
-
-    def start_two():
-        together = ("--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", "2")
-        return [
-            start(output, *flags, *together, "--process-id", str(process))
-            for process, output in enumerate(outputs)
-        ]
-
-    pair = start_two()
+    pair = start_pair(start, outputs, *flags)
     wait_for_responses(outputs[0], 8, pair[0])
-    pair[1].kill()
-    status, _, errors = finish(pair[0], 60)
-    finish(pair[1])
     # then the other says so,
-    assert status == 1
-    assert "process 1 of 2" in errors.splitlines()[-1]
-    assert "is gone" in errors.splitlines()[-1]
+    kill_the_second(pair)
     # and the same command goes on; process 0 alone prints and writes.
-    (first, second) = [finish(process, 300) for process in start_two()]
+    first, second = map(finish, start_pair(start, outputs, *flags))
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     assert "goes on after" in first[1]
     assert second[1] == ""
     assert not outputs[1].exists()
     assert files_of(outputs[0]) == files_of(one)
     # Once more it is finished, as both know.
-    (first, second) = [finish(process, 300) for process in start_two()]
+    first, second = map(finish, start_pair(start, outputs, *flags))
     assert (first[0], second[0]) == (0, 0)
     assert "is finished" in first[1]

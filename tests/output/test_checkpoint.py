@@ -1,6 +1,5 @@
 """What counts as saved can be read back; what cannot be read is set aside, and said."""
 
-import os
 import subprocess
 import sys
 
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import small_disk_at
 
 from alphamed_jax.errors import MachineError, UserError
 from alphamed_jax.output import storage
@@ -168,11 +168,7 @@ cli.run("test", main, lambda *_: None, "")
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 400 kB."""
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", tmp_path]
-    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("only root may make a file system of its own")
-    yield tmp_path
-    subprocess.run(["umount", tmp_path], check=True)
+    yield from small_disk_at(tmp_path, "400k")
 
 
 def test_a_full_disk_ends_a_command_in_a_line(small_disk):

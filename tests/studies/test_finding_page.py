@@ -112,6 +112,13 @@ def test_no_answers_are_one_line(study):
         tables(output, runs)
 
 
+def test_without_the_scores_of_the_base_model_the_study_is_not_finished(study):
+    _, output, runs = study
+    (output / "scores").rmdir()
+    with pytest.raises(UserError, match="no finished run of this study"):
+        tables(output, runs)
+
+
 def test_what_is_kept_gives_the_same_tables_without_the_runs(study, tmp_path):
     made, output, runs = study
     made |= {name: answers(number % 5 / 4) for number, name in enumerate(made)}
