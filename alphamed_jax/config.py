@@ -23,6 +23,7 @@ from alphamed_jax.config_sections import (
     CurriculumConfig,
     EvalConfig,
     LogConfig,
+    LoraConfig,
     LossConfig,
     OptimizerConfig,
     PromptConfig,
@@ -90,6 +91,7 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     update: UpdateConfig = field(default_factory=UpdateConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     log: LogConfig = field(default_factory=LogConfig)
@@ -193,6 +195,7 @@ def to_yaml(config: Config) -> str:
     values |= {"data": list(config.data), "data_revisions": list(config.data_revisions)}
     values["eval"] |= {name: list(values["eval"][name]) for name in ("benchmarks", "data")}
     values["data_weights"] = list(config.data_weights)
+    values["lora"]["targets"] = list(config.lora.targets)
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     # Unescaped, a few line ends of Unicode would be read back as spaces.
     return text if yaml.safe_load(text) == values else yaml.safe_dump(values, sort_keys=False)
@@ -229,9 +232,10 @@ def parse_config(argv: Sequence[str], program: str, description: str) -> Config:
         "--data-weights",
         "--eval.benchmarks",
         "--eval.data",
+        "--lora.targets",
     ):
         if sum(argument.split("=")[0] == flag for argument in argv) > 1:
-            raise UserError(f"{flag} is given twice: name all sources after one, as {flag} A B.")
+            raise UserError(f"{flag} is given twice: name all after one, as {flag} A B.")
     config, unknown = parse_flags(argv, program, description, base)
     refuse_unknown(unknown, flag_names(Config))
     return dataclasses.replace(config, config=base.config)  # also from where the run was started

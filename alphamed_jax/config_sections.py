@@ -211,6 +211,41 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters (Hu et al. 2021): the model stays as it was read, in the compute dtype, and
+    what learns are two thin float32 matrices beside each target. The numbers are those at which
+    adapters learnt as well as full training, reinforcement learning included (Schulman et al.
+    2025, "LoRA Without Regret")."""
+
+    rank: int = 0
+    """Width of the adapters (r); a policy gradient brings so little that 1 to 32 are enough. 0: no
+    adapters, all weights are trained."""
+    alpha: float = 32.0
+    """The adapters' product counts alpha / rank times, so that the best learning rate hardly
+    depends on the rank."""
+    targets: tuple[str, ...] = ("all",)
+    """Linear layers with an adapter: all (but the head), attention, feed_forward, or names, as q v.
+    All learn better than attention alone at the same number of parameters."""
+    learning_rate_factor: float = 10.0
+    """Adapters learn at optimizer.learning_rate times this: their best rate is about ten times that
+    of full training, whatever the rank, so that a configuration serves both."""
+
+    def __post_init__(self):
+        _at_least(0, lora_rank=self.rank)
+        for name in ("alpha", "learning_rate_factor"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(
+                    f"lora.{name} is {getattr(self, name)}: it must be a number above 0."
+                )
+        names = tuple(n for one in self.targets for n in one.replace(",", " ").split())
+        object.__setattr__(self, "targets", names)
+        if not names:
+            raise UserError(
+                "lora.targets is empty: name some, or all; lora.rank 0 has no adapters."
+            )
+
+
+@dataclass(frozen=True)
 class UpdateConfig:
     """How a batch becomes updates. Below `epochs`, nothing changes the gradient but for rounding:
     its last digits in float32, some per cent of its length in bfloat16 (docs/numerics.md)."""
@@ -230,7 +265,7 @@ class UpdateConfig:
     gradient is the same."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 on TPU and GPU, float32 on CPU. float32 is float32 everywhere, at a multiple
-    of the price on TPUs and GPUs. Master weights and Adam's moments are always float32."""
+    of the price on TPUs and GPUs. What learns and Adam's moments are always float32."""
     attention: MayChange[Literal["auto", "dense", "splash", "cudnn"]] = "auto"
     """Of training and prefill. auto: splash (Pallas) on TPU, cudnn on GPU where compute_dtype and
     head width allow it, else dense."""

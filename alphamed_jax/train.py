@@ -26,7 +26,7 @@ from alphamed_jax.errors import UserError
 from alphamed_jax.evaluation import in_training
 from alphamed_jax.evaluation.best import BestStep
 from alphamed_jax.evaluation.in_training import Evaluation
-from alphamed_jax.model import hf
+from alphamed_jax.model import hf, lora
 from alphamed_jax.model.config import Params
 from alphamed_jax.model.finite import not_finite
 from alphamed_jax.model.mesh import parse_mesh
@@ -41,6 +41,7 @@ from alphamed_jax.output.revisions import settle_revisions
 from alphamed_jax.output.samples import describe_samples
 from alphamed_jax.planning.here import memory_line
 from alphamed_jax.reporting.render import write_report
+from alphamed_jax.rl.policy import load_params
 from alphamed_jax.rl.step import grpo_step
 from alphamed_jax.rl.update import TrainState, abstract_state, init_state
 from alphamed_jax.runtime import agreement, distributed
@@ -99,8 +100,13 @@ def starting_point(run: Run, checkpoints: Checkpoints, console: Console) -> Prog
             f"{run.config.checkpoint_folder}: {'; '.join(damaged)}, and there is none before; put "
             "one back, or choose another --output to start over."
         )
-    _, params = hf.load(run.policy.folder, run.policy.mesh, dtype=np.float32)
-    return Progress(0, 0, init_state(run.policy.objective(run.config), params), run.draws)
+    return Progress(0, 0, fresh_state(run), run.draws)
+
+
+def fresh_state(run: Run) -> TrainState:
+    """Weights and optimiser at step 0."""
+    params = load_params(run.policy, run.config)
+    return init_state(run.policy.objective(run.config), params)
 
 
 def resumed(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> Progress:
@@ -119,11 +125,15 @@ def resumed(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> 
     place = run.config.checkpoint_folder
     for note in record.check_resumable(place, saved, run.config, run.identity):
         warn(console, note)
-    params = hf.abstract(run.policy.model, run.policy.mesh, np.float32)
-    objective = run.policy.objective(run.config)
-    state = checkpoints.restore(step, abstract_state(objective, params))
+    policy, adapters = run.policy, run.config.lora
+    params = lora.abstract(policy.model, adapters, policy.mesh, policy.compute.dtype)
+    learned = abstract_state(policy.objective(run.config), lora.learned(params))
+    state = checkpoints.restore(step, learned)
     if broken := not_finite(state):
         raise DamagedCheckpoint(f"NaN or infinite: {', '.join(broken[:3])}")
+    if adapters.rank:  # beside the frozen model, which no checkpoint holds
+        frozen = fresh_state(run).params
+        state = state._replace(params=lora.with_learned(frozen, state.params))
     draws = run.draws.restored(saved.get("draws", {}))
     return Progress(step, saved["questions_drawn"], state, draws)
 
@@ -202,7 +212,7 @@ def train_loop(
     config, policy = run.config, run.policy
     step, cursor, state, draws = start
     reference: Params | None = None
-    if config.loss.kl_coef > 0:
+    if config.loss.kl_coef > 0 and not config.lora.rank:
         _, reference = hf.load(policy.folder, policy.mesh, dtype=policy.compute.dtype)
     seconds: list[float] = []
     with MetricsLog(config.folder, resume_step=step, enabled=distributed.is_main()) as log:
@@ -253,7 +263,8 @@ def save(run: Run, saved: Checkpoints, now: Progress) -> None:
     logs = record.read_logs(run.config.folder) if elsewhere else {}
     drawn = now.draws.record()
     cursor = record.cursor(run.config, now.step, now.cursor, logs, run.identity, drawn)
-    saved.save(now.step, now.state, cursor)
+    state = now.state._replace(params=lora.learned(now.state.params))
+    saved.save(now.step, state, cursor)
 
 
 def evaluate_step(run: Run, params: Params, step: int, log: MetricsLog) -> Evaluation | None:

@@ -38,6 +38,8 @@ from alphamed_jax.model.hf_folder import (
     to_json,
 )
 from alphamed_jax.model.hf_layout import Tensor, by_key, tensors
+from alphamed_jax.model.mesh import mesh_of
+from alphamed_jax.model.weights import LowRank
 
 CARD = "README.md"
 
@@ -59,7 +61,7 @@ def save(
     Args:
       folder: where to write.
       config: of the network.
-      params: as described in `network`.
+      params: as described in `network`; adapters are added to their weights, in float32.
       tokenizer_source: folder or hub id whose tokenizer, chat template, generation_config.json
         and licence are copied, and whose config.json is copied if it describes this network.
       dtype: of the written tensors; none is `config.dtype`.
@@ -71,7 +73,7 @@ def save(
       ValueError: the parameters do not fit the configuration.
     """
     folder = Path(folder)
-    found = jax.tree.map(lambda leaf: tuple(leaf.shape), params)
+    found = jax.tree.map(_shape, params, is_leaf=lambda leaf: isinstance(leaf, LowRank))
     expected = network.map_weights(lambda shape, _: shape, network.weights(config))
     if found != expected:
         raise ValueError(f"parameters do not fit the configuration: {found}, expected {expected}")
@@ -112,6 +114,10 @@ def save(
         multihost_utils.sync_global_devices("alphamed_jax.hf.save")
 
 
+def _shape(leaf: Any) -> tuple[int, ...]:
+    return tuple((leaf.base if isinstance(leaf, LowRank) else leaf).shape)
+
+
 def _shards(wanted: list[Tensor], itemsize: int, max_bytes: int | float) -> dict[str, list[Tensor]]:
     """Which file holds which tensors, in order; at least one tensor a file."""
     groups: list[list[Tensor]] = [[]]
@@ -141,7 +147,9 @@ def _exporter(tensor: Tensor, dtype: Any, everywhere: NamedSharding | None):
 
     def export(leaf, layer):
         if layer is not None:
-            leaf = jax.lax.dynamic_index_in_dim(leaf, layer, axis=0, keepdims=False)
+            of_layer = functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False)
+            leaf = jax.tree.map(lambda x: of_layer(x, layer), leaf)
+        leaf = leaf.merged() if isinstance(leaf, LowRank) else leaf
         return leaf.transpose(tensor.order).reshape(tensor.stored_shape).astype(dtype)
 
     return jax.jit(export, out_shardings=everywhere)
@@ -149,9 +157,9 @@ def _exporter(tensor: Tensor, dtype: Any, everywhere: NamedSharding | None):
 
 def _gather(leaf: Any, tensor: Tensor, dtype: Any) -> jax.Array:
     """One tensor as stored, on devices of this process."""
-    leaf = jnp.asarray(leaf)
-    spans = not leaf.is_fully_addressable
-    everywhere = NamedSharding(leaf.sharding.mesh, P()) if spans else None
+    leaf = jax.tree.map(jnp.asarray, leaf)
+    spans = not all(x.is_fully_addressable for x in jax.tree.leaves(leaf))
+    everywhere = NamedSharding(mesh_of(leaf), P()) if spans else None
     kind = dataclasses.replace(tensor, name="", layer=None)  # one program for all layers
     # Waiting keeps the processes in step: the one that writes is slower than the others.
     stored = jax.block_until_ready(_exporter(kind, dtype, everywhere)(leaf, tensor.layer))

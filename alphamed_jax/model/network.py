@@ -25,7 +25,7 @@ from alphamed_jax.model.families.family import Spec, Table
 from alphamed_jax.model.mesh import constrain
 from alphamed_jax.model.numerics import gated, look_up, rms_norm
 from alphamed_jax.model.rope import rope_table, rotate
-from alphamed_jax.model.weights import Head, Matrix, OutputMajor, Split, Weight
+from alphamed_jax.model.weights import Head, LowRank, Matrix, OutputMajor, Split, Weight
 
 Remat = str  # "none" | "layer" | "dots"
 
@@ -97,9 +97,15 @@ def gathered(
     They stay split over `tensor`, and with `sharded` over `fsdp` too.
     """
 
-    def used(spec: Spec, array: jax.Array) -> Any:
-        array = constrain(array.astype(dtype), *axes_in_use(spec.axes, sharded))
-        weight = as_weight(spec, array, sharded)
+    def cast(array: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
+        return constrain(array.astype(dtype), *axes_in_use(axes, sharded))
+
+    def used(spec: Spec, array: Any) -> Any:
+        if isinstance(array, LowRank):
+            of_a, of_b = spec.thin_axes
+            a, b = cast(array.a, of_a), cast(array.b, of_b)
+            return LowRank(used(spec, array.base), a, b, array.scale)
+        weight = as_weight(spec, cast(array, spec.axes), sharded)
         return OutputMajor.of(weight) if output_major and isinstance(weight, Matrix) else weight
 
     return {name: used(spec, layer_params[name]) for name, spec in layer_weights(config).items()}

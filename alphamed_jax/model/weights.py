@@ -1,9 +1,9 @@
 """Weights that know how to apply themselves: a layer says `q(x)`, and not how.
 
 Training holds plain arrays (see `network`). Where a layer runs, each of its matrices becomes one
-of these pytrees, and norms and biases stay arrays. A new way to hold a weight, as a low-rank
-adapter beside it or in 8 bits, is a class here. `array` may be whatever stands for an array in a
-pytree: a tracer, a shape, a sharding.
+of these pytrees, and norms and biases stay arrays. A new way to hold a weight, as one in 8 bits,
+is a class here. `array` may be whatever stands for an array in a pytree: a tracer, a shape, a
+sharding.
 """
 
 import functools
@@ -101,6 +101,39 @@ class Split:
         if "head" in out:  # attention is a row's own
             return constrain(y, "batch", *between, out[0], None)
         return constrain(y, None, *between, *out) if out == ("embed",) else y
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["base", "a", "b"], meta_fields=["scale"]
+)
+@dataclass(frozen=True)
+class LowRank:
+    """A frozen weight and beside it a product of two thin ones, which learn (Hu et al. 2021).
+
+    Training holds it with a layer axis before all others and an array as `base`; where a layer
+    runs, `base` is one of the weights above.
+    """
+
+    base: Any
+    """[in.. out..], or what applies it."""
+    a: Any
+    """[in.. r]"""
+    b: Any
+    """[r out..]"""
+    scale: float
+    """Of the product: alpha / r."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`x` times the base, plus `scale` times `x` times `a` times `b`."""
+        inputs = self.a.ndim - 1
+        narrow = _product(_merged(x, inputs), self.a, inputs)
+        return self.base(x) + project(self.scale * narrow, self.b)
+
+    def merged(self) -> jax.Array:
+        """One array in place of the three, of one layer, in float32: [in.. out..]."""
+        a, b = self.a.astype(jnp.float32), self.b.astype(jnp.float32)
+        product = jnp.tensordot(a, b, 1, precision=exact(a.dtype))
+        return self.base.astype(jnp.float32) + self.scale * product
 
 
 @_pytree("vocabulary_first")

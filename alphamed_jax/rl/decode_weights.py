@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from alphamed_jax.model import network
 from alphamed_jax.model.config import ModelConfig, Params
 from alphamed_jax.model.mesh import constrain
-from alphamed_jax.model.weights import Head
+from alphamed_jax.model.weights import Head, LowRank
 
 
 @functools.partial(
@@ -54,8 +55,15 @@ def layer_decode_weights(
     output_major: bool = False,
     sharded: bool = False,
 ) -> Params:
-    """Layer `i` of the stacked weights as decoding wants it: one program for all layers."""
-    layer = {name: w[i] for name, w in layers.items()}
+    """Layer `i` of the stacked weights as decoding wants it: one program for all layers.
+
+    In float32 an adapter is added to its weight, which costs nothing at each step. In 16 bits it
+    stays beside: a weight there has too few digits for the small sums of a fresh adapter, and what
+    is sampled would be the frozen model.
+    """
+    layer = {name: jax.tree.map(lambda x: x[i], w) for name, w in layers.items()}
+    if jnp.dtype(dtype) == jnp.float32:
+        layer = {n: w.merged() if isinstance(w, LowRank) else w for n, w in layer.items()}
     return network.gathered(config, layer, dtype, output_major, sharded)
 
 

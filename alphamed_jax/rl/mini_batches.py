@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from alphamed_jax.config import Config
 from alphamed_jax.model.config import Params
+from alphamed_jax.model.lora import without_adapters
 from alphamed_jax.model.mesh import data_shards, host_get
 from alphamed_jax.rl.batch import BatchPlan, GroupBatch, gather, plan_batch
 from alphamed_jax.rl.loss import Totals
@@ -29,7 +30,8 @@ def update_policy(
     """Update on the batch: one pass, or several over mini-batches.
 
     Args:
-      reference: weights of the reference policy, where loss.kl_coef is above 0.
+      reference: weights of the reference policy, where loss.kl_coef is above 0 and everything is
+        trained; with adapters it is the policy without them.
       scored: of the same groups as `trajectories`.
       plan_with: what brings responses into micro-batches; None: `plan_batch`. It changes the cost
         alone.
@@ -37,6 +39,8 @@ def update_policy(
     objective = policy.objective(config)
     if config.reward.skip_truncated:
         trajectories, scored = without_truncated(trajectories, scored)
+    if config.loss.kl_coef > 0 and config.lora.rank:
+        reference = without_adapters(state.params)
     prompts = len(scored.questions)
     size = prompts // config.update.mini_batches
     batches = []

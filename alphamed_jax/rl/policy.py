@@ -19,9 +19,9 @@ from alphamed_jax.config import Config, PromptConfig
 from alphamed_jax.data.prompts import check_prompt
 from alphamed_jax.data.thought import begins_inside_thought
 from alphamed_jax.data.tokenizer import known_tokens, load_tokenizer, stop_ids
-from alphamed_jax.model import hf
+from alphamed_jax.model import hf, lora
 from alphamed_jax.model.attention import choose_attention
-from alphamed_jax.model.config import ModelConfig
+from alphamed_jax.model.config import ModelConfig, Params
 from alphamed_jax.model.mesh import check_heads, data_shards, make_mesh
 from alphamed_jax.randomness import random_key
 from alphamed_jax.rl.distribution import Sampling, absent_ids
@@ -66,13 +66,14 @@ def open_policy(config: Config) -> Policy:
     """Read and check all of a policy but its weights: mesh, model, tokenizer, prompt format.
 
     Raises:
-      UserError: a mesh, prompt format, attention or model that cannot be.
+      UserError: a mesh, prompt format, attention, model or target of adapters that cannot be.
     """
     check_prompt(config.prompt)
     mesh = make_mesh(config.mesh)
     folder = hf.locate(config.model, config.model_revision)
     model = hf.inspect(folder)
     check_heads(model.num_heads, model.num_kv_heads, mesh)
+    lora.targets(model, config.lora)
     tokenizer = load_tokenizer(folder)
     with jax.set_mesh(mesh):
         key = random_key(config.seed)  # there, as are the keys that are folded from it
@@ -90,6 +91,18 @@ def open_policy(config: Config) -> Policy:
         compute=make_compute(config, model, mesh.devices.flat[0].platform),
         key=key,
     )
+
+
+def load_params(policy: Policy, config: Config) -> Params:
+    """The weights that training begins with: float32 masters, or a frozen model and new adapters.
+
+    Raises:
+      UserError: see `hf.load`.
+    """
+    dtype = policy.compute.dtype if config.lora.rank else jnp.float32
+    _, params = hf.load(policy.folder, policy.mesh, dtype=dtype)
+    factors = lora.fresh_factors(policy.model, config.lora, policy.mesh, policy.key)
+    return lora.attach(config.lora, params, factors)
 
 
 def make_sampling(config: Config, known: Bool[np.ndarray, "V"] | None = None) -> Sampling:
@@ -123,12 +136,14 @@ def make_objective(
     length = config.loss.constant_length or config.rollout.max_new_tokens
     # A constant rate does not know how long the run is, so a longer one compiles the same.
     constant = config.optimizer.schedule == "constant"
+    factor = config.lora.learning_rate_factor if config.lora.rank else 1.0
+    rate = config.optimizer.learning_rate * factor
     return Objective(
         model=model,
         sampling=sampling,
         compute=compute,
         loss=dataclasses.replace(config.loss, constant_length=length),
-        optimizer=config.optimizer,
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=rate),
         total_updates=0 if constant else config.steps * config.updates_per_step,
     )
 

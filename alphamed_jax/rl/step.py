@@ -45,8 +45,8 @@ def grpo_step(
 ) -> tuple[TrainState, Metrics, ScoredRollouts]:
     """Take a step on the next of the training questions, of which `cursor` were drawn before.
 
-    `reference` holds the reference policy's weights where loss.kl_coef is above 0. What was sampled
-    is that of all questions that the step has drawn.
+    `reference` is that of `update_policy`. What was sampled is that of all questions that the step
+    has drawn.
     """
     started = time.perf_counter()
     trajectories, chosen, scored = sample_batch(policy, config, state.params, draws, cursor)

@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from alphamed_jax.config import LossConfig, OptimizerConfig
+from alphamed_jax.model import lora
 from alphamed_jax.model.config import ModelConfig, Params
 from alphamed_jax.model.mesh import mesh_of
 from alphamed_jax.rl.batch import GroupBatch
@@ -27,7 +28,7 @@ class TrainState(NamedTuple):
     """Everything that learning changes."""
 
     params: Params
-    """float32 master weights."""
+    """float32 master weights; with adapters these, and the frozen model in the compute dtype."""
     opt_state: optax.OptState
     updates: Int[Array, ""]
     """Updates applied."""
@@ -83,7 +84,7 @@ def optimizer(config: OptimizerConfig, total_updates: int) -> optax.GradientTran
 
 
 def state_shardings(abstract_params: Any, objective: Objective) -> Any:
-    """Shardings in the shape of a `TrainState`: the moments lie where their weights lie.
+    """Shardings in the shape of a `TrainState`: the moments lie where what learns lies.
 
     Spelled as compiled programs return them, without trailing Nones: jit takes P("fsdp", None)
     and P("fsdp") for different arguments, and the second step would compile everything again.
@@ -101,8 +102,8 @@ def state_shardings(abstract_params: Any, objective: Objective) -> Any:
     opt_state = optax.tree_utils.tree_map_params(
         tx,
         lambda _, where: where,
-        jax.eval_shape(tx.init, abstract_params),
-        layout,
+        jax.eval_shape(tx.init, lora.learned(abstract_params)),
+        lora.learned(layout),
         transform_non_params=lambda _: whole,
     )
     tree: Any = (layout, opt_state, whole, whole)
@@ -110,7 +111,8 @@ def state_shardings(abstract_params: Any, objective: Objective) -> Any:
 
 
 def _fresh(objective: Objective, params: Params) -> TrainState:
-    opt_state = optimizer(objective.optimizer, objective.total_updates).init(params)
+    tx = optimizer(objective.optimizer, objective.total_updates)
+    opt_state = tx.init(lora.learned(params))
     return TrainState(params, opt_state, jnp.int32(0), jnp.int32(0))
 
 
@@ -171,17 +173,23 @@ def micro_batch_loss(
 def batch_gradient(
     params: Params, batch: GroupBatch, count: Int[Array, ""], totals: Totals, objective: Objective
 ) -> tuple[Params, dict[str, Array]]:
-    """Gradient of the whole batch, from its first `count` micro-batches, and metric sums."""
-    one = functools.partial(micro_batch_loss, totals=totals, objective=objective)
+    """Gradient of the whole batch, from its first `count` micro-batches, and metric sums.
+
+    It is that of what learns (`lora.learned`): nothing is differentiated by a frozen weight.
+    """
+    learned = lora.learned(params)
+
+    def one(learned, micro):
+        return micro_batch_loss(lora.with_learned(params, learned), micro, totals, objective)
 
     first = jax.tree.map(lambda x: x[0], batch)
-    shapes = jax.eval_shape(one, params, first)[1]
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (params, shapes))
+    shapes = jax.eval_shape(one, learned, first)[1]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (learned, shapes))
 
     def add(i, carry):
         grads, sums = carry
         micro = jax.tree.map(lambda x: x[i], batch)
-        new_grads, new = jax.grad(one, has_aux=True)(params, micro)
+        new_grads, new = jax.grad(one, has_aux=True)(learned, micro)
         summed = {name: sums[name] + value for name, value in new.items()}
         summed["sampler_gap/max"] = jnp.maximum(sums["sampler_gap/max"], new["sampler_gap/max"])
         return jax.tree.map(jnp.add, grads, new_grads), summed
@@ -190,7 +198,7 @@ def batch_gradient(
         return jax.lax.fori_loop(0, count, add, zeros)
     # A single micro-batch needs no loop and no sum, hence no second copy of the gradient.
     return jax.lax.cond(
-        count > 0, lambda: jax.grad(one, has_aux=True)(params, first), lambda: zeros
+        count > 0, lambda: jax.grad(one, has_aux=True)(learned, first), lambda: zeros
     )
 
 
@@ -216,15 +224,16 @@ def update(
     grads, metrics = batch_gradient(state.params, batch, count, totals, objective)
     norm = optax.global_norm(grads)
     tx = optimizer(objective.optimizer, objective.total_updates)
-    changes, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, changes)
+    before = lora.learned(state.params)
+    changes, opt_state = tx.update(grads, state.opt_state, before)
+    after = optax.apply_updates(before, changes)
     finite = jnp.isfinite(norm)
 
     def choose(new, old):
         return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
 
     new_state = TrainState(
-        choose(params, state.params),
+        lora.with_learned(state.params, choose(after, before)),
         choose(opt_state, state.opt_state),
         state.updates + finite,
         state.skipped + ~finite,

@@ -27,6 +27,11 @@ class Spec(NamedTuple):
         axes = range(len(self.shape))
         return (*axes[self.inputs :], *axes[: self.inputs])
 
+    @property
+    def thin_axes(self) -> tuple[tuple[str | None, ...], tuple[str | None, ...]]:
+        """Logical axes of a low-rank product beside a matrix, [in.. r] and [r out..]."""
+        return (*self.axes[: self.inputs], None), (None, *self.axes[self.inputs :])
+
 
 Table = dict[str, Spec]
 Heads = tuple[jax.Array, jax.Array, jax.Array]
