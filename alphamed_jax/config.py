@@ -48,6 +48,9 @@ class Config:
     model_revision: str | None = None
     """Branch, tag or commit of a hub id. null: the newest. It is resolved to a commit once, which
     the run keeps."""
+    adapter: OfProcess[str | None] = None
+    """Folder of an adapter as peft writes it, beside `model`: training goes on from it, with its
+    rank, alpha and targets. null: with lora.rank, a new one."""
     data: OfProcess[tuple[str, ...]] = ("quickstart",)
     """Sources: NAME from the hub, NAME=FILE in that source's schema (.jsonl, .parquet, .csv, or a
     folder of files of the hub), or FILE in our own."""
@@ -84,7 +87,8 @@ class Config:
     """Where compiled programs are kept: a folder, `off`, or auto: JAX_COMPILATION_CACHE_DIR where
     it is set, else alphamed_jax/xla in the user's cache folder."""
     export: MayChange[bool] = True
-    """Write the final policy as a Hugging Face folder."""
+    """Write the final policy as a Hugging Face folder, adapters added to the weights; they are
+    written by themselves, too, whatever is set here."""
     prompt: PromptConfig = field(default_factory=PromptConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -97,7 +101,7 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self):
-        for name in ("config", "model", "output", "checkpoints", "compilation_cache"):
+        for name in ("config", "model", "adapter", "output", "checkpoints", "compilation_cache"):
             if text := getattr(self, name):
                 object.__setattr__(self, name, user_path(text, name))
         for name in ("steps", "checkpoint_every"):

@@ -6,6 +6,7 @@ mmlu-pro-medical,gpqa-medical,medxpertqa
     alphamed evaluate --model FOLDER --benchmarks medqa --limit 200 --prompt plain
     alphamed evaluate --model FOLDER --data medqa=test.jsonl --samples 8 --temperature 0.6
     alphamed evaluate --model runs/quickstart --benchmarks quickstart --baselines
+    alphamed evaluate --model BASE --adapter runs/NAME/adapter --benchmarks medqa
     alphamed evaluate --responses FILE --data NAME=FILE
     alphamed evaluate rescore DIR --rule RULE
     alphamed evaluate compare DIR DIR
@@ -36,7 +37,7 @@ from alphamed_jax.evaluation.run import evaluate, prepare
 from alphamed_jax.evaluation.sets import QuestionSet
 from alphamed_jax.evaluation.settings import Settings
 from alphamed_jax.evaluation.shown import show_results
-from alphamed_jax.evaluation.subject import find_subject
+from alphamed_jax.evaluation.subject import beside, find_subject
 from alphamed_jax.evaluation.together import joined
 from alphamed_jax.terminal.display import make_console
 
@@ -59,7 +60,7 @@ def question_sets(settings: Settings) -> tuple[QuestionSet, ...]:
 def ask_a_model(settings: Settings, console: Console) -> None:
     """Evaluate a model, or with --baselines three, and show the results."""
     assert settings.model is not None
-    subject = find_subject(settings.model, settings.model_revision)
+    subject = beside(find_subject(settings.model, settings.model_revision), settings.adapter)
     sets = question_sets(settings)
     if settings.baselines:
         evaluate_baselines(settings, subject, sets, console)

@@ -26,7 +26,7 @@ from alphamed_jax.errors import UserError
 from alphamed_jax.evaluation import in_training
 from alphamed_jax.evaluation.best import BestStep
 from alphamed_jax.evaluation.in_training import Evaluation
-from alphamed_jax.model import hf, lora
+from alphamed_jax.model import hf, lora, peft_folder
 from alphamed_jax.model.config import Params
 from alphamed_jax.model.finite import not_finite
 from alphamed_jax.model.mesh import parse_mesh
@@ -48,6 +48,7 @@ from alphamed_jax.runtime import agreement, distributed
 from alphamed_jax.runtime.compilation import FirstStep, ProgramCounter, use_cache
 from alphamed_jax.runtime.liveness import Liveness
 from alphamed_jax.terminal.display import (
+    adapter_line,
     batch_arithmetic,
     evaluation_lines,
     gave_up,
@@ -178,6 +179,10 @@ def train(config: Config, console: Console, liveness: Liveness | None = None) ->
         if step < config.steps and not best.ends:
             console.print(f"stopped after step {step}; the same command resumes.")
             return
+        if config.lora.rank:
+            factors, base = lora.learned(state.params), config.model
+            adapter = config.folder / "adapter"
+            peft_folder.save(adapter, run.policy.model, config.lora, factors, base, card=card)
         if config.export:
             export, source = config.folder / "export", run.policy.folder
             hf.save(export, run.policy.model, state.params, source, card=card)
@@ -336,6 +341,7 @@ def show_start(console: Console, run: Run, resumed_from: int | None) -> None:
                 epochs=config.update.epochs,
                 max_rounds=config.rollout.max_rounds,
             ),
+            adapters=adapter_line(config, run.policy.model, run.policy.compute.dtype.name),
             questions=question_lines(len(run.train), len(run.heldout), run.dropped, run.rows),
             output=str(config.folder),
             resumed_from=resumed_from,

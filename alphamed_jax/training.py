@@ -18,7 +18,7 @@ from alphamed_jax.output import fingerprint
 from alphamed_jax.output.revisions import with_commits
 from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.buckets import bucket
-from alphamed_jax.rl.policy import Policy, open_policy
+from alphamed_jax.rl.policy import Policy, open_policy, with_adapter
 from alphamed_jax.runtime.agreement import Fingerprint
 
 
@@ -49,6 +49,7 @@ class Run(NamedTuple):
 def prepare(config: Config) -> Run:
     """Check all input before anything is written: policy, questions, prompts."""
     policy = open_policy(config)
+    config = with_adapter(config, policy.model)
     check_micro_batch(config.update.micro_batch, policy.mesh)
     questions = load_all(
         config.data,
@@ -82,6 +83,7 @@ def prepare(config: Config) -> Run:
         ),
         identity=fingerprint.of_settings(config)
         | fingerprint.of_model(policy.model, weights_digest(policy.folder), config.model_revision)
+        | fingerprint.of_adapter(config.adapter)
         | fingerprint.of_tokenizer(policy.tokenizer, policy.stop_ids)
         | fingerprint.of_questions("training", train)
         | fingerprint.of_questions("held-out", heldout)

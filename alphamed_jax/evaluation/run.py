@@ -31,12 +31,11 @@ from alphamed_jax.evaluation.sets import QuestionSet
 from alphamed_jax.evaluation.settings import Settings
 from alphamed_jax.evaluation.shown import set_lines, show_results
 from alphamed_jax.evaluation.subject import Subject
-from alphamed_jax.model import hf
 from alphamed_jax.model.hf_identity import weights_digest
 from alphamed_jax.model.network import count_parameters
 from alphamed_jax.output import fingerprint
 from alphamed_jax.rl.buckets import bucket
-from alphamed_jax.rl.policy import Policy, open_policy
+from alphamed_jax.rl.policy import Policy, load_params, open_policy, with_adapter
 from alphamed_jax.runtime import agreement, distributed
 from alphamed_jax.runtime.agreement import VERSIONS, Fingerprint, noted
 from alphamed_jax.terminal.display import show_first_prompt, warn
@@ -84,6 +83,7 @@ def prepare(
     words = wording.choose(settings.prompt, trained)
     config = config_of(settings, subject, words.prompt)
     policy = open_policy(config)
+    config = with_adapter(config, policy.model)
     limit, length = config.prompt.max_tokens, config.rollout.max_new_tokens
     room = policy.model.max_position_embeddings - length
     asked = [
@@ -104,6 +104,7 @@ def prepare(
     identity = (
         fingerprint.of_versions()
         | fingerprint.of_model(policy.model, weights_digest(policy.folder), subject.revision)
+        | fingerprint.of_adapter(config.adapter)
         | fingerprint.of_tokenizer(policy.tokenizer, policy.stop_ids)
         | fingerprint.of_numbers(policy.key, policy.compute.dtype.name, policy.mesh)
     )
@@ -181,7 +182,7 @@ def _show_start(this: Evaluation, console: Console) -> None:
     words, rollout = this.wording.name, this.config.rollout
     way = "greedy" if this.settings.greedy else f"temperature {this.settings.temperature:g}"
     console.print(
-        f"{this.subject.name}, {count_parameters(policy.model):,} parameters; prompt {words}, "
+        f"{this.subject.label}, {count_parameters(policy.model):,} parameters; prompt {words}, "
         f"{way}, up to {count(rollout.max_new_tokens, 'new token')}",
         markup=False,
     )
@@ -216,7 +217,7 @@ def ask(this: Evaluation, done: Responses, console: Console) -> tuple[Responses,
     if responses:
         console.print(f"goes on after {len(responses):,} of {there.size:,} responses.")
     # Nothing is trained, so no float32 is kept where everything is computed in bfloat16.
-    _, params = hf.load(policy.folder, policy.mesh, dtype=policy.compute.dtype)
+    params = load_params(policy, this.config, masters=False)
     sampler = sampler_of(policy, this.config, settings)
     vocabulary = token_bytes(policy.tokenizer)
     key = jax.random.fold_in(policy.key, EVALUATION_STREAM)
@@ -287,7 +288,7 @@ def head_of(this: Evaluation, cost: dict[str, Any]) -> Head:
     policy, identity = this.policy, this.identity
     versions = {name.removeprefix(VERSIONS): value for name, value in noted(identity).items()}
     return Head(
-        model=this.subject.name,
+        model=this.subject.label,
         prompt={"name": this.wording.name, **wording.fields_heeded(this.config.prompt)},
         sampling={"samples": this.settings.samples, **generation(this)},
         rule=this.settings.rule,

@@ -35,6 +35,7 @@ def config_of(settings: Settings, subject: Subject, prompt: PromptConfig) -> Con
     return Config(
         model=subject.model,
         model_revision=subject.revision,
+        adapter=settings.adapter,
         mesh=settings.mesh,
         seed=settings.seed,
         prompt=dataclasses.replace(prompt, max_tokens=longest),

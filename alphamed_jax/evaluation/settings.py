@@ -22,6 +22,8 @@ class Settings:
     `quickstart`, the embedded model."""
     model_revision: str | None = None
     """Branch, tag or commit of a hub id. null: the newest."""
+    adapter: OfProcess[str | None] = None
+    """Folder of an adapter as peft writes it, beside the model; a run with adapters has one."""
     benchmarks: tuple[str, ...] = ()
     """Names, or names of variants, with commas or blanks between them: medqa,medmcqa."""
     data: OfProcess[tuple[str, ...]] = ()
@@ -86,7 +88,7 @@ class Settings:
     it is set, else alphamed_jax/xla in the user's cache folder."""
 
     def __post_init__(self):
-        for name in ("model", "output", "responses", "compilation_cache"):
+        for name in ("model", "adapter", "output", "responses", "compilation_cache"):
             if text := getattr(self, name):
                 object.__setattr__(self, name, user_path(text, name))
         for name in ("benchmarks", "variants"):
@@ -121,6 +123,8 @@ class Settings:
             raise UserError(
                 "no questions: name --benchmarks, as medqa,medmcqa, or files, as --data medqa=FILE."
             )
+        if self.adapter and (self.responses or self.baselines):
+            raise UserError("--adapter goes with one --model, not with --responses or --baselines.")
         if self.baselines and self.responses:
             raise UserError("--baselines asks models; it does not go with --responses.")
         if self.baselines and self.prompt is not None:

@@ -27,10 +27,22 @@ class Subject:
     training: Config | None = None
     """Configuration of the run that its weights were trained in; None where nobody tells."""
 
+    adapter: str | None = None
+    """Folder of an adapter beside the weights."""
+
     @property
     def title(self) -> str:
         """Last part of its name, for a folder of results."""
-        return Path(self.name).resolve().name if local(self.name) else Path(self.name).name
+        title = Path(self.name).resolve().name if local(self.name) else Path(self.name).name
+        if self.adapter is None:
+            return title
+        place = Path(self.adapter).absolute()
+        return f"{title}-{place.parent.name if is_run(place.parent) else place.name}"
+
+    @property
+    def label(self) -> str:
+        """Its name in results."""
+        return f"{self.name} with {self.adapter}" if self.adapter else self.name
 
 
 def find_subject(name: str, revision: str | None = None, part: str = "") -> Subject:
@@ -63,6 +75,15 @@ def find_subject(name: str, revision: str | None = None, part: str = "") -> Subj
     if is_run(folder.absolute().parent):
         return Subject(name, name, training=_config_of(folder.absolute().parent))
     return Subject(name, name)
+
+
+def beside(subject: Subject, adapter: str | None) -> Subject:
+    """The subject with an adapter; one in the folder of a run is asked as that run asked."""
+    if adapter is None:
+        return subject
+    run = Path(adapter).absolute().parent
+    training = _config_of(run) if is_run(run) else subject.training
+    return dataclasses.replace(subject, adapter=adapter, training=training)
 
 
 def is_run(folder: Path) -> bool:

@@ -74,7 +74,7 @@ def load(
     config = read_config(folder)
     mesh = mesh if mesh is not None else single_device_mesh()
     check_heads(config.num_heads, config.num_kv_heads, mesh)
-    with _open(folder) as stored:
+    with opened(_files(folder)) as stored:
         wanted = tensors(config)
         dtypes = _check(folder, config, wanted, stored)
         config = dataclasses.replace(config, dtype=dtypes["embed"])
@@ -82,16 +82,7 @@ def load(
             key: leaf.update(dtype=jnp.dtype(dtypes[key] if dtype is None else dtype))
             for key, leaf in by_key(abstract(config, mesh, config.dtype)).items()
         }
-        broken: list[str] = []
-        arrays = _zeros({key: leaves[key] for key in network.layer_weights(config)})
-        for tensor in wanted:
-            piece = _read(stored[tensor.name].get_slice(tensor.name), tensor, mesh)
-            place = _placer(leaves[tensor.key], tensor.order)
-            arrays[tensor.key], ok = place(arrays.get(tensor.key), piece, tensor.layer)
-            # Copies run in the background: without waiting, the host would hold many tensors.
-            jax.block_until_ready(arrays[tensor.key])
-            if not ok:
-                broken.append(tensor.name)
+        arrays, broken = read_tensors(stored, wanted, leaves, mesh)
     if broken:
         raise UserError(
             f"{folder}: weights that are NaN or infinite as {leaves['embed'].dtype}: "
@@ -99,6 +90,30 @@ def load(
         )
     layers = {key: arrays.pop(key) for key in network.layer_weights(config)}
     return config, {**arrays, "layers": layers}
+
+
+def read_tensors(
+    stored: dict[str, Any],
+    wanted: list[Tensor],
+    leaves: dict[str, jax.ShapeDtypeStruct],
+    mesh: Mesh,
+) -> tuple[dict[str, jax.Array], list[str]]:
+    """The arrays of `leaves`, by key, and names of tensors that are not finite in their dtype.
+
+    Args:
+      stored: see `opened`.
+    """
+    broken: list[str] = []
+    arrays = _zeros({t.key: leaves[t.key] for t in wanted if t.layer is not None})
+    for tensor in wanted:
+        piece = _read(stored[tensor.name].get_slice(tensor.name), tensor, mesh)
+        place = _placer(leaves[tensor.key], tensor.order)
+        arrays[tensor.key], ok = place(arrays.get(tensor.key), piece, tensor.layer)
+        # Copies run in the background: without waiting, the host would hold many tensors.
+        jax.block_until_ready(arrays[tensor.key])
+        if not ok:
+            broken.append(tensor.name)
+    return arrays, broken
 
 
 def inspect(folder: Path) -> ModelConfig:
@@ -110,18 +125,17 @@ def inspect(folder: Path) -> ModelConfig:
       UserError: as `load`, but for the heads.
     """
     config = read_config(folder)
-    with _open(folder) as stored:
+    with opened(_files(folder)) as stored:
         dtypes = _check(folder, config, tensors(config), stored)
     return dataclasses.replace(config, dtype=dtypes["embed"])
 
 
-@contextlib.contextmanager
-def _open(folder: Path) -> Iterator[dict[str, Any]]:
-    """Tensor name -> open safetensors file (memory-mapped), for all tensors of a folder."""
+def _files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder."""
     index = folder / INDEX
     if (folder / SINGLE).is_file():
-        files = [folder / SINGLE]
-    elif index.is_file():
+        return [folder / SINGLE]
+    if index.is_file():
         names = read_json(index).get("weight_map")
         if not isinstance(names, dict) or not names:
             raise UserError(f"{index}: has no weight_map. Download the folder again.")
@@ -132,13 +146,22 @@ def _open(folder: Path) -> Iterator[dict[str, Any]]:
                 f"{index}: names files that are not there: {some(absent)}. "
                 "Download the folder again."
             )
-    else:
-        pickles = [f.name for pattern in PICKLES for f in sorted(folder.glob(pattern))]
-        found = f" Pickle files ({some(pickles)}) are" if pickles else " Pickle files are"
-        raise UserError(
-            f"{folder}: no {SINGLE} and no {INDEX}.{found} never read, as they can run code; "
-            "convert them to safetensors."
-        )
+        return files
+    pickles = [f.name for pattern in PICKLES for f in sorted(folder.glob(pattern))]
+    found = f" Pickle files ({some(pickles)}) are" if pickles else " Pickle files are"
+    raise UserError(
+        f"{folder}: no {SINGLE} and no {INDEX}.{found} never read, as they can run code; "
+        "convert them to safetensors."
+    )
+
+
+@contextlib.contextmanager
+def opened(files: list[Path]) -> Iterator[dict[str, Any]]:
+    """Tensor name -> open safetensors file (memory-mapped), for all tensors of some files.
+
+    Raises:
+      UserError: one is not there, or is no such file.
+    """
     with contextlib.ExitStack() as stack:
         stored: dict[str, Any] = {}
         for file in files:
@@ -156,6 +179,26 @@ def _check(
     folder: Path, config: ModelConfig, wanted: list[Tensor], stored: dict[str, Any]
 ) -> dict[str, str]:
     """Compare names, shapes and dtypes with the configuration; return the dtype of each leaf."""
+    faults, dtypes = faults_of(wanted, stored)
+    ends = FAMILIES[config.family].ends(config)
+    table, head = ends["embed"].stored, ends["head"].stored
+    harmless = ("*.rotary_emb.inv_freq", *([head] if config.tie_embeddings else []))
+    for name in sorted(stored.keys() - {tensor.name for tensor in wanted}):
+        if not any(fnmatch.fnmatch(name, pattern) for pattern in harmless):
+            faults.append(f"unexpected {name} {list(stored[name].get_slice(name).get_shape())}")
+    if faults:
+        raise UserError(f"{folder}: the weights do not fit {CONFIG}: {some(faults, '; ')}.")
+    if config.tie_embeddings and head in stored and not _same(stored, table, head):
+        raise UserError(
+            f"{folder}: {CONFIG} ties the head to the embedding (tie_word_embeddings), but "
+            f"{head} is stored beside {table} with other values. Where the head was trained "
+            f'apart, set "tie_word_embeddings": false in {CONFIG}; otherwise take {head} out.'
+        )
+    return dtypes
+
+
+def faults_of(wanted: list[Tensor], stored: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
+    """What is missing or unfit of the wanted tensors, in words, and the dtype of each leaf."""
     faults: list[str] = []
     dtypes: dict[str, str] = {}
     for tensor in wanted:
@@ -172,21 +215,7 @@ def _check(
             faults.append(f"{name} is stored as {view.get_dtype()} (expected {known})")
         else:  # a stacked leaf has one dtype: where its layers differ, one that holds both
             dtypes[tensor.key] = jnp.promote_types(dtypes.get(tensor.key, dtype), dtype).name
-    ends = FAMILIES[config.family].ends(config)
-    table, head = ends["embed"].stored, ends["head"].stored
-    harmless = ("*.rotary_emb.inv_freq", *([head] if config.tie_embeddings else []))
-    for name in sorted(stored.keys() - {tensor.name for tensor in wanted}):
-        if not any(fnmatch.fnmatch(name, pattern) for pattern in harmless):
-            faults.append(f"unexpected {name} {list(stored[name].get_slice(name).get_shape())}")
-    if faults:
-        raise UserError(f"{folder}: the weights do not fit {CONFIG}: {some(faults, '; ')}.")
-    if config.tie_embeddings and head in stored and not _same(stored, table, head):
-        raise UserError(
-            f"{folder}: {CONFIG} ties the head to the embedding (tie_word_embeddings), but "
-            f"{head} is stored beside {table} with other values. Where the head was trained "
-            f'apart, set "tie_word_embeddings": false in {CONFIG}; otherwise take {head} out.'
-        )
-    return dtypes
+    return faults, dtypes
 
 
 def _same(stored: dict[str, Any], first: str, second: str) -> bool:

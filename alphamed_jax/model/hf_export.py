@@ -95,7 +95,7 @@ def save(
         for file, members in shards.items():
             arrays: dict[str, np.ndarray] = {}
             for tensor in members:
-                stored = _gather(leaves[tensor.key], tensor, written_as)
+                stored = gather(leaves[tensor.key], tensor, written_as)
                 if writes:
                     arrays[tensor.name] = np.ascontiguousarray(stored)
             if writes:
@@ -155,7 +155,7 @@ def _exporter(tensor: Tensor, dtype: Any, everywhere: NamedSharding | None):
     return jax.jit(export, out_shardings=everywhere)
 
 
-def _gather(leaf: Any, tensor: Tensor, dtype: Any) -> jax.Array:
+def gather(leaf: Any, tensor: Tensor, dtype: Any) -> jax.Array:
     """One tensor as stored, on devices of this process."""
     leaf = jax.tree.map(jnp.asarray, leaf)
     spans = not all(x.is_fully_addressable for x in jax.tree.leaves(leaf))

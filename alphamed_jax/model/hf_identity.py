@@ -6,6 +6,7 @@ other shards, as another host may hold them, have the same digest, and no clock 
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,6 +39,11 @@ def weights_digest(folder: Path, whole: int = WHOLE) -> str:
     else:
         names = set(read_json(folder / INDEX)["weight_map"].values())
         files = [folder / name for name in sorted(names)]
+    return files_digest(files, whole)
+
+
+def files_digest(files: Sequence[Path], whole: int = WHOLE) -> str:
+    """The same of the tensors of some safetensors files."""
     places = {}
     for path in files:
         places |= {name: (path, *place) for name, place in _tensors(path).items()}

@@ -72,6 +72,12 @@ def table(config: ModelConfig, lora: LoraConfig) -> dict[str, Table]:
     return {name: thin(spec) for name, spec in targets(config, lora).items()}
 
 
+def count_parameters(config: ModelConfig, lora: LoraConfig) -> int:
+    """Number of parameters that learn; 0 without adapters."""
+    thin = (spec for both in table(config, lora).values() for spec in both.values())
+    return config.num_layers * sum(math.prod(spec.shape) for spec in thin)
+
+
 def abstract_factors(config: ModelConfig, lora: LoraConfig, mesh: AnyMesh) -> Factors:
     """Shapes and shardings of what learns, in float32."""
 

@@ -12,6 +12,7 @@ import json
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,6 +24,8 @@ from alphamed_jax.config import Config
 from alphamed_jax.config_marks import Mark, settings_without
 from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.model.config import ModelConfig
+from alphamed_jax.model.hf_identity import files_digest
+from alphamed_jax.model.peft_folder import WEIGHTS
 from alphamed_jax.runtime.agreement import DIGEST, SETTINGS, VERSIONS, Fingerprint
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
@@ -109,6 +112,13 @@ def of_model(model: ModelConfig, weights: str, revision: str | None) -> Fingerpr
         "weights of the model": f"{DIGEST}{weights[:32]}",
         "revision of the model": revision,
     }
+
+
+def of_adapter(folder: str | None) -> Fingerprint:
+    """The adapter that training goes on from, or that is evaluated; None: there is none."""
+    if folder is None:
+        return {}
+    return {"adapter": f"{DIGEST}{files_digest([Path(folder) / WEIGHTS])[:32]}"}
 
 
 def of_numbers(key: jax.Array, compute_dtype: str, mesh: Mesh) -> Fingerprint:

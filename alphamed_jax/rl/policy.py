@@ -15,11 +15,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Key
 
-from alphamed_jax.config import Config, PromptConfig
+from alphamed_jax.config import Config, LoraConfig, PromptConfig
 from alphamed_jax.data.prompts import check_prompt
 from alphamed_jax.data.thought import begins_inside_thought
 from alphamed_jax.data.tokenizer import known_tokens, load_tokenizer, stop_ids
-from alphamed_jax.model import hf, lora
+from alphamed_jax.errors import UserError
+from alphamed_jax.model import hf, lora, peft_folder
 from alphamed_jax.model.attention import choose_attention
 from alphamed_jax.model.config import ModelConfig, Params
 from alphamed_jax.model.mesh import check_heads, data_shards, make_mesh
@@ -93,15 +94,45 @@ def open_policy(config: Config) -> Policy:
     )
 
 
-def load_params(policy: Policy, config: Config) -> Params:
-    """The weights that training begins with: float32 masters, or a frozen model and new adapters.
+def with_adapter(config: Config, model: ModelConfig) -> Config:
+    """The configuration with rank, alpha and targets of the adapter that it names, if it does.
 
     Raises:
-      UserError: see `hf.load`.
+      UserError: see `peft_folder.inspect`; or something else was asked for.
     """
-    dtype = policy.compute.dtype if config.lora.rank else jnp.float32
+    if config.adapter is None:
+        return config
+    found = peft_folder.inspect(config.adapter, model)
+    asked, usual = config.lora, LoraConfig()
+    targets = tuple(lora.targets(model, dataclasses.replace(asked, rank=found.rank)))
+    same = asked.targets == usual.targets or targets == found.targets
+    if asked.rank not in (0, found.rank) or asked.alpha not in (usual.alpha, found.alpha):
+        same = False
+    if not same:
+        raise UserError(
+            f"--adapter {config.adapter} has rank {found.rank}, alpha {found.alpha:g} and targets "
+            f"{', '.join(found.targets)}, not what lora.* says: leave that out."
+        )
+    found = dataclasses.replace(found, learning_rate_factor=asked.learning_rate_factor)
+    return dataclasses.replace(config, lora=found)
+
+
+def load_params(policy: Policy, config: Config, masters: bool = True) -> Params:
+    """The weights that training begins with: float32 masters, or a frozen model and adapters.
+
+    Args:
+      masters: False: nothing is trained, and all but adapters are in the compute dtype.
+
+    Raises:
+      UserError: see `hf.load` and `peft_folder.load`.
+    """
+    dtype = jnp.float32 if masters and not config.lora.rank else policy.compute.dtype
     _, params = hf.load(policy.folder, policy.mesh, dtype=dtype)
-    factors = lora.fresh_factors(policy.model, config.lora, policy.mesh, policy.key)
+    given = policy.model, config.lora, policy.mesh
+    if config.adapter is None:
+        factors = lora.fresh_factors(*given, policy.key)
+    else:
+        factors = peft_folder.load(config.adapter, *given)
     return lora.attach(config.lora, params, factors)
 
 

@@ -16,8 +16,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from alphamed_jax.config import Config
 from alphamed_jax.data.answer_key import LETTERS
 from alphamed_jax.intervals import wilson_interval
+from alphamed_jax.model import lora
+from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.output.metrics import Sample
 from alphamed_jax.text import count, duration, fixed, number, shorten_middle, shorten_start, visible
 
@@ -65,6 +68,7 @@ def start_panel(
     batch: str,
     questions: Sequence[str],
     output: str,
+    adapters: str = "",
     resumed_from: int | None = None,
 ) -> Panel:
     """What is about to run: model, devices, mesh, batch, questions, output.
@@ -77,6 +81,7 @@ def start_panel(
       batch: see `batch_arithmetic`.
       questions: see `question_lines`.
       output: folder of the run.
+      adapters: see `adapter_line`.
       resumed_from: step of the restored checkpoint, None for a new run.
     """
     start = "new run" if resumed_from is None else f"resumed after step {resumed_from}"
@@ -84,12 +89,31 @@ def start_panel(
         "alphamed_jax",
         {
             "model": f"{model}, {parameters:,} parameters",
+            **({"adapters": adapters} if adapters else {}),
             "devices": devices,
             "mesh": " x ".join(f"{axis} {size}" for axis, size in mesh.items()),
             "one step": batch,
             "questions": "\n".join(questions),
             "output": f"{output} ({start})",
         },
+    )
+
+
+def adapter_line(config: Config, model: ModelConfig, dtype: str) -> str:
+    """What learns beside a frozen model, and how fast; empty where all weights are trained.
+
+    Args:
+      dtype: of the frozen model.
+    """
+    adapters = config.lora
+    if not adapters.rank:
+        return ""
+    rate = config.optimizer.learning_rate * adapters.learning_rate_factor
+    return (
+        f"rank {adapters.rank} on {', '.join(lora.targets(model, adapters))}: "
+        f"{lora.count_parameters(model, adapters):,} parameters learn, at {rate:.3g} "
+        f"(optimizer.learning_rate x {adapters.learning_rate_factor:g}); the model is frozen in "
+        f"{dtype}"
     )
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import TINY, mesh_like, on_mesh, tiny_params
+from tiny_rollouts import weights
 
 from alphamed_jax.config import LoraConfig
 from alphamed_jax.errors import UserError
@@ -27,7 +28,7 @@ def normal(seed, *shape):
 def family(name):
     """A tiny network of a family, its biases and norms away from where they begin."""
     config = dataclasses.replace(TINY, family=name, head_dim=16, tie_embeddings=name != "qwen2")
-    params = tiny_params(config)
+    params = jax.jit(tiny_params, static_argnums=0)(config)
     layers = {
         n: w + 0.3 * normal(5, *w.shape) if n.endswith(("bias", "norm")) else w
         for n, w in params["layers"].items()
@@ -88,8 +89,7 @@ def test_a_fresh_adapter_changes_no_bit_and_a_moved_one_is_its_merged_weights(na
 
 
 def test_alpha_over_rank_scales_the_product():
-    _, params = family("llama")
-    leaf = adapted(TINY, params, rank=4, alpha=6.0)["layers"]["q"]
+    leaf = adapted(TINY, weights(), rank=4, alpha=6.0)["layers"]["q"]
     assert leaf.scale == 1.5
 
 
@@ -119,9 +119,9 @@ def test_adapters_begin_alike_on_any_mesh_and_apart_in_layers_weights_and_seeds(
 def test_adapters_are_split_as_their_weights_are():
     shapes = lora.abstract_factors(TINY, LoraConfig(rank=4), mesh_like("2x4"))
     specs = jax.tree.map(lambda x: tuple(x.sharding.spec), shapes)
-    assert specs["q"] == {"a": (None, ("fsdp",), None), "b": (None, None, ("tensor",), None)}
-    assert specs["o"] == {"a": (None, ("tensor",), None, None), "b": (None, None, ("fsdp",))}
-    assert specs["down"] == {"a": (None, ("tensor",), None), "b": (None, None, ("fsdp",))}
+    assert specs["q"] == {"a": (None, "fsdp", None), "b": (None, None, "tensor", None)}
+    assert specs["o"] == {"a": (None, "tensor", None, None), "b": (None, None, "fsdp")}
+    assert specs["down"] == {"a": (None, "tensor", None), "b": (None, None, "fsdp")}
     assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
 
 
@@ -147,7 +147,7 @@ def test_a_target_that_is_no_linear_layer_is_refused():
 
 
 def test_adapters_learn_where_there_are_any_and_all_weights_else():
-    _, params = family("llama")
+    params = weights()
     assert lora.learned(params) is params
     assert lora.with_learned(params, "changed") == "changed"
     beside = adapted(TINY, params, targets=("q",))
@@ -163,7 +163,7 @@ def test_adapters_learn_where_there_are_any_and_all_weights_else():
 
 
 def test_an_export_holds_the_merged_weights(tmp_path):
-    params = adapted(TINY, on_mesh(tiny_params(), "2x2"))
+    params = adapted(TINY, on_mesh(weights(), "2x2"))
     hf.save(tmp_path / "export", TINY, params)
     _, read = hf.load(tmp_path / "export")
     expected = merged(TINY, params)

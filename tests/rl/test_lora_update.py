@@ -10,18 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TINY, a_policy, make_objective, mesh_like
-from test_update import ADVANTAGES, gradient_of, prepared
-from tiny_rollouts import GROUP, LENGTH, PROMPTS, sample, sampled, split_weights, weights
+from helpers import TINY, make_objective, mesh_like
+from test_update import gradient_of, prepared
+from tiny_rollouts import sample, sampled, split_weights, weights
 
 from alphamed_jax.compiled import report
 from alphamed_jax.config import (
-    Config,
     LoraConfig,
-    LossConfig,
     OptimizerConfig,
-    RolloutConfig,
-    UpdateConfig,
 )
 from alphamed_jax.model import lora
 from alphamed_jax.model.weights import LowRank
@@ -131,7 +127,9 @@ def test_in_16_bits_a_small_adapter_reaches_the_sampler_and_would_be_lost_if_mer
     x = jnp.ones((1, TINY.hidden_size), jnp.bfloat16)
     added = LowRank(lambda x: 0, used.a, used.b, used.scale)(x)
     expected = leaf.scale * np.asarray(leaf.a[0]).sum(0) @ np.asarray(leaf.b[0])
-    np.testing.assert_allclose(added[0].astype(np.float32), expected, atol=0.02 * abs(expected).max())
+    np.testing.assert_allclose(
+        added[0].astype(np.float32), expected, atol=0.02 * abs(expected).max()
+    )
 
 
 def test_no_gradient_of_a_frozen_weight_is_computed():
