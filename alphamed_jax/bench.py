@@ -3,6 +3,7 @@
     python -m alphamed_jax.bench                          SmolLM2-135M, 2 prompts x 4, 64 + 64
     python -m alphamed_jax.bench --shape small --workload realistic --prompts 32 --generations 8
     python -m alphamed_jax.bench --shape llama-3.1-8b --compile-only v5e:8x8 --mesh 8x8
+    python -m alphamed_jax.bench --lora.rank 16           adapters instead of all weights
 
 Progress goes to stderr; the last line of stdout is one JSON object. Times are seconds, medians over
 the steps counted. `floor` holds the machine's own rates, measured in this process, and `share`
@@ -27,6 +28,7 @@ from alphamed_jax.benchmark.machine import Clock, Rates, measure_rates, peak_mem
 from alphamed_jax.benchmark.setup import BenchConfig, compute_dtype, make_batch, make_policy
 from alphamed_jax.benchmark.timing import Timed, time_savings, timed_step
 from alphamed_jax.config_io import flags_of, user_path
+from alphamed_jax.model import lora
 from alphamed_jax.model.attention import choose_attention
 from alphamed_jax.model.mesh import check_heads, make_mesh, parse_mesh
 from alphamed_jax.model.network import count_parameters
@@ -110,6 +112,7 @@ def compiled(config: BenchConfig, topology: str) -> dict[str, Any]:
         shape,
         programs=[program for program in PROGRAMS if program.bars],
         compute=Compute(dtype, "layer", attention=attention),
+        adapters=config.lora,
     )
     for name, bar in found["bars"].items():
         ratio = f"{bar['ratio']:.3f} x needed" if "ratio" in bar else f"{bar['measured']}"
@@ -134,8 +137,9 @@ def summary(config: BenchConfig, times: list[Timed]) -> dict[str, Any]:
         "system": "alphamed_jax",
         "jax": jax.__version__,
         "device": device.device_kind,
-        "config": dict(vars(config)),
+        "config": dataclasses.asdict(config),
         "params": count_parameters(config.model),
+        "adapter_params": lora.count_parameters(config.model, config.lora),
         "sequences_per_step": config.work.responses,
         "step_s_median": step,
         "gen_s_median": rollout,
@@ -174,8 +178,9 @@ def shares(config: BenchConfig, times: list[Timed], rates: Rates) -> dict[str, A
             reading / rates.copy_bytes_per_s,
         )
         prefilling = work.prefill_flops(model, prompts) / rates.product_flops_per_s
-        products = work.update_flops(model, prompts, lengths, trained) / rates.product_flops_per_s
-        applying = work.optimizer_bytes(model) / rates.copy_bytes_per_s
+        flops = work.update_flops(model, prompts, lengths, trained, config.lora)
+        products = flops / rates.product_flops_per_s
+        applying = work.optimizer_bytes(model, config.lora) / rates.copy_bytes_per_s
         least["rollout"].append(prefilling + decoding)
         least["rest"].append(products + applying)
         reached["rollout"].append((prefilling + decoding) / timed.rollout)

@@ -3,6 +3,7 @@
     python -m alphamed_jax.plan --config configs/alphamed_8b.yaml --mesh 8x8 --topology v5e:8x8
     python -m alphamed_jax.plan --model meta-llama/Llama-3.2-3B-Instruct --topology h100:8
     python -m alphamed_jax.plan --config configs/alphamed_8b.yaml --topology v5p:4x4x4 --scaling
+    python -m alphamed_jax.plan --config configs/alphamed_8b.yaml --topology h100:1 --lora.rank 16
 
 The programs of training (weights for decoding, prefill, decode, reward, update) are compiled for
 the named TPUs on this machine, which needs neither a TPU nor the memory, but libtpu:
@@ -22,6 +23,7 @@ from alphamed_jax.config import Config
 from alphamed_jax.planning import flags, result, scaling
 from alphamed_jax.planning.devices import devices_for
 from alphamed_jax.planning.shape import model_shape
+from alphamed_jax.rl.policy import with_adapter
 from alphamed_jax.runtime import platforms
 from alphamed_jax.runtime.streams import say
 
@@ -33,6 +35,7 @@ def plan(settings: tuple[flags.PlanFlags, Config]) -> int:
     # Nothing runs on devices; touching those that are here could take them from a training.
     platforms.prepare("cpu")
     model = model_shape(config.model)
+    config = with_adapter(config, model)
     devices = devices_for(given.topology, config.mesh, given)
     if given.scaling:
         sizes = scaling.scale(given, config, model, devices)

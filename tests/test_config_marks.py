@@ -18,8 +18,9 @@ PART_OF_THE_RUN = """
     optimizer.learning_rate optimizer.schedule optimizer.warmup_updates optimizer.b1 optimizer.b2
     optimizer.eps optimizer.weight_decay optimizer.max_grad_norm
     update.mini_batches update.epochs update.skip_constant_groups update.compute_dtype
+    lora.rank lora.alpha lora.targets lora.learning_rate_factor
 """
-OF_ITS_PROCESSES = "model data checkpoints"
+OF_ITS_PROCESSES = "model adapter data checkpoints"
 MAY_CHANGE_ON_RESUME = """
     mesh checkpoint_every export
     rollout.weights rollout.slots

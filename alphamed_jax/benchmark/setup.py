@@ -11,11 +11,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from alphamed_jax.config import Config, OptimizerConfig, RolloutConfig, UpdateConfig
+from alphamed_jax.config import Config, LoraConfig, OptimizerConfig, RolloutConfig, UpdateConfig
 from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
 from alphamed_jax.errors import UserError
-from alphamed_jax.model import modules, network
+from alphamed_jax.model import lora, modules, network
 from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import sharding
 from alphamed_jax.model.shapes import LLAMA_3B, LLAMA_8B, LLAMA_70B
@@ -97,6 +97,8 @@ class BenchConfig:
     """What the backward pass recomputes."""
     attention: Literal["auto", "dense", "splash", "cudnn"] = "auto"
     """Of the update and prefill; auto: what fits the platform, with --compile-only splash."""
+    lora: LoraConfig = LoraConfig()
+    """Adapters beside a frozen model; rank 0: all weights are trained."""
     mesh: str = "1x1"
     """FSDPxTENSOR or REPLICAxFSDPxTENSOR; a CPU machine simulates the devices."""
     seed: int = 0
@@ -168,6 +170,7 @@ class BenchConfig:
                 slots=self.slots or (max(work.responses // 4, 1) if real else None),
             ),
             optimizer=OptimizerConfig(warmup_updates=0),
+            lora=self.lora,
             update=UpdateConfig(
                 micro_batch=self.micro_batch
                 or (min(16, work.responses) if real else work.responses),
@@ -194,9 +197,15 @@ def make_policy(config: BenchConfig, mesh: Mesh) -> tuple[Policy, TrainState]:
     shapes = jax.eval_shape(lambda: modules.init(model, random_key(0)))
     layout = network.map_weights(lambda s, a: sharding(a, s, mesh), network.weights(model))
     assert jax.tree.structure(shapes) == jax.tree.structure(layout)
-    params = jax.jit(lambda key: modules.init(model, key), out_shardings=layout)(
-        random_key(config.seed)
-    )
+    compute = make_compute(train, model, mesh.devices.flat[0].platform)
+    dtype = compute.dtype if config.lora.rank else jnp.float32
+
+    def make(key):
+        return jax.tree.map(lambda x: x.astype(dtype), modules.init(model, key))
+
+    params = jax.jit(make, out_shardings=layout)(random_key(config.seed))
+    factors = lora.fresh_factors(model, config.lora, mesh, random_key(config.seed))
+    params = lora.attach(config.lora, params, factors)
     words = [bytes([i]) if i < 256 else b" t%d" % i for i in range(model.vocab_size)]
     with jax.set_mesh(mesh):
         key = random_key(config.seed)
@@ -207,7 +216,7 @@ def make_policy(config: BenchConfig, mesh: Mesh) -> tuple[Policy, TrainState]:
         tokenizer=None,
         prompt=train.prompt,
         sampling=make_sampling(train),
-        compute=make_compute(train, model, mesh.devices.flat[0].platform),
+        compute=compute,
         automaton=AnswerAutomaton.from_token_bytes(words),
         stop_ids=(model.vocab_size,),
         key=key,

@@ -5,6 +5,8 @@ from jaxtyping import Bool, Int
 
 from alphamed_jax.compiled import closed_form
 from alphamed_jax.compiled.closed_form import causal_pairs, forward_flops
+from alphamed_jax.config import LoraConfig
+from alphamed_jax.model import lora
 from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.network import count_parameters
 
@@ -44,10 +46,11 @@ def update_flops(
     prompt_lengths: Int[np.ndarray, "P"],
     lengths: Int[np.ndarray, "P G"],
     trained: Bool[np.ndarray, "P"],
+    adapters: LoraConfig = LoraConfig(),
 ) -> int:
     """Forward and backward of the groups `trained`, each prompt once, head on responses only."""
     return sum(
-        closed_form.update_flops(config, 1, prompt, group)
+        closed_form.update_flops(config, 1, prompt, group, adapters)
         for prompt, group, wanted in zip(
             prompt_lengths.tolist(), lengths.tolist(), trained.tolist(), strict=True
         )
@@ -55,6 +58,6 @@ def update_flops(
     )
 
 
-def optimizer_bytes(config: ModelConfig) -> int:
-    """Read weights, gradient and two moments, write weights and moments; float32."""
-    return 7 * 4 * count_parameters(config)
+def optimizer_bytes(config: ModelConfig, adapters: LoraConfig = LoraConfig()) -> int:
+    """Read what learns, its gradient and two moments, write it and the moments; float32."""
+    return 7 * 4 * (lora.count_parameters(config, adapters) or count_parameters(config))

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from alphamed_jax.model import network
+from alphamed_jax.config import LoraConfig
+from alphamed_jax.model import lora, network
 from alphamed_jax.model.config import ModelConfig
 
 
@@ -64,12 +65,40 @@ def forward_flops(config: ModelConfig, tokens: int, head_tokens: int, pairs: int
     return 2 * config.num_layers * sum(sizes) * tokens + head + attention
 
 
-def update_flops(config: ModelConfig, prompts: int, prompt: int, responses: Sequence[int]) -> int:
+def update_flops(
+    config: ModelConfig,
+    prompts: int,
+    prompt: int,
+    responses: Sequence[int],
+    adapters: LoraConfig = LoraConfig(),
+) -> int:
     """FLOPs of forward and backward pass without recomputation: three times the forward's.
+
+    A frozen weight has no gradient of its own: with adapters its products count twice, and those of
+    attention and of the adapters three times.
 
     Args:
       responses: lengths of the responses to each prompt; their tokens alone need logits.
     """
     trained = prompts * sum(responses)
-    pairs = prompts * causal_pairs(prompt, responses)
-    return 3 * forward_flops(config, prompts * prompt + trained, trained, pairs)
+    tokens, pairs = prompts * prompt + trained, prompts * causal_pairs(prompt, responses)
+    forward = forward_flops(config, tokens, trained, pairs)
+    if not adapters.rank:
+        return 3 * forward
+    thin = 3 * 2 * tokens * lora.count_parameters(config, adapters)
+    return 2 * forward + forward_flops(config, 0, 0, pairs) + thin
+
+
+def beside_bytes(config: ModelConfig, adapters: LoraConfig, tensor: int, width: int = 2) -> int:
+    """Bytes of adapters that a device reads in a decode step, where they stay beside the weights.
+
+    In float32 they are added to the weights once a rollout.
+    """
+    if width == 4:
+        return 0
+    share = [
+        width * math.prod(spec.shape) // math.prod(shards(config, a, tensor) for a in spec.axes)
+        for both in lora.table(config, adapters).values()
+        for spec in both.values()
+    ]
+    return config.num_layers * sum(share)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from alphamed_jax.compiled.topology import GIB, Chip
 from alphamed_jax.config import Config
+from alphamed_jax.model import lora
 from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.network import count_parameters
 from alphamed_jax.planning import tables
@@ -107,6 +108,18 @@ def _workload(plan: Plan) -> str:
     )
 
 
+def _learns(plan: Plan) -> list[str]:
+    """What learns, where it is not everything."""
+    model, adapters = plan.step.model, plan.step.lora
+    if not adapters.rank:
+        return []
+    return [
+        f"Adapters of rank {adapters.rank} on {', '.join(lora.targets(model, adapters))}: "
+        f"{lora.count_parameters(model, adapters) / 1e6:.3g} M parameters learn, the model is "
+        f"frozen in {plan.step.objective.compute.dtype}."
+    ]
+
+
 def _suggested(plan: Plan) -> list[str]:
     """What would make it fit, or what comes closest."""
     found = plan.suggestion
@@ -147,6 +160,7 @@ def as_text(plan: Plan) -> str:
     lines = [
         title,
         _workload(plan),
+        *_learns(plan),
         *(["All figures are estimates from shapes: nothing was compiled."] if estimated else []),
         "",
         tables.memory_table(plan.phases, plan.costs, chip.memory),
@@ -203,6 +217,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "estimated": not plan.devices.compiled,
         "model": plan.config.model,
         "parameters": count_parameters(plan.step.model),
+        "adapter_parameters": lora.count_parameters(plan.step.model, plan.step.lora),
         "topology": plan.devices.topology,
         "mesh": plan.devices.name,
         "chips": plan.devices.mesh.size,

@@ -43,4 +43,4 @@ def planned_step(
     )
     compute = make_compute(config, model, devices.platform)
     objective = make_objective(config, model, make_sampling(config), compute)
-    return PlannedStep(model, devices.mesh, shape, objective)
+    return PlannedStep(model, devices.mesh, shape, objective, config.lora)

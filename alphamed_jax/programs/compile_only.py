@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from alphamed_jax.compiled import closed_form, topology
-from alphamed_jax.config import LossConfig, OptimizerConfig
+from alphamed_jax.config import LoraConfig, LossConfig, OptimizerConfig
 from alphamed_jax.errors import UserError
 from alphamed_jax.model import network
 from alphamed_jax.model.attention import Attention
@@ -53,6 +53,7 @@ def step_on(
     shape: StepShape,
     compute: Compute,
     sampling: Sampling,
+    adapters: LoraConfig = LoraConfig(),
 ) -> PlannedStep:
     """The step on a named topology.
 
@@ -68,7 +69,7 @@ def step_on(
             f"multiple of that, and a micro-batch ({shape.micro_batch}) no smaller."
         )
     objective = Objective(model, sampling, compute, LossConfig(), OptimizerConfig(), 0)
-    return PlannedStep(model, devices, shape, objective)
+    return PlannedStep(model, devices, shape, objective, adapters)
 
 
 def compile_only(
@@ -81,6 +82,7 @@ def compile_only(
     compute: Compute | None = None,
     sampling: Sampling | None = None,
     chip: topology.Chip | None = None,
+    adapters: LoraConfig = LoraConfig(),
 ) -> dict[str, Any]:
     """Compile training's programs for a TPU topology, and hold them against the model's needs.
 
@@ -90,6 +92,7 @@ def compile_only(
       programs: those to compile, where the step runs them; None: all that a plan shows.
       compute: bfloat16, remat of each layer and splash, as training on TPUs, where not given.
       chip: peak figures, where the built-in ones do not hold.
+      adapters: what learns; rank 0: all weights.
 
     Returns:
       For JSON: "phases" (see `Compiled`), "model" (closed form, per device and micro-batch),
@@ -101,7 +104,7 @@ def compile_only(
     """
     shape = shape or StepShape()
     compute = compute or Compute(jnp.dtype("bfloat16"), "layer", attention=Attention("splash"))
-    step = step_on(topology_name, mesh, model, shape, compute, sampling or Sampling())
+    step = step_on(topology_name, mesh, model, shape, compute, sampling or Sampling(), adapters)
     chip = chip or topology.chip(topology_name)
     found: dict[str, Compiled] = {}
     refused: dict[str, str] = {}

@@ -5,7 +5,7 @@ is bytes of the compute dtype, t and f the tensor and fsdp axes, n the tokens of
 
     prefill   hidden states and one layer's activations: n (4 D + (2 F + 2 N H) / t) b
     decode    logits in float32, twice
-    update    gradients, and their sum over micro-batches: 4 or 8 bytes a weight held
+    update    gradients, and their sum over micro-batches: 4 or 8 bytes a weight that learns
               remat layer: n D b of each layer, and one layer's activations, forward and backward
               none: those of all layers;  dots: of each layer its products that are needed again,
               n (2 D + ((N + 2 K) H + 2 F) / t) b;  logits of a chunk in float32, twice
@@ -21,7 +21,7 @@ from typing import Any
 
 from alphamed_jax.compiled import closed_form
 from alphamed_jax.compiled.work import Work
-from alphamed_jax.model import network
+from alphamed_jax.model import lora, network
 from alphamed_jax.programs.abstract import device_bytes
 from alphamed_jax.programs.planned import PlannedStep
 from alphamed_jax.programs.record import Estimate
@@ -63,6 +63,7 @@ def decode(step: PlannedStep) -> Estimate:
     flops = closed_form.forward_flops(model, step.slots, step.slots, pairs) / step.mesh.size
     width = step.objective.compute.dtype.itemsize
     weights = closed_form.decode_weight_bytes(model, tensor, width)
+    weights += closed_form.beside_bytes(model, step.lora, tensor, width)
     comm = _summed_over_tensor(step, here, 2 * model.num_layers + 1)
     if shape.sharded:
         # All rows meet at each shard of the features; partial products are summed over them.
@@ -87,7 +88,7 @@ def score(step: PlannedStep) -> Estimate:
 def update(step: PlannedStep) -> Estimate:
     """Forward and backward pass of each micro-batch, and the optimiser."""
     micro_batch = _micro_batch(step, backward=True)
-    weights, optimizer = device_bytes(step.state.params), device_bytes(step.optimizer)
+    weights, optimizer = device_bytes(step.learned.params), device_bytes(step.optimizer)
     gradients = weights * (1 if step.full_plan.prompts.shape[0] == 1 else 2)
     return micro_batch._replace(
         base=Work(traffic=2 * (weights + optimizer) + weights),
@@ -103,8 +104,13 @@ def _micro_batch(step: PlannedStep, backward: bool) -> Estimate:
     prompt_groups = plan.prompts.shape[1]
     trained = prompt_groups * plan.rows * plan.width
     tokens = prompt_groups * plan.prompt_width + trained
-    pairs = prompt_groups * closed_form.causal_pairs(plan.prompt_width, [plan.width] * plan.rows)
-    flops = closed_form.forward_flops(model, tokens, trained, pairs) / step.mesh.size
+    responses = [plan.width] * plan.rows
+    pairs = prompt_groups * closed_form.causal_pairs(plan.prompt_width, responses)
+    flops = closed_form.forward_flops(model, tokens, trained, pairs)
+    if backward:
+        sizes = model, prompt_groups, plan.prompt_width, responses
+        needed = closed_form.update_flops(*sizes, step.lora)
+        flops = needed + flops if remat == "layer" else needed
     passes = (4 if remat == "layer" else 3) if backward else 1
     reads, comm = _gathered(step, passes - 1 if backward else 1)
     here = tokens // step.data_shards
@@ -112,7 +118,8 @@ def _micro_batch(step: PlannedStep, backward: bool) -> Estimate:
     kept = 0
     if backward:
         fsdp = step.mesh.shape["fsdp"]
-        weights = network.count_parameters(model) / step.mesh.shape["tensor"]
+        learned = lora.count_parameters(model, step.lora) or network.count_parameters(model)
+        weights = learned / step.mesh.shape["tensor"]
         comm += width * weights * (fsdp - 1) / fsdp
         of_a_layer = {
             "layer": here * model.hidden_size * width,
@@ -124,7 +131,7 @@ def _micro_batch(step: PlannedStep, backward: bool) -> Estimate:
     layer = sum(math.prod(spec.shape) for spec in layers) / step.mesh.shape["tensor"]
     made = kept + 2 * _activations(step, here) + 2 * _logits(step, min(chunk, here))
     made += int(2 * layer * width)
-    return Estimate(per_iteration=Work(flops * passes, reads, comm), temporaries=made)
+    return Estimate(per_iteration=Work(flops / step.mesh.size, reads, comm), temporaries=made)
 
 
 def _activations(step: PlannedStep, tokens: int) -> int:

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alphamed_jax.model import hf
+from alphamed_jax.config import LoraConfig
+from alphamed_jax.model import hf, lora
 from alphamed_jax.model.attention import DENSE
 from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import AnyMesh, data_shards
@@ -71,6 +72,7 @@ class PlannedStep:
     mesh: AnyMesh
     shape: StepShape
     objective: Objective
+    lora: LoraConfig = LoraConfig()
 
     @property
     def data_shards(self) -> int:
@@ -116,9 +118,14 @@ class PlannedStep:
     @functools.cached_property
     def state(self) -> TrainState:
         """Weights and optimiser as an update takes them."""
-        return update.abstract_state(
-            self.objective, hf.abstract(self.model, self.mesh, jnp.float32)
-        )
+        dtype = self.objective.compute.dtype
+        params = lora.abstract(self.model, self.lora, self.mesh, dtype)
+        return update.abstract_state(self.objective, params)
+
+    @property
+    def learned(self) -> TrainState:
+        """What of the state a checkpoint holds."""
+        return self.state._replace(params=lora.learned(self.state.params))
 
     @property
     def layers(self) -> Any:
@@ -137,8 +144,9 @@ class PlannedStep:
 
     @functools.cached_property
     def reference(self) -> Any:
-        """Weights of the reference policy, in the compute dtype; none without KL."""
-        if self.objective.loss.kl_coef == 0:
+        """Weights of the reference policy, in the compute dtype; none without KL. With adapters it
+        is the frozen model of the state."""
+        if self.objective.loss.kl_coef == 0 or self.lora.rank:
             return {}
         return hf.abstract(self.model, self.mesh, self.objective.compute.dtype)
 

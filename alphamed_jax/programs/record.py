@@ -206,5 +206,5 @@ def total_bytes(program: Program, step: PlannedStep, peak: int) -> int:
 
 
 def checkpoint_parts(step: PlannedStep) -> dict[str, int]:
-    """The same at the border of steps, where a checkpoint is written from a copy of the state."""
-    return parts(step.state, step.reference, Copy(step.state))
+    """The same at the border of steps, where a checkpoint is written from a copy of what learns."""
+    return parts(step.state, step.reference, Copy(step.learned))

@@ -32,7 +32,8 @@ def needed_decode_bytes(step: PlannedStep) -> tuple[int, int]:
     tensor, shape = step.mesh.shape["tensor"], step.shape
     slots = step.slots // step.data_shards
     prompts = shape.prompts // step.data_shards if shape.slots is None else slots
-    return closed_form.decode_weight_bytes(step.model, tensor), (
+    beside = closed_form.beside_bytes(step.model, step.lora, tensor)
+    return closed_form.decode_weight_bytes(step.model, tensor) + beside, (
         closed_form.cache_bytes(step.model, slots, step.capacity, tensor)
         + closed_form.cache_bytes(step.model, prompts, shape.prompt_width, tensor)
     )

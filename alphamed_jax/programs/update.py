@@ -16,9 +16,8 @@ UPDATE_BAR = 1.4
 
 def needed_update_flops(step: PlannedStep) -> int:
     """FLOPs of a micro-batch on a device, where nothing is computed twice."""
-    shape = step.shape
-    lengths = step.response_lengths
-    flops = closed_form.update_flops(step.model, shape.prompts, shape.prompt_width, lengths)
+    sizes = step.model, step.shape.prompts, step.shape.prompt_width
+    flops = closed_form.update_flops(*sizes, step.response_lengths, step.lora)
     return flops // step.mesh.size // step.full_plan.prompts.shape[0]
 
 
@@ -60,7 +59,7 @@ def _scores(step: PlannedStep) -> int:
 
 def _scored_weights(step: PlannedStep) -> bool:
     """Whether it is the policy's own weights that take most memory in scoring."""
-    return step.shape.old_logprobs or not _with_kl(step)
+    return step.shape.old_logprobs or not step.reference
 
 
 def _score(step: PlannedStep) -> Call:
