@@ -33,6 +33,10 @@ def model_card(
     if local(base) is None:  # else it is nothing that others could find
         head["base_model"] = base
     at = f" ({config.model_revision})" if config.model_revision else ""
+    lora, adapters = config.lora, ""
+    if lora.rank:
+        adapters = f", by adapters of rank {lora.rank}, alpha {lora.alpha:g} on "
+        adapters += ", ".join(lora.targets)
     commits = ", ".join(f"{name} at {commit}" for name, commit in revisions.items() if commit)
     lines = [
         "---",
@@ -44,7 +48,7 @@ def model_card(
         f"{base}{at}, trained by alphamed_jax {__version__} with reinforcement learning from the "
         f"answer key alone: {count(rollout.prompts, 'question')} x "
         f"{count(rollout.group_size, 'response')} a step, up to step {config.steps:,}, loss "
-        f"{config.loss.variant}, seed {config.seed}.",
+        f"{config.loss.variant}, seed {config.seed}{adapters}.",
         "",
         "For research. Its answers are no medical advice.",
         "",
