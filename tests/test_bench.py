@@ -102,6 +102,16 @@ def test_realistic_work_prints_each_saving_on_and_off(monkeypatch, capsys):
     assert savings["decode_steps"]["refilled"] < savings["decode_steps"]["waves"]
 
 
+@pytest.mark.slow
+def test_adapters_are_timed_instead_of_all_weights(monkeypatch, capsys):
+    sizes = {"prompts": 2, "generations": 2, "prompt_len": 8, "completion_len": 6}
+    result = run(monkeypatch, capsys, **sizes, warmup=1, steps=1, **{"lora.rank": 2})
+    # Of q, k, v, o [32, 32, 16 .. 32], gate, up and down, in one layer.
+    assert result["config"]["lora"]["rank"] == 2
+    assert 0 < result["adapter_params"] < result["params"] / 10
+    assert result["step_s_median"] > 0
+
+
 def test_exact_batches_are_exact_and_realistic_ones_long_tailed_with_few_effective_groups():
     exact = make_batch(BenchConfig(**TINY), 0)
     assert {len(q.token_ids) for q in exact.questions} == {64}

@@ -1,6 +1,7 @@
 """A run with adapters: its files, its checkpoints, and that it resumes to the uninterrupted one."""
 
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 from safetensors.numpy import load_file
 from tiny_run import rows_of, run, tiny_config, write_inputs
 
@@ -21,6 +23,8 @@ from alphamed_jax.config import (
     UpdateConfig,
 )
 from alphamed_jax.errors import UserError
+from alphamed_jax.evaluate import ask_a_model
+from alphamed_jax.evaluation.settings import Settings
 from alphamed_jax.model import hf, peft_folder
 from alphamed_jax.output.checkpoint import Checkpoints
 from alphamed_jax.rl.policy import open_policy, with_adapter
@@ -185,3 +189,28 @@ def test_training_goes_on_from_an_adapter(whole, inputs, tmp_path):
     other = dataclasses.replace(settings, lora=LoraConfig(rank=3))
     with pytest.raises(UserError, match=r"has rank 2, alpha 8 and targets q, k.*leave that out"):
         with_adapter(other, open_policy(config).model)
+
+
+@pytest.mark.slow
+def test_an_adapter_is_evaluated_beside_its_model_as_the_export_is(whole, inputs, tmp_path):
+    # Given questions, the run's export, and its adapter beside the model it began with,
+    config, _ = whole
+    asked = {"data": (f"own={inputs / 'questions.jsonl'}",), "limit": 8, "mesh": "8x1"}
+    found = {}
+    for name, given in {
+        "export": {"model": str(config.folder)},
+        "adapter": {
+            "model": str(inputs / "model"),
+            "adapter": str(config.folder / "adapter"),
+        },
+        "base": {"model": str(inputs / "model")},
+    }.items():
+        settings = Settings(**asked, **given, output=str(tmp_path / name))
+        ask_a_model(settings, Console(file=io.StringIO()))
+        rows = [json.loads(line) for line in (tmp_path / name / "own.samples.jsonl").open()]
+        found[name] = [row["resps"] for row in rows]
+    # then both give the same responses, by the prompt of the run, and the model itself others.
+    assert found["adapter"] == found["export"]
+    assert found["base"] != found["adapter"]
+    said = json.loads((tmp_path / "adapter" / "results.json").read_text())
+    assert said["model"] == f"{inputs / 'model'} with {config.folder / 'adapter'}"

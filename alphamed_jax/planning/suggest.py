@@ -176,8 +176,8 @@ class _Trials:
 def _far_too_large(step: PlannedStep, trial: PlannedStep, cost: Cost, room: int) -> bool:
     """Whether an update of smaller micro-batches is still far too large: activations shrink with
     them, gradients do not."""
-    known = parts(step.state, step.batch)
-    fixed = 3 * known["weights"] + known["optimizer"] + known["batch"]
+    known, learned = parts(step.state, step.batch), parts(step.learned.params)["weights"]
+    fixed = known["weights"] + 2 * learned + known["optimizer"] + known["batch"]
     share = trial.shape.micro_batch / step.shape.micro_batch
     return fixed + share * max(cost.peak - fixed, 0) > 1.1 * room
 

@@ -5,6 +5,7 @@ import dataclasses
 from helpers import TINY
 
 from alphamed_jax.compiled import closed_form
+from alphamed_jax.config import LoraConfig
 from alphamed_jax.model import network
 from alphamed_jax.model.config import ModelConfig
 
@@ -41,3 +42,22 @@ def test_update_flops_are_six_a_weight_and_token_beside_attention():
     attention = 2 * 8 * 8 * pairs  # layers, heads, width
     expected = 6 * weights * tokens + 6 * head + 3 * 4 * attention
     assert closed_form.update_flops(TINY, 2, 5, [7] * 4) == expected
+
+
+def test_a_frozen_weight_takes_four_flops_a_token_and_an_adapter_six():
+    tokens, pairs = 2 * (5 + 4 * 7), 2 * closed_form.causal_pairs(5, [7] * 4)
+    weights = network.count_parameters(TINY) - 320 * 64 - (2 * 2 + 1) * 64
+    head, attention = 320 * 64 * 2 * 4 * 7, 2 * 8 * 8 * pairs
+    # Of rank 3 on q [64, 64] and down [128, 64] of both layers.
+    adapters = 2 * 3 * ((64 + 64) + (128 + 64))
+    expected = 4 * weights * tokens + 4 * head + 3 * 4 * attention + 6 * adapters * tokens
+    lora = LoraConfig(rank=3, targets=("q", "down"))
+    assert closed_form.update_flops(TINY, 2, 5, [7] * 4, lora) == expected
+
+
+def test_adapters_beside_the_weights_are_read_at_each_step_in_16_bits_alone():
+    lora = LoraConfig(rank=3, targets=("q", "down"))
+    assert closed_form.beside_bytes(TINY, lora, 1) == 2 * 2 * 3 * (64 + 64 + 128 + 64)
+    # Four ways: q's B by heads, down's A by the feed-forward part; the others are whole.
+    assert closed_form.beside_bytes(TINY, lora, 4) == 2 * 2 * 3 * (64 + 16 + 32 + 64)
+    assert closed_form.beside_bytes(TINY, lora, 1, width=4) == 0

@@ -9,18 +9,21 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import plans
 import pytest
 from helpers import TINY, make_objective, mesh_like
 from test_update import gradient_of, prepared
 from tiny_rollouts import sample, sampled, split_weights, weights
 
-from alphamed_jax.compiled import report
+from alphamed_jax.compiled import costs
 from alphamed_jax.config import (
     LoraConfig,
     OptimizerConfig,
 )
 from alphamed_jax.model import lora
 from alphamed_jax.model.weights import LowRank
+from alphamed_jax.programs.planned import PlannedStep, StepShape
+from alphamed_jax.programs.update import needed_update_flops
 from alphamed_jax.rl.decode_weights import layer_decode_weights
 from alphamed_jax.rl.update import init_state, update
 
@@ -120,7 +123,8 @@ def test_in_16_bits_a_small_adapter_reaches_the_sampler_and_would_be_lost_if_mer
     }
     leaf = layers["gate"]
     one = jax.tree.map(lambda x: x[0], leaf)
-    np.testing.assert_array_equal(one.merged().astype(jnp.bfloat16), one.base)
+    lost = np.asarray(one.merged().astype(jnp.bfloat16) == one.base)
+    assert lost.mean() > 0.99  # the rest are weights near zero
     # then decoding keeps them apart: zero in, what they add comes out.
     used = layer_decode_weights(TINY, layers, np.int32(0), jnp.bfloat16)["gate"]
     assert isinstance(used, LowRank)
@@ -133,11 +137,14 @@ def test_in_16_bits_a_small_adapter_reaches_the_sampler_and_would_be_lost_if_mer
 
 
 def test_no_gradient_of_a_frozen_weight_is_computed():
-    # Given the update of all weights and that of adapters of rank 1, compiled,
-    def flops(params):
-        state = init_state(OBJECTIVE, jax.tree.map(jnp.copy, params))
-        made = update.lower(state, *prepared(), objective=OBJECTIVE).compile()
-        return report.read(made.as_text()).work.flops
+    # Given the update's program with adapters, and that of all weights,
+    def products(adapters):
+        shape = StepShape(prompts=4, group=4, prompt_width=64, response=64, micro_batch=16)
+        step = PlannedStep(TINY, mesh_like("1x1"), shape, make_objective(), adapters)
+        text = plans.named("update").lower(step).compile().as_text()
+        return costs.matmul_flops(text, unknown_trips=1) / needed_update_flops(step)
 
-    # then a third of the products is missing: those of a weight's gradient.
-    assert flops(adapted()) / flops(weights()) == pytest.approx(2 / 3, abs=0.05)
+    # then each has the products that the closed form counts, in which a frozen weight has two of
+    # three; attention of the CPU's dense kind takes some more.
+    assert 1 <= products(LORA) < 1.15
+    assert 1 <= products(LoraConfig()) < 1.15
