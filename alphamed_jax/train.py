@@ -180,7 +180,7 @@ def train(config: Config, console: Console, liveness: Liveness | None = None) ->
             console.print(f"stopped after step {step}; the same command resumes.")
             return
         if config.lora.rank:
-            factors, base = lora.learned(state.params), config.model
+            factors, base = lora.learned(state.params)["layers"], config.model
             adapter = config.folder / "adapter"
             peft_folder.save(adapter, run.policy.model, config.lora, factors, base, card=card)
         if config.export:

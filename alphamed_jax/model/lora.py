@@ -30,7 +30,7 @@ GROUPS = {"attention": ("heads", "kv_heads"), "feed_forward": ("mlp",)}
 _STREAM = 0xFFFF_10A4
 
 Factors = dict[str, dict[str, Any]]
-"""Weight of a layer -> its `a` and `b`, all layers stacked: what learns."""
+"""Weight of a layer -> its `a` and `b`, all layers stacked."""
 
 
 def targets(config: ModelConfig, lora: LoraConfig) -> Table:
@@ -97,6 +97,8 @@ def fresh_factors(
       key: of the run.
     """
     shapes = abstract_factors(config, lora, mesh)
+    if not shapes:
+        return {}
     numbers = {name: number for number, name in enumerate(network.layer_weights(config))}
 
     def make(key: Key[Array, ""]) -> Factors:
@@ -132,19 +134,19 @@ def abstract(config: ModelConfig, lora: LoraConfig, mesh: AnyMesh, dtype: Any) -
     return attach(lora, params, abstract_factors(config, lora, mesh))
 
 
-def learned(params: Params) -> Any:
-    """The part that learns: the adapters where there are any, else everything."""
-    layers = params.get("layers", {})
+def learned(params: Params) -> Params:
+    """The part that learns: the adapters, as `layers` of factors, where there are any, else all."""
+    layers = params["layers"]
     factors = {n: {"a": w.a, "b": w.b} for n, w in layers.items() if isinstance(w, LowRank)}
-    return factors or params
+    return {"layers": factors} if factors else params
 
 
-def with_learned(params: Params, changed: Any) -> Params:
+def with_learned(params: Params, changed: Params) -> Params:
     """The parameters with what `learned` returns replaced."""
     layers = params["layers"]
     if not any(isinstance(w, LowRank) for w in layers.values()):
         return changed
-    replaced = {name: dataclasses.replace(layers[name], **f) for name, f in changed.items()}
+    replaced = {n: dataclasses.replace(layers[n], **f) for n, f in changed["layers"].items()}
     return params | {"layers": layers | replaced}
 
 

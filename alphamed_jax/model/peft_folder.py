@@ -59,6 +59,10 @@ def inspect(folder: str | Path, config: ModelConfig) -> LoraConfig:
       UserError: no such folder, an adapter of another kind, or one that does not fit the model.
     """
     folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        raise UserError(
+            f"{folder}: no {CONFIG}; expected the folder of an adapter as peft writes it."
+        )
     content = read_json(folder / CONFIG)
     rank, alpha = _numbers(content, folder / CONFIG)
     with hf.opened([folder / WEIGHTS]) as stored:

@@ -128,8 +128,6 @@ def load_params(policy: Policy, config: Config, masters: bool = True) -> Params:
     """
     dtype = jnp.float32 if masters and not config.lora.rank else policy.compute.dtype
     _, params = hf.load(policy.folder, policy.mesh, dtype=dtype)
-    if not config.lora.rank:
-        return params
     given = policy.model, config.lora, policy.mesh
     if config.adapter is None:
         factors = lora.fresh_factors(*given, policy.key)

@@ -152,9 +152,9 @@ def test_adapters_learn_where_there_are_any_and_all_weights_else():
     assert lora.with_learned(params, "changed") == "changed"
     beside = adapted(TINY, params, targets=("q",))
     learned = lora.learned(beside)
-    assert {name: set(f) for name, f in learned.items()} == {"q": {"a", "b"}}
+    assert {name: set(f) for name, f in learned["layers"].items()} == {"q": {"a", "b"}}
     changed = lora.with_learned(beside, jax.tree.map(lambda x: x + 1, learned))
-    np.testing.assert_array_equal(changed["layers"]["q"].a, learned["q"]["a"] + 1)
+    np.testing.assert_array_equal(changed["layers"]["q"].a, learned["layers"]["q"]["a"] + 1)
     assert changed["layers"]["q"].base is params["layers"]["q"]
     for tree in (changed, beside):
         back = lora.without_adapters(tree)
