@@ -68,7 +68,9 @@ def chain_rule():
     return {"layers": found}
 
 
-@pytest.mark.parametrize(("mesh", "micro_batch"), [("1x1", 8), ("2x4", 2)])
+@pytest.mark.parametrize(
+    ("mesh", "micro_batch"), [("1x1", 8), pytest.param("2x4", 2, marks=pytest.mark.slow)]
+)
 def test_gradients_of_adapters_are_those_of_the_chain_rule(mesh, micro_batch):
     batch = prepared(sampled(mesh), micro_batch=micro_batch, pack=mesh != "1x1")
     grads, _ = gradient_of(*batch, OBJECTIVE, adapted(mesh))
@@ -136,6 +138,7 @@ def test_in_16_bits_a_small_adapter_reaches_the_sampler_and_would_be_lost_if_mer
     )
 
 
+@pytest.mark.slow
 def test_no_gradient_of_a_frozen_weight_is_computed():
     # Given the update's program with adapters, and that of all weights,
     def products(adapters):
