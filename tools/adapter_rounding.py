@@ -1,4 +1,4 @@
-"""What rounding a weight and its adapter's product to bfloat16 leaves of the adapter (docs/lora.md).
+"""What rounding a weight plus an adapter to bfloat16 leaves of the adapter (docs/lora.md).
 
 python tools/adapter_rounding.py
 """
