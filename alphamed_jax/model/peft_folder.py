@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -158,7 +159,8 @@ def _numbers(content: Json, path: Path) -> tuple[int, float]:
             raise UserError(f"{path}: {key} is set, which is not supported.")
     if content.get("bias", "none") != "none":
         raise UserError(f"{path}: bias is {content['bias']!r}; expected 'none'.")
-    rank, alpha = content.get("r"), content.get("lora_alpha")
+    rank: Any = content.get("r")
+    alpha: Any = content.get("lora_alpha")
     if type(rank) is not int or rank < 1:
         raise UserError(f"{path}: r must be a positive whole number, found {rank!r}.")
     if type(alpha) not in (int, float) or not 0 < alpha < math.inf:
