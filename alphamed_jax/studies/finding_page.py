@@ -25,7 +25,7 @@ from alphamed_jax.studies.asking import (
     record_of,
 )
 from alphamed_jax.studies.finding_runs import BASE, COMPARISONS, answers_folder, scores_folder
-from alphamed_jax.studies.kept import Kept, kept_run
+from alphamed_jax.studies.kept import Kept, kept_run, words_of
 from alphamed_jax.studies.pages import markdown_table, signed, with_interval
 from alphamed_jax.studies.plan import Run
 from alphamed_jax.text import count
@@ -92,7 +92,7 @@ def records_of(found: Found, runs: Sequence[Run]) -> Kept:
     }
     for run in runs:
         if (one := found.answered.get(run.condition, {}).get(run.seed)) is not None:
-            records[run.name] = {"words": run.words, **record_of(one)}
+            records[run.name] = {"words": words_of(run), **record_of(one)}
     return records
 
 

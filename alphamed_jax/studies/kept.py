@@ -5,7 +5,6 @@ continued where they are not. A run whose folder is there counts before what was
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from alphamed_jax.output.metrics import read_object, write_atomically
 from alphamed_jax.studies.plan import Run
 
 Kept = dict[str, Any]
-"""Name -> numbers; those of a run hold its words, too."""
+"""Name -> numbers; those of a run hold its words, too, see `words_of`."""
 _PLACES = ("--model", "--data")
 """Flags whose values depend on where the files lie."""
 
@@ -43,7 +42,7 @@ def kept_run(kept: Kept, run: Run) -> dict[str, Any] | None:
       UserError: it was a run of other words.
     """
     record = kept.get(run.name)
-    if record is not None and _without_places(record["words"]) != _without_places(run.words):
+    if record is not None and record["words"] != words_of(run):
         words = " ".join(record["words"])
         raise UserError(
             f"what is kept of {run.name} is of another run ({words}); delete it, or train anew."
@@ -51,10 +50,11 @@ def kept_run(kept: Kept, run: Run) -> dict[str, Any] | None:
     return record
 
 
-def _without_places(words: Sequence[str]) -> list[str]:
+def words_of(run: Run) -> list[str]:
+    """The words of a run, less those that say where its files lie."""
     left, value_of = [], ""
-    for word in words:
+    for word in run.words:
         value_of = word if word.startswith("--") else value_of
-        if word == value_of or value_of not in _PLACES:
+        if value_of not in _PLACES:
             left.append(word)
     return left

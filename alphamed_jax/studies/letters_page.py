@@ -13,7 +13,7 @@ from alphamed_jax.output.messages import collapsed
 from alphamed_jax.output.metrics import read_evaluations, read_rows
 from alphamed_jax.reporting.charts import Series, line_chart
 from alphamed_jax.reporting.standing import Panel, standing_svg
-from alphamed_jax.studies.kept import Kept, kept_run
+from alphamed_jax.studies.kept import Kept, kept_run, words_of
 from alphamed_jax.studies.pages import markdown_table, signed
 from alphamed_jax.studies.plan import Run
 
@@ -94,7 +94,7 @@ def gather(output: Path, runs: Sequence[Run], kept: Kept) -> list[Finished]:
 def record_of(one: Finished) -> dict[str, Any]:
     """What is kept of a run."""
     metrics = {key: [row[key] for row in one.rows] for key in METRICS}
-    return {"words": one.run.words, "before": one.before, "after": one.after, "metrics": metrics}
+    return {"words": words_of(one.run), "before": one.before, "after": one.after, "metrics": metrics}
 
 
 def of_record(run: Run, record: Mapping[str, Any]) -> Finished:

@@ -153,7 +153,7 @@ def test_what_was_kept_of_a_run_of_other_words_is_refused(tmp_path):
     (moved,) = letters.runs_of("elsewhere/m", ["medmcqa=a.jsonl", "b.jsonl"], [0], STEPS)[:1]
     assert letters_page.gather(tmp_path / "none", [moved], kept)[0].run == moved
     (longer,) = letters.runs_of("m", ["medmcqa"], [0], STEPS + 1)[:1]
-    with pytest.raises(UserError, match=r"kept of no-shuffle-0 is of another run \(--model m"):
+    with pytest.raises(UserError, match=r"kept of no-shuffle-0 is of another run \(--rollout"):
         letters_page.gather(tmp_path / "none", [longer], kept)
 
 
