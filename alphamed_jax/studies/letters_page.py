@@ -94,7 +94,12 @@ def gather(output: Path, runs: Sequence[Run], kept: Kept) -> list[Finished]:
 def record_of(one: Finished) -> dict[str, Any]:
     """What is kept of a run."""
     metrics = {key: [row[key] for row in one.rows] for key in METRICS}
-    return {"words": words_of(one.run), "before": one.before, "after": one.after, "metrics": metrics}
+    return {
+        "words": words_of(one.run),
+        "before": one.before,
+        "after": one.after,
+        "metrics": metrics,
+    }
 
 
 def of_record(run: Run, record: Mapping[str, Any]) -> Finished:
