@@ -10,6 +10,7 @@ the steps counted. `floor` holds the machine's own rates, measured in this proce
 how much of them each phase reached: the least seconds the work of the phase can take, over what it
 took. `rest` is reward, advantages and update. `steps_that_compiled` counts all steps, those before
 counting begins included; `counted_steps_that_compiled` should be 0, else raise --warmup.
+`device_mb_peak` is the most memory of a device in use at once, null where it keeps no count.
 """
 
 import dataclasses
@@ -24,7 +25,13 @@ import numpy as np
 
 from alphamed_jax import cli
 from alphamed_jax.benchmark import work
-from alphamed_jax.benchmark.machine import Clock, Rates, measure_rates, peak_memory_mb
+from alphamed_jax.benchmark.machine import (
+    Clock,
+    Rates,
+    device_peak_mb,
+    measure_rates,
+    peak_memory_mb,
+)
 from alphamed_jax.benchmark.setup import BenchConfig, compute_dtype, make_batch, make_policy
 from alphamed_jax.benchmark.timing import Timed, time_savings, timed_step
 from alphamed_jax.config_io import flags_of, user_path
@@ -76,13 +83,13 @@ def measured(
         compiled_now = f", {timed.programs} programs compiled" if timed.programs else ""
         say(f"step {step}: rollout {timed.rollout:.2f} s, rest {timed.rest:.2f} s{compiled_now}")
     other = clock.other_share()
-    peak = peak_memory_mb()
+    peaks = {"rss_mb_peak": peak_memory_mb(), "device_mb_peak": device_peak_mb()}
     if config.profile:
         batch = make_batch(config, len(times))
         with jax.profiler.trace(config.profile, create_perfetto_trace=True):
             state, _ = timed_step(policy, train, state, batch, len(times))
         say(f"trace of one more step in {config.profile}")
-    result = summary(config, times) | {"other_cpu_fraction": other, "rss_mb_peak": peak}
+    result = summary(config, times) | {"other_cpu_fraction": other} | peaks
     if config.workload == "realistic":
         say("savings, on and off")
         first = len(times) + 1

@@ -138,6 +138,7 @@ def test_named_shapes_are_those_of_the_models_they_name():
     assert millions == {
         "smollm2-135m": 135,
         "small": 1,
+        "llama-3.2-1b": 1236,
         "llama-3.2-3b": 3213,
         "llama-3.1-8b": 8030,
         "llama-3.1-70b": 70554,

@@ -12,36 +12,55 @@ import jax.numpy as jnp
 
 from alphamed_jax.runtime.memory import peak_memory
 
-PRODUCT_WIDTH = 2048
-COPY_BYTES = 1 << 28  # far beyond any cache
+
+class Probe(NamedTuple):
+    """How much work rates are measured on: it has to outlast what starting it takes."""
+
+    width: int
+    """Rows and columns of the factors of a product."""
+    copied: int
+    """Bytes that are copied, far beyond any cache."""
+    calls: int
+    """Calls one behind the other, of which the last is waited for."""
+
+
+CPU = Probe(2048, 1 << 28, 1)
+ACCELERATOR = Probe(8192, 1 << 30, 10)
 
 
 class Rates(NamedTuple):
     """What the machine can do when it does nothing else."""
 
     product_flops_per_s: float
-    """Matrix product of two 2048 x 2048 arrays in the compute dtype."""
+    """Matrix product of two square arrays (`Probe.width`) in the compute dtype."""
     copy_bytes_per_s: float
-    """Reading and writing 256 MiB, both counted."""
+    """Reading and writing `Probe.copied` bytes, both counted."""
 
 
-def seconds(function: Callable[[], Any], times: int = 5) -> float:
-    """Median wall time of a call whose arrays are waited for, after one that is not counted."""
+def seconds(function: Callable[[], Any], times: int = 5, calls: int = 1) -> float:
+    """Median wall time of a call, of several without a pause; the first ones are not counted."""
     jax.block_until_ready(function())
     taken = []
     for _ in range(times):
         start = time.perf_counter()
-        jax.block_until_ready(function())
-        taken.append(time.perf_counter() - start)
+        for _ in range(calls):
+            last = function()
+        jax.block_until_ready(last)
+        taken.append((time.perf_counter() - start) / calls)
     return statistics.median(taken)
 
 
-def measure_rates(dtype: Any) -> Rates:
-    """Measure both rates on one device (about two seconds on two cores)."""
-    square = jnp.ones((PRODUCT_WIDTH, PRODUCT_WIDTH), dtype)
+def measure_rates(dtype: Any, probe: Probe | None = None) -> Rates:
+    """Measure both rates on one device (about two seconds on two cores).
+
+    Args:
+      probe: None: what suits the platform.
+    """
+    probe = probe or (CPU if jax.default_backend() == "cpu" else ACCELERATOR)
+    square = jnp.ones((probe.width, probe.width), dtype)
     product = jax.jit(lambda a: a @ a)
     # In place: fresh pages for every result would cost more than the copy.
-    wide = [jnp.ones(COPY_BYTES // 4, jnp.float32)]
+    wide = [jnp.ones(probe.copied // 4, jnp.float32)]
     step = jax.jit(lambda x: x + 1, donate_argnums=0)
 
     def copy():
@@ -49,14 +68,21 @@ def measure_rates(dtype: Any) -> Rates:
         return wide[0]
 
     return Rates(
-        2 * PRODUCT_WIDTH**3 / seconds(lambda: product(square)),
-        2 * COPY_BYTES / seconds(copy),
+        2 * probe.width**3 / seconds(lambda: product(square), calls=probe.calls),
+        2 * probe.copied / seconds(copy, calls=probe.calls),
     )
 
 
 def peak_memory_mb() -> float:
     """Most memory this process ever had resident, in MiB; compilation counts."""
     return peak_memory() / 2**20
+
+
+def device_peak_mb() -> float | None:
+    """Most bytes of a device's own memory in use at once, in MiB; None where it keeps no count."""
+    counts = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [found["peak_bytes_in_use"] for found in counts if "peak_bytes_in_use" in found]
+    return max(peaks) / 2**20 if peaks else None
 
 
 class Clock:

@@ -18,7 +18,7 @@ from alphamed_jax.errors import UserError
 from alphamed_jax.model import lora, modules, network
 from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import sharding
-from alphamed_jax.model.shapes import LLAMA_3B, LLAMA_8B, LLAMA_70B
+from alphamed_jax.model.shapes import LLAMA_1B, LLAMA_3B, LLAMA_8B, LLAMA_70B
 from alphamed_jax.randomness import random_key
 from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.policy import Policy, make_compute, make_sampling
@@ -33,6 +33,7 @@ MEDIAN_SHARE, GROUP_SPREAD, OWN_SPREAD = 1 / 6, 0.5, 0.6245
 SHAPES = {
     "smollm2-135m": ModelConfig(49152, 576, 1536, 30, 9, 3, 64, tie_embeddings=True),
     "small": ModelConfig(2048, 128, 384, 4, 4, 2, 32, tie_embeddings=True),
+    "llama-3.2-1b": LLAMA_1B,
     "llama-3.2-3b": LLAMA_3B,
     "llama-3.1-8b": LLAMA_8B,
     "llama-3.1-70b": LLAMA_70B,
@@ -57,9 +58,9 @@ class StepSizes(NamedTuple):
 class BenchConfig:
     """Time a GRPO step on random weights of a given shape, beside what the machine can do."""
 
-    shape: Literal["smollm2-135m", "small", "llama-3.2-3b", "llama-3.1-8b", "llama-3.1-70b"] = (
-        "smollm2-135m"
-    )
+    shape: Literal[
+        "smollm2-135m", "small", "llama-3.2-1b", "llama-3.2-3b", "llama-3.1-8b", "llama-3.1-70b"
+    ] = "smollm2-135m"
     """Sizes of the network that are not given below."""
     vocab: int | None = None
     hidden: int | None = None
