@@ -239,7 +239,8 @@ def parse_config(argv: Sequence[str], program: str, description: str) -> Config:
         "--lora.targets",
     ):
         if sum(argument.split("=")[0] == flag for argument in argv) > 1:
-            raise UserError(f"{flag} is given twice: name all after one, as {flag} A B.")
+            what = "targets" if flag == "--lora.targets" else "sources"
+            raise UserError(f"{flag} is given twice: name all {what} after one, as {flag} A B.")
     config, unknown = parse_flags(argv, program, description, base)
     refuse_unknown(unknown, flag_names(Config))
     return dataclasses.replace(config, config=base.config)  # also from where the run was started

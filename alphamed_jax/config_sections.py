@@ -239,10 +239,6 @@ class LoraConfig:
                 )
         names = tuple(n for one in self.targets for n in one.replace(",", " ").split())
         object.__setattr__(self, "targets", names)
-        if not names:
-            raise UserError(
-                "lora.targets is empty: name some, or all; lora.rank 0 has no adapters."
-            )
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,14 @@ def targets(config: ModelConfig, lora: LoraConfig) -> Table:
     """The weights of a layer that have an adapter; none with rank 0.
 
     Raises:
-      UserError: a target that the family does not have.
+      UserError: no target, or one that the family does not have.
     """
     if not lora.rank:
         return {}
     matrices = {name: w for name, w in network.layer_weights(config).items() if w.inputs}
     known = ("all", *GROUPS, *matrices)
+    if not lora.targets:
+        raise UserError("lora.targets is empty: name some, or all; lora.rank 0 has no adapters.")
     for target in lora.targets:
         if target not in known:
             raise UserError(

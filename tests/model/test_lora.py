@@ -145,6 +145,8 @@ def test_a_target_that_is_no_linear_layer_is_refused():
     for name in ("query", "q_bias", "norm"):
         with pytest.raises(UserError, match=f"lora.targets: '{name}' is no linear layer"):
             lora.targets(TINY, LoraConfig(rank=1, targets=(name,)))
+    with pytest.raises(UserError, match=r"lora\.targets is empty: name some, or all"):
+        lora.targets(TINY, LoraConfig(rank=1, targets=(" ",)))
 
 
 def test_adapters_learn_where_there_are_any_and_all_weights_else():
