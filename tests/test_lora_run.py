@@ -172,6 +172,7 @@ def test_kl_is_that_to_the_model_without_adapters(inputs, tmp_path):
     assert rows[0]["loss/kl"] > 0
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_an_adapter(whole, inputs, tmp_path):
     # Given the adapter of a run, when another run begins with it,
     config, _ = whole

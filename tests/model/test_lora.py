@@ -75,7 +75,9 @@ def test_it_is_the_base_plus_the_scaled_product(shape, inputs, held):
     np.testing.assert_allclose(one, weight + 0.25 * np.tensordot(a, b, 1), 1e-5, 1e-5)
 
 
-@pytest.mark.parametrize("name", ["llama", pytest.param("qwen2", marks=pytest.mark.slow), "qwen3"])
+@pytest.mark.parametrize(
+    "name", ["llama", *(pytest.param(n, marks=pytest.mark.slow) for n in ("qwen2", "qwen3"))]
+)
 def test_a_fresh_adapter_changes_no_bit_and_a_moved_one_is_its_merged_weights(name):
     config, params = family(name)
     settings = LoraConfig(rank=4)
