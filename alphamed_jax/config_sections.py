@@ -193,6 +193,11 @@ class OptimizerConfig:
     """AdamW's, times the learning rate."""
     max_grad_norm: float = 1.0
     """A longer gradient is scaled down to this norm."""
+    moments: Literal["float32", "bfloat16", "factored"] = "float32"
+    """How Adam's moments are kept between updates. float32: exactly, 8 bytes a weight, the default
+    as it adds nothing to what is published. bfloat16: 4 bytes, each rounded once an update.
+    factored: of the squares row and column means alone (Adafactor), of the mean bfloat16, or
+    nothing where b1 is 0: 2 bytes or next to none."""
 
     def __post_init__(self):
         _at_least(0, optimizer_learning_rate=self.learning_rate)
@@ -207,6 +212,13 @@ class OptimizerConfig:
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(
                     f"optimizer.{name} is {getattr(self, name)}: it must be a number above 0."
+                )
+        rounded = {"float32": (), "bfloat16": ("b1", "b2"), "factored": ("b1",)}[self.moments]
+        for name in rounded:
+            if getattr(self, name) > 0.99:
+                raise UserError(
+                    f"optimizer.{name} is {getattr(self, name)}: in bfloat16 a decay this slow is "
+                    "rounded away; take at most 0.99, or optimizer.moments float32."
                 )
 
 
@@ -261,7 +273,7 @@ class UpdateConfig:
     gradient is the same."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 on TPU and GPU, float32 on CPU. float32 is float32 everywhere, at a multiple
-    of the price on TPUs and GPUs. What learns and Adam's moments are always float32."""
+    of the price on TPUs and GPUs. What learns is always float32."""
     attention: MayChange[Literal["auto", "dense", "splash", "cudnn"]] = "auto"
     """Of training and prefill. auto: splash (Pallas) on TPU, cudnn on GPU where compute_dtype and
     head width allow it, else dense."""

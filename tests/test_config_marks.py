@@ -16,7 +16,7 @@ PART_OF_THE_RUN = """
     loss.advantage loss.variant loss.clip_low loss.clip_high loss.dual_clip loss.ratio
     loss.aggregation loss.constant_length loss.kl_coef loss.kl_estimator loss.tis_cap
     optimizer.learning_rate optimizer.schedule optimizer.warmup_updates optimizer.b1 optimizer.b2
-    optimizer.eps optimizer.weight_decay optimizer.max_grad_norm
+    optimizer.eps optimizer.weight_decay optimizer.max_grad_norm optimizer.moments
     update.mini_batches update.epochs update.skip_constant_groups update.compute_dtype
     lora.rank lora.alpha lora.targets lora.learning_rate_factor
 """

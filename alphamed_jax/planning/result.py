@@ -16,6 +16,7 @@ from alphamed_jax.planning.fit import RESERVE, PhaseMemory, failing, memory_of
 from alphamed_jax.planning.flags import PlanFlags, mean_lengths
 from alphamed_jax.planning.measure import Measure, measure_all, measure_for
 from alphamed_jax.planning.pool import pool_share
+from alphamed_jax.planning.savings import Saving, savings, savings_text
 from alphamed_jax.planning.step import planned_step
 from alphamed_jax.planning.suggest import PRICES, Suggestion, search
 from alphamed_jax.programs import PROGRAMS, planned_programs
@@ -34,6 +35,8 @@ class Plan(NamedTuple):
     expected: list[Expected]
     suggestion: Suggestion | None
     """Sought only where it does not fit."""
+    savings: list[Saving]
+    """Of the settings of memory that are not at their defaults."""
 
     @property
     def fits(self) -> bool:
@@ -86,7 +89,8 @@ def make_plan(
     suggestion = None
     if failing(phases) and flags.suggest:
         suggestion = search(config, make_step, costs, measure, devices.chip, programs=programs)
-    return Plan(config, devices, step, costs, phases, expected, suggestion)
+    saved = savings(config, make_step)
+    return Plan(config, devices, step, costs, phases, expected, suggestion, saved)
 
 
 def _peaks(chip: Chip) -> str:
@@ -168,6 +172,7 @@ def as_text(plan: Plan) -> str:
         *note,
         verdict,
         *([devices.pool] if devices.pool else []),
+        *savings_text(plan.savings),
         *(f"{name}: {there.refused}" for name, there in plan.phases.items() if there.refused),
         "",
         tables.phase_table(plan.costs, chip),
@@ -243,6 +248,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
             for e in plan.expected
         ],
         "assumptions": list(ASSUMPTIONS),
+        "savings": {saving.setting: saving.kinds for saving in plan.savings},
         "suggestion": found
         and {
             "flags": found.flags,

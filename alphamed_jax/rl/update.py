@@ -22,6 +22,7 @@ from alphamed_jax.rl.batch import GroupBatch
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.logprobs import Compute, policy_logprobs
 from alphamed_jax.rl.loss import Totals, policy_loss
+from alphamed_jax.rl.optimizer import learning_rate, optimizer
 
 
 class TrainState(NamedTuple):
@@ -49,42 +50,10 @@ class Objective(NamedTuple):
     """Updates of the whole run, where the learning rate falls towards its end."""
 
 
-def learning_rate(config: OptimizerConfig, total_updates: int) -> optax.Schedule:
-    """Linear warm-up to the peak, then constant, or linear or cosine decay.
-
-    Update i, from 0, has the rate at i: the decay reaches zero at `total_updates`, one update after
-    the last. Updates that were skipped do not count.
-    """
-    peak, warmup = config.learning_rate, config.warmup_updates
-    rest = max(total_updates - warmup, 1)
-    after = {
-        "constant": optax.constant_schedule(peak),
-        "linear": optax.linear_schedule(peak, 0.0, rest),
-        "cosine": optax.cosine_decay_schedule(peak, rest),
-    }[config.schedule]
-    if warmup == 0:
-        return after
-    # The first update already learns: count from 1 / warmup.
-    ramp = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
-    return optax.join_schedules([ramp, after], [warmup])
-
-
-def optimizer(config: OptimizerConfig, total_updates: int) -> optax.GradientTransformation:
-    """AdamW after clipping by the global norm."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm),
-        optax.adamw(
-            learning_rate(config, total_updates),
-            b1=config.b1,
-            b2=config.b2,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-        ),
-    )
-
-
 def state_shardings(abstract_params: Any, objective: Objective) -> Any:
     """Shardings in the shape of a `TrainState`: the moments lie where what learns lies.
+
+    Row and column means of factored ones are small, and whole on every device.
 
     Spelled as compiled programs return them, without trailing Nones: jit takes P("fsdp", None)
     and P("fsdp") for different arguments, and the second step would compile everything again.
@@ -101,8 +70,9 @@ def state_shardings(abstract_params: Any, objective: Objective) -> Any:
     tx = optimizer(objective.optimizer, objective.total_updates)
     opt_state = optax.tree_utils.tree_map_params(
         tx,
-        lambda _, where: where,
+        lambda moment, weight, where: where if moment.shape == weight.shape else whole,
         jax.eval_shape(tx.init, lora.learned(abstract_params)),
+        lora.learned(abstract_params),
         lora.learned(layout),
         transform_non_params=lambda _: whole,
     )

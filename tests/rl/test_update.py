@@ -34,10 +34,10 @@ from alphamed_jax.programs.planned import PlannedStep, StepShape
 from alphamed_jax.rl.batch import plan_batch
 from alphamed_jax.rl.distribution import Sampling
 from alphamed_jax.rl.loss import Totals
+from alphamed_jax.rl.optimizer import learning_rate
 from alphamed_jax.rl.update import (
     batch_gradient,
     init_state,
-    learning_rate,
     score,
     state_shardings,
     update,
