@@ -92,8 +92,8 @@ def _kept_in_bfloat16(inner: optax.GradientTransformation) -> optax.GradientTran
     def init(params: optax.Params) -> optax.OptState:
         return cast(inner.init(params), jnp.float32, jnp.bfloat16)
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        changes, new = inner.update(grads, cast(state, jnp.bfloat16, jnp.float32), params)
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        changes, new = inner.update(updates, cast(state, jnp.bfloat16, jnp.float32), params)
         return changes, cast(new, jnp.float32, jnp.bfloat16)
 
     return optax.GradientTransformation(init, update)
@@ -128,12 +128,12 @@ def _of_matrices(inner: optax.GradientTransformation) -> optax.GradientTransform
     def init(params: optax.Params) -> optax.OptState:
         return inner.init(matrices(params))
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        changes, new = inner.update(matrices(grads), state, matrices(params))
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        changes, new = inner.update(matrices(updates), state, matrices(params))
         rows, columns = jax.tree.map(
             lambda x: constrain(x, *(None,) * x.ndim), (new.v_row, new.v_col)
         )
-        changes = jax.tree.map(lambda change, x: change.reshape(x.shape), changes, grads)
+        changes = jax.tree.map(lambda change, x: change.reshape(x.shape), changes, updates)
         return changes, new._replace(v_row=rows, v_col=columns)
 
     return optax.GradientTransformation(init, update)
