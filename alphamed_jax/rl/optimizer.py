@@ -67,7 +67,7 @@ def optimizer(config: OptimizerConfig, total_updates: int) -> optax.GradientTran
 def _factored(config: OptimizerConfig) -> optax.GradientTransformation:
     """Adafactor's scale by factored squares, with Adam's decay, then the mean over updates."""
 
-    def corrected(step: jax.Array, decay: Any) -> jax.Array:
+    def corrected(step: Any, decay: Any) -> Any:
         return decay * (1 - decay**step) / (1 - decay ** (step + 1))
 
     scale = _of_matrices(
@@ -129,7 +129,8 @@ def _of_matrices(inner: optax.GradientTransformation) -> optax.GradientTransform
         return inner.init(matrices(params))
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        changes, new = inner.update(matrices(updates), state, matrices(params))
+        found: tuple[Any, Any] = inner.update(matrices(updates), state, matrices(params))
+        changes, new = found
         rows, columns = jax.tree.map(
             lambda x: constrain(x, *(None,) * x.ndim), (new.v_row, new.v_col)
         )
