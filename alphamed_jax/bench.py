@@ -109,6 +109,8 @@ def compiled(config: BenchConfig, topology: str) -> dict[str, Any]:
         response=work.completion_len,
         slots=fewer_slots(work.prompts, work.generations, config.slots, replica * fsdp),
         micro_batch=config.micro_batch or 64,
+        int8_weights=config.weights_dtype == "int8",
+        int8_cache=config.cache_dtype == "int8",
     )
     dtype = jnp.dtype("bfloat16")
     attention = choose_attention(config.attention, "tpu", dtype, config.model.head_dim)
@@ -179,7 +181,11 @@ def shares(config: BenchConfig, times: list[Timed], rates: Rates) -> dict[str, A
         rewards = batch.rewards.reshape(-1, config.work.generations)
         trained = rewards.max(axis=1) != rewards.min(axis=1)
         model = config.model
-        reading = work.decode_bytes(model, prompts, lengths, timed.occupancy.steps, itemsize)
+        reading = work.decode_bytes(
+            *(model, prompts, lengths, timed.occupancy.steps, itemsize),
+            int8_weights=config.weights_dtype == "int8",
+            int8_cache=config.cache_dtype == "int8",
+        )
         decoding = max(
             work.decode_flops(model, prompts, lengths) / rates.product_flops_per_s,
             reading / rates.copy_bytes_per_s,

@@ -123,6 +123,13 @@ class Config:
                 f"reward.overlong_cache ({self.reward.overlong_cache}) is above "
                 f"rollout.max_new_tokens ({self.rollout.max_new_tokens}), of which it is a part."
             )
+        for name in ("weights_dtype", "cache_dtype"):
+            if getattr(self.rollout, name) == "int8" and self.loss.tis_cap is None:
+                raise UserError(
+                    f"rollout.{name} is int8, so that responses are drawn from a rounded policy: "
+                    "it needs loss.tis_cap, as --loss.tis-cap 2, which weighs tokens by what that "
+                    "changes."
+                )
         if not self.data:
             raise UserError("data is empty: name at least one source.")
         if self.output and "://" in self.output:

@@ -4,6 +4,7 @@ The paper gives the algorithm and the data; it does not give batch sizes, rollou
 KL, lengths or prompt wording. Every number below is therefore our choice, with its reason.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -69,6 +70,13 @@ class RolloutConfig:
     """gathered: while decoding, each data shard of the mesh holds all weights in the compute dtype,
     split over `tensor` alone. sharded: over `fsdp` too, for models whose copy would not fit; then
     partial products travel at each step."""
+    weights_dtype: Literal["compute", "int8"] = "compute"
+    """Of the matrices that decoding reads at every step. compute: as the update computes, so that
+    what is sampled is the policy. int8: half the bytes of bfloat16, with a scale for each output
+    channel, made anew of the policy for each rollout; needs loss.tis_cap."""
+    cache_dtype: Literal["compute", "int8"] = "compute"
+    """Of the keys and values that decoding keeps. int8: half the bytes of bfloat16, and so room for
+    twice as many responses at once, with a scale for each head and token; needs loss.tis_cap."""
     slots: MayChange[int | None] = None
     """Responses decoded at once, over the whole mesh; as one ends, the next takes its slot. null:
     all of a step, which is fastest where their caches fit into memory."""
@@ -91,6 +99,15 @@ class RolloutConfig:
         _at_least(0, rollout_top_k=self.top_k)
         if self.slots is not None:
             _at_least(1, rollout_slots=self.slots)
+
+    @property
+    def rounded(self) -> bool:
+        """Whether responses are drawn from a policy in 8 bits, and so from another."""
+        return "int8" in (self.weights_dtype, self.cache_dtype)
+
+    def exact(self) -> "RolloutConfig":
+        """The same, drawn from the policy as it is."""
+        return dataclasses.replace(self, weights_dtype="compute", cache_dtype="compute")
 
 
 @dataclass(frozen=True)
@@ -347,6 +364,11 @@ class EvalConfig:
     the benchmarks. `none` keeps none. auto: held-out questions where there are any, else macro."""
     patience: MayChange[int] = 0
     """End the run after so many evaluations in a row without a better one; 0: never."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is anything to evaluate."""
+        return bool(self.questions or self.benchmarks or self.data)
 
     def due(self, step: int, steps: int) -> bool:
         """Whether step `step` of `steps` is evaluated."""

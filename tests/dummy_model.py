@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 
+from alphamed_jax.model import cache
 from alphamed_jax.rl.language_model import Caches
 
 VOCABULARY, STATES = 16, 64
@@ -22,8 +23,8 @@ class DummyModel:
     num_layers: int = 1
     dtype: object = np.dtype("float32")
 
-    def cache_shape(self, slots, capacity):
-        return slots, 1, capacity, 1
+    def empty_cache(self, slots, capacity):
+        return cache.empty((slots, 1, capacity, 1), self.dtype, int8=False)
 
     def load(self, params, rows):
         return params

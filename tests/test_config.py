@@ -98,6 +98,10 @@ def test_a_written_configuration_reads_back_as_the_same_run(tmp_path_factory, ch
     pools = changes.get("curriculum", {})
     if pools.get("hard_below", 0.15) > pools.get("easy_above", 0.85):  # refused together
         del changes["curriculum"]
+    drawn = changes.get("rollout", {})
+    rounded = "int8" in (drawn.get("weights_dtype"), drawn.get("cache_dtype"))
+    if rounded and loss.get("tis_cap") is None:  # required together
+        changes["loss"] = loss | {"tis_cap": 2.0}
     patient = changes.get("eval", {})
     assume(not patient.get("patience") or patient.get("every"))
     sections = {name: kind(**changes.get(name, {})) for name, kind in SECTIONS.items()}
@@ -171,6 +175,7 @@ def test_anchors_and_merges_are_read(tmp_path):
         ("rollout: {temperature: warm}", "rollout.temperature: expected float, found 'warm'."),
         ("rollout: {temperature: true}", "rollout.temperature: expected float, found True."),
         ("loss: {ratio: word}", "loss.ratio: expected 'token' | 'sequence', found 'word'."),
+        ("rollout: {cache_dtype: int4}", "rollout.cache_dtype: expected 'compute' | 'int8'"),
         ("loss: {dual_clip: big}", "loss.dual_clip: expected float or null, found 'big'."),
         ("loss: {constant_length: 1.5}", "constant_length: expected int or null, found 1.5."),
         (f"loss: {{kl_coef: 1{'0' * 400}}}", "loss.kl_coef: expected float, found"),
@@ -224,6 +229,8 @@ BAD_VALUES = [
     ("rollout.top_p", 1.5),
     ("rollout.top_p", float("nan")),
     ("rollout.top_k", -1),
+    ("rollout.weights_dtype", "int8"),
+    ("rollout.cache_dtype", "int8"),
     ("reward.overlong_cache", 0),
     ("reward.overlong_cache", 2000),
     ("reward.length_penalty", 1.0),
@@ -273,6 +280,15 @@ def test_a_value_out_of_range_is_refused_by_file_and_by_flag(tmp_path, key, valu
     assert message.startswith(f"{path}: {key}")
     if not isinstance(value, list):
         assert refusal(parse, f"--{key.replace('_', '-')}={value}").startswith(key)
+
+
+@pytest.mark.parametrize("name", ["weights_dtype", "cache_dtype"])
+def test_8_bits_need_the_weights_of_tokens_that_they_change(name):
+    flag = f"--rollout.{name.replace('_', '-')}"
+    message = refusal(parse, flag, "int8")
+    assert f"rollout.{name} is int8" in message
+    assert "--loss.tis-cap 2" in message
+    assert parse(flag, "int8", "--loss.tis-cap", "2").rollout.rounded
 
 
 # -- the command line ----------------------------------------------------------------------------

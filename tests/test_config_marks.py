@@ -12,7 +12,7 @@ PART_OF_THE_RUN = """
     curriculum.hard_below curriculum.easy_above curriculum.newest
     reward.overlong_cache reward.skip_truncated reward.length_penalty
     rollout.prompts rollout.group_size rollout.max_new_tokens rollout.temperature rollout.top_p
-    rollout.top_k rollout.max_rounds
+    rollout.top_k rollout.max_rounds rollout.weights_dtype rollout.cache_dtype
     loss.advantage loss.variant loss.clip_low loss.clip_high loss.dual_clip loss.ratio
     loss.aggregation loss.constant_length loss.kl_coef loss.kl_estimator loss.tis_cap
     optimizer.learning_rate optimizer.schedule optimizer.warmup_updates optimizer.b1 optimizer.b2

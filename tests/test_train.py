@@ -287,7 +287,7 @@ def test_weights_stay_sharded_in_every_rollout_where_the_setting_says_so(
     made, lay_out = [], language_model.make_decode_weights
 
     def noted(*arguments):
-        made.append(arguments[-1])
+        made.append(arguments[4])
         return lay_out(*arguments)
 
     monkeypatch.setattr(language_model, "make_decode_weights", noted)

@@ -11,7 +11,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from alphamed_jax.config import Config, LoraConfig, OptimizerConfig, RolloutConfig, UpdateConfig
+from alphamed_jax.config import (
+    Config,
+    LoraConfig,
+    LossConfig,
+    OptimizerConfig,
+    RolloutConfig,
+    UpdateConfig,
+)
 from alphamed_jax.data.prompts import Prompt
 from alphamed_jax.data.questions import Question
 from alphamed_jax.errors import UserError
@@ -94,6 +101,10 @@ class BenchConfig:
     """Packed rows in memory at once; null: all, and 16 in the realistic workload."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute dtype; master weights are float32."""
+    weights_dtype: Literal["compute", "int8"] = "compute"
+    """Of the matrices that decoding reads, as rollout.weights_dtype."""
+    cache_dtype: Literal["compute", "int8"] = "compute"
+    """Of keys and values while decoding, as rollout.cache_dtype."""
     remat: Literal["none", "layer", "dots"] = "none"
     """What the backward pass recomputes."""
     attention: Literal["auto", "dense", "splash", "cudnn"] = "auto"
@@ -158,6 +169,11 @@ class BenchConfig:
         return StepSizes(*(usual[i] if size is None else size for i, size in enumerate(given)))
 
     @property
+    def rounded(self) -> bool:
+        """Whether decoding reads anything in 8 bits."""
+        return "int8" in (self.weights_dtype, self.cache_dtype)
+
+    @property
     def train(self) -> Config:
         """The training configuration that has this work."""
         work, real = self.work, self.workload == "realistic"
@@ -169,7 +185,11 @@ class BenchConfig:
                 group_size=work.generations,
                 max_new_tokens=work.completion_len,
                 slots=self.slots or (max(work.responses // 4, 1) if real else None),
+                weights_dtype=self.weights_dtype,
+                cache_dtype=self.cache_dtype,
             ),
+            # As a run must have it where what is sampled is rounded.
+            loss=LossConfig(tis_cap=2.0 if self.rounded else None),
             optimizer=OptimizerConfig(warmup_updates=0),
             lora=self.lora,
             update=UpdateConfig(

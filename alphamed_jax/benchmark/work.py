@@ -32,13 +32,16 @@ def decode_bytes(
     lengths: Int[np.ndarray, "P G"],
     steps: int,
     itemsize: int,
+    int8_weights: bool = False,
+    int8_cache: bool = False,
 ) -> int:
     """Weights once a step, and all keys and values that a token sees; a prompt's once a group."""
     fed = lengths - 1
     own = int((fed * (fed + 1) // 2).sum())
     prompt = int((prompt_lengths * fed.max(axis=1)).sum())
-    place = closed_form.cache_bytes(config, 1, 1, 1, itemsize)
-    return steps * closed_form.decode_weight_bytes(config, 1, itemsize) + place * (own + prompt)
+    place = closed_form.cache_bytes(config, 1, 1, 1, itemsize, int8_cache)
+    weights = closed_form.decode_weight_bytes(config, 1, itemsize, int8_weights)
+    return steps * weights + place * (own + prompt)
 
 
 def update_flops(

@@ -7,6 +7,9 @@ from alphamed_jax.config import LoraConfig
 from alphamed_jax.model import lora, network
 from alphamed_jax.model.config import ModelConfig
 
+SCALE_BYTES = 4
+"""Of a scale, where numbers are in 8 bits."""
+
 
 def shards(config: ModelConfig, axis: str | None, tensor: int) -> int:
     """Ways in which a tensor axis of this size splits a logical axis."""
@@ -19,30 +22,51 @@ def shards(config: ModelConfig, axis: str | None, tensor: int) -> int:
     return tensor if axis in lengths and lengths[axis] % tensor == 0 else 1
 
 
-def decode_weight_bytes(config: ModelConfig, tensor: int, width: int = 2) -> int:
+def decode_weight_bytes(
+    config: ModelConfig, tensor: int, width: int = 2, int8: bool = False
+) -> int:
     """Bytes of weights that a device reads in a decode step: all but the embedding table.
 
     A tied table is the head and so read; of one of its own only the rows of the tokens are.
 
     Args:
       width: bytes of a number in the decode layout.
+      int8: matrices and head are in 8 bits, with a float32 scale for each output channel.
     """
     tree = network.weights(config)
-    if not config.tie_embeddings:
-        del tree["embed"]
+    layers = network.layer_weights(config)
+    rest = {n: w for n, w in tree.items() if n != "layers" and (n != "embed" or "head" not in tree)}
 
-    def share(shape, axes):
-        return width * math.prod(shape) // math.prod(shards(config, a, tensor) for a in axes)
+    def share(shape, axes, each=width):
+        return each * math.prod(shape) // math.prod(shards(config, a, tensor) for a in axes)
 
-    layers = network.map_weights(share, tree.pop("layers"))
-    rest = network.map_weights(share, tree)
-    return sum(layers.values()) + sum(rest.values())
+    def held(spec, summed):
+        if not (int8 and summed):
+            return share(spec.shape, spec.axes)
+        out = [place for place in range(len(spec.shape)) if place not in summed]
+        scale = [spec.shape[i] for i in out], [spec.axes[i] for i in out]
+        return share(spec.shape, spec.axes, 1) + share(*scale, SCALE_BYTES)
+
+    of_layer = sum(held(spec, range(spec.inputs)) for spec in layers.values())
+    ends = (
+        held(spec, [spec.axes.index("embed")] if "embed" in spec.axes else [])
+        for spec in rest.values()
+    )
+    return config.num_layers * of_layer + sum(ends)
 
 
-def cache_bytes(config: ModelConfig, rows: int, length: int, tensor: int, width: int = 2) -> int:
-    """Bytes of keys and values of `rows` sequences of `length` tokens on a device."""
+def cache_bytes(
+    config: ModelConfig, rows: int, length: int, tensor: int, width: int = 2, int8: bool = False
+) -> int:
+    """Bytes of keys and values of `rows` sequences of `length` tokens on a device.
+
+    Args:
+      width: bytes of a number.
+      int8: in 8 bits, with a float32 scale for each head of a token.
+    """
     heads = config.num_kv_heads // shards(config, "kv_heads", tensor)
-    return 2 * config.num_layers * rows * length * heads * config.head_dim * width
+    of_head = config.head_dim + SCALE_BYTES if int8 else config.head_dim * width
+    return 2 * config.num_layers * rows * length * heads * of_head
 
 
 def causal_pairs(prompt: int, responses: Sequence[int]) -> int:
@@ -89,12 +113,14 @@ def update_flops(
     return 2 * forward + forward_flops(config, 0, 0, pairs) + thin
 
 
-def beside_bytes(config: ModelConfig, adapters: LoraConfig, tensor: int, width: int = 2) -> int:
+def beside_bytes(
+    config: ModelConfig, adapters: LoraConfig, tensor: int, width: int = 2, int8: bool = False
+) -> int:
     """Bytes of adapters that a device reads in a decode step, where they stay beside the weights.
 
-    In float32 they are added to the weights once a rollout.
+    In float32 they are added to the weights once a rollout, unless the weights are in 8 bits.
     """
-    if width == 4:
+    if width == 4 and not int8:
         return 0
     share = [
         width * math.prod(spec.shape) // math.prod(shards(config, a, tensor) for a in spec.axes)

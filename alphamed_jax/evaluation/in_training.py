@@ -3,7 +3,8 @@
 It is the evaluation command without its folder: the same sets, requests, noise, answer rule and
 scores. Only how it samples differs. A few hundred questions go in batches of a training step, so
 that they run the programs that training has: compiling those of a stream would take longer than
-it saves. Where there are many, waiting for the longest response of each batch takes longer.
+it saves. Where there are many, waiting for the longest response of each batch takes longer. Where
+rollouts decode in 8 bits evaluation does not, and compiles decoding once more.
 """
 
 import dataclasses
@@ -165,7 +166,9 @@ def _ask(
     # Longer prompts than training's have programs of their own, and leave those of training alone.
     longest = max(len(prompt.token_ids) for one in sets for prompt in one.prompts)
     width = policy.prompt_width if longest <= policy.prompt_width else bucket(longest)
-    sampler = make_sampler(dataclasses.replace(policy, prompt_width=width), config)
+    # The policy is judged as it is, whatever rollouts round of it.
+    exact = dataclasses.replace(config, rollout=config.rollout.exact())
+    sampler = make_sampler(dataclasses.replace(policy, prompt_width=width), exact)
     groups = sum(-(-len(r.sequences) // config.rollout.group_size) for some in asked for r in some)
     many = groups > STREAM_FROM * config.rollout.prompts
     completions = (sampler.stream if many else sampler.in_batches)(

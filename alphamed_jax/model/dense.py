@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from alphamed_jax.model.int8 import Held, scaled, unscaled
 from alphamed_jax.model.masks import causal_mask, valid_mask
 from alphamed_jax.model.numerics import exact
 
@@ -85,17 +86,21 @@ def to_cache(x: Float[Array, "*B T K H"]) -> Float[Array, "*B K T H"]:
 
 def prefix_decode(
     q: Float[Array, "P G N H"],
-    prompt_k: Float[Array, "P K S0 H"],
-    prompt_v: Float[Array, "P K S0 H"],
+    prompt_k: Held,
+    prompt_v: Held,
     prompt_mask: Bool[Array, "P S0"],
-    own_k: Float[Array, "B K S1 H"],
-    own_v: Float[Array, "B K S1 H"],
+    own_k: Held,
+    own_v: Held,
     own_mask: Bool[Array, "B S1"],
 ) -> Float[Array, "P G N H"]:
     """`prefix_attention` for one query of each of G responses to a prompt, B = P·G: a decode step.
 
     The products are written as they lie in memory, keys [S H] times queries [H Q] and weights
     [Q S] times values [S H]: no cache is turned, whatever the compiler would choose for an einsum.
+
+    Args:
+      prompt_k, prompt_v: caches [P K S0 H], as `cache` has them.
+      own_k, own_v: [B K S1 H].
     """
     prompts, group, heads, width = q.shape
     kv_heads = prompt_k.shape[1]
@@ -120,14 +125,25 @@ def prefix_decode(
     def turned(x: jax.Array) -> jax.Array:
         return jnp.swapaxes(x, 2, 3)
 
-    to_prompt = turned(product(prompt_k, turned(by_prompt(q))))  # [P K G·Q S0]
+    def of_each(x: jax.Array, cache: Held) -> jax.Array:
+        """Scores or weights [.. K .. S] times the scale of what they belong to."""
+        rows, heads, length, _ = cache.shape
+        return scaled(x, cache, (rows, heads, 1, length))
+
+    def scores(keys: Held, queries: jax.Array) -> jax.Array:
+        return of_each(turned(product(unscaled(keys, q.dtype), turned(queries))), keys)
+
+    def mix(weights: jax.Array, values: Held) -> jax.Array:
+        weights = of_each(weights, values).astype(q.dtype)
+        return product(weights, unscaled(values, q.dtype))
+
+    to_prompt = scores(prompt_k, by_prompt(q))  # [P K G·Q S0]
     to_prompt = jnp.where(prompt_mask[:, None, None], to_prompt, MASKED)
-    to_own = turned(product(own_k, turned(q)))  # [B K Q S1]
+    to_own = scores(own_k, q)  # [B K Q S1]
     to_own = jnp.where(own_mask[:, None, None], to_own, MASKED)
     top = jnp.maximum(by_response(to_prompt.max(3)), to_own.max(3))
     to_prompt = jnp.exp(to_prompt - by_prompt(top)[..., None])
     to_own = jnp.exp(to_own - top[..., None])
     total = by_response(to_prompt.sum(3)) + to_own.sum(3)
-    mixed = by_response(product(to_prompt.astype(q.dtype), prompt_v))
-    mixed += product(to_own.astype(q.dtype), own_v)
+    mixed = by_response(mix(to_prompt, prompt_v)) + mix(to_own, own_v)
     return (mixed / total[..., None]).astype(q.dtype).reshape(prompts, group, heads, width)

@@ -22,6 +22,7 @@ from alphamed_jax.model.config import ModelConfig, Params
 from alphamed_jax.model.dense import causal_attention
 from alphamed_jax.model.families import FAMILIES
 from alphamed_jax.model.families.family import Spec, Table
+from alphamed_jax.model.int8 import Held, Int8, scaled, unscaled
 from alphamed_jax.model.mesh import constrain
 from alphamed_jax.model.numerics import gated, look_up, rms_norm
 from alphamed_jax.model.rope import rope_table, rotate
@@ -91,10 +92,14 @@ def gathered(
     dtype: Any,
     output_major: bool = False,
     sharded: bool = False,
+    int8: bool = False,
 ) -> dict[str, Any]:
     """One layer's weights as `block` takes them: cast, and gathered over `fsdp`.
 
     They stay split over `tensor`, and with `sharded` over `fsdp` too.
+
+    Args:
+      int8: matrices in 8 bits, a scale for each output channel; adapters beside them are cast.
     """
 
     def cast(array: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
@@ -105,10 +110,25 @@ def gathered(
             of_a, of_b = spec.thin_axes
             a, b = cast(array.a, of_a), cast(array.b, of_b)
             return LowRank(used(spec, array.base), a, b, array.scale)
-        weight = as_weight(spec, cast(array, spec.axes), sharded)
+        if int8 and spec.inputs:
+            held = _in_8_bits(array, spec.axes, tuple(range(spec.inputs)), sharded)
+        else:
+            held = cast(array, spec.axes)
+        weight = as_weight(spec, held, sharded)
         return OutputMajor.of(weight) if output_major and isinstance(weight, Matrix) else weight
 
     return {name: used(spec, layer_params[name]) for name, spec in layer_weights(config).items()}
+
+
+def _in_8_bits(
+    array: jax.Array, axes: tuple[str | None, ...], summed: tuple[int, ...], sharded: bool
+) -> Int8:
+    """A matrix in 8 bits, a scale for all that is not `summed` over, and then gathered."""
+    found = Int8.of(array, summed)
+    # Stated to be split as training has it, so that 8 bits a number travel.
+    values = constrain(constrain(found.values, *axes), *axes_in_use(axes, sharded))
+    out = tuple(axis for place, axis in enumerate(axes) if place not in summed)
+    return Int8(values, constrain(found.scale, *axes_in_use(out, sharded)))
 
 
 def as_weight(spec: Spec, array: Any, sharded: bool = False) -> Weight | Any:
@@ -129,16 +149,27 @@ def head_weights(config: ModelConfig, params: Params) -> Params:
     return {name: params[name]}
 
 
-def gathered_head(config: ModelConfig, params: Params, dtype: Any, sharded: bool = False) -> Head:
-    """The head, cast to `dtype` and gathered as by `gathered`."""
+def gathered_head(
+    config: ModelConfig, params: Params, dtype: Any, sharded: bool = False, int8: bool = False
+) -> Head:
+    """The head, cast to `dtype` or in 8 bits, and gathered as by `gathered`."""
     ((name, weight),) = head_weights(config, params).items()
-    axes = axes_in_use(weights(config)[name].axes, sharded)
-    return Head(constrain(weight.astype(dtype), *axes), vocabulary_first=config.tie_embeddings)
+    axes = weights(config)[name].axes
+    held: Held
+    if int8:
+        held = _in_8_bits(weight, axes, (axes.index("embed"),), sharded)
+    else:
+        held = constrain(weight.astype(dtype), *axes_in_use(axes, sharded))
+    return Head(held, vocabulary_first=config.tie_embeddings)
 
 
 def embed(config: ModelConfig, params: Params, tokens: Int[Array, "*B T"], dtype: Any) -> jax.Array:
     """Token embeddings [.. T D]."""
-    return look_up(params["embed"], tokens, dtype)
+    table = params["embed"]
+    if isinstance(table, Int8):
+        rows = Int8(table.values[tokens], table.scale[tokens][..., None])
+        return scaled(unscaled(rows, dtype), rows)
+    return look_up(table, tokens, dtype)
 
 
 def run_layers(

@@ -1,9 +1,8 @@
 """Weights that know how to apply themselves: a layer says `q(x)`, and not how.
 
 Training holds plain arrays (see `network`). Where a layer runs, each of its matrices becomes one
-of these pytrees, and norms and biases stay arrays. A new way to hold a weight, as one in 8 bits,
-is a class here. `array` may be whatever stands for an array in a pytree: a tracer, a shape, a
-sharding.
+of these pytrees, and norms and biases stay arrays. `array` may be in 8 bits (`int8.Int8`), or
+whatever else stands for an array in a pytree: a tracer, a shape, a sharding.
 """
 
 import functools
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from alphamed_jax.model.int8 import Int8, scaled, unscaled
 from alphamed_jax.model.mesh import constrain
 from alphamed_jax.model.numerics import exact, project, project_rows
 
@@ -35,7 +35,9 @@ def _merged(x: jax.Array, inputs: int) -> jax.Array:
     return x if inputs == 1 else x.reshape(*x.shape[:-inputs], -1)
 
 
-def _product(x: jax.Array, array: jax.Array, inputs: int) -> jax.Array:
+def _product(x: jax.Array, array: Any, inputs: int) -> jax.Array:
+    """Without the scale of an array in 8 bits."""
+    array = unscaled(array, x.dtype)
     return project(x, array.reshape(-1, *array.shape[inputs:]))
 
 
@@ -50,7 +52,7 @@ class Matrix:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`x` times the weight."""
-        return _product(_merged(x, self.inputs), self.array, self.inputs)
+        return scaled(_product(_merged(x, self.inputs), self.array, self.inputs), self.array)
 
 
 @_pytree("inputs", "outputs")
@@ -66,14 +68,23 @@ class OutputMajor:
     @classmethod
     def of(cls, matrix: Matrix) -> "OutputMajor":
         """The same weight, turned."""
-        shape, inputs = matrix.array.shape, matrix.inputs
-        turned = matrix.array.reshape(math.prod(shape[:inputs]), -1).T
-        return cls(turned, inputs, shape[inputs:])
+        array, inputs = matrix.array, matrix.inputs
+        shape = array.shape
+
+        def turned(x: jax.Array) -> jax.Array:
+            return x.reshape(math.prod(shape[:inputs]), -1).T
+
+        if isinstance(array, Int8):
+            array = Int8(turned(array.values), array.scale.reshape(-1))
+        else:
+            array = turned(array)
+        return cls(array, inputs, shape[inputs:])
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`x` times the weight."""
         x = _merged(x, self.inputs)
-        return project_rows(x, self.array).reshape(*x.shape[:-1], *self.outputs)
+        y = scaled(project_rows(x, unscaled(self.array, x.dtype)), self.array)
+        return y.reshape(*x.shape[:-1], *self.outputs)
 
 
 @_pytree("axes", "inputs")
@@ -99,8 +110,10 @@ class Split:
         y = _product(x, self.array, self.inputs)
         between = (None,) * (y.ndim - 1 - len(out))
         if "head" in out:  # attention is a row's own
-            return constrain(y, "batch", *between, out[0], None)
-        return constrain(y, None, *between, *out) if out == ("embed",) else y
+            y = constrain(y, "batch", *between, out[0], None)
+        elif out == ("embed",):
+            y = constrain(y, None, *between, *out)
+        return scaled(y, self.array)
 
 
 @functools.partial(
@@ -148,11 +161,13 @@ class Head:
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
         """Logits."""
         equation = "...d,vd->...v" if self.vocabulary_first else "...d,dv->...v"
-        return jnp.einsum(equation, x, self.array, **_wide(x))
+        y = jnp.einsum(equation, x, unscaled(self.array, x.dtype), **_wide(x))
+        return scaled(y, self.array)
 
     def by_token(self, x: Float[Array, "B D"]) -> Float[Array, "V B"]:
         """Logits of few rows by a head [V D], in the order of an output-major product."""
-        return jnp.matmul(self.array, x.T, **_wide(x))
+        y = jnp.matmul(unscaled(self.array, x.dtype), x.T, **_wide(x))
+        return scaled(y, self.array, (-1, 1))
 
 
 def _wide(x: jax.Array) -> dict:

@@ -12,6 +12,8 @@ from alphamed_jax.programs.record import Program, checkpoint_parts, memory_parts
 RESERVE = 0.02
 CHECKPOINT = "checkpoint"
 """Not a program: the border of steps at which a checkpoint is copied."""
+EVALUATION = "evaluation"
+"""Decoding as evaluation does it, where rollouts decode in 8 bits."""
 
 
 class PhaseMemory(NamedTuple):
@@ -33,7 +35,8 @@ def limit(chip: Chip) -> int:
 
 
 def memory_of(step: PlannedStep, costs: dict[Program, Cost], chip: Chip) -> dict[str, PhaseMemory]:
-    """Memory of each program that was measured, and of the copy for a checkpoint."""
+    """Memory of each program that was measured, of the copy for a checkpoint, and of decoding in
+    evaluation where it is another."""
 
     def phase(parts: Mapping[str, int], total: int, refused: str = "") -> PhaseMemory:
         fits = not refused and total <= limit(chip)
@@ -46,7 +49,14 @@ def memory_of(step: PlannedStep, costs: dict[Program, Cost], chip: Chip) -> dict
         for program, cost in costs.items()
     }
     copied = checkpoint_parts(step)
-    return found | {CHECKPOINT: phase(copied, sum(copied.values()))}
+    found |= {CHECKPOINT: phase(copied, sum(copied.values()))}
+    decode = next((program for program in costs if program.name == "decode"), None)
+    if step.shape.evaluates and decode:
+        # What decoding makes beside its arguments is about the same.
+        arrays = memory_parts(decode, step.evaluation)
+        total = sum(arrays.values()) + found[decode.name].temporaries
+        found |= {EVALUATION: phase(arrays, total)}
+    return found
 
 
 def failing(phases: dict[str, PhaseMemory]) -> tuple[str, ...]:

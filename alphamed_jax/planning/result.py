@@ -248,7 +248,10 @@ def as_json(plan: Plan) -> dict[str, Any]:
             for e in plan.expected
         ],
         "assumptions": list(ASSUMPTIONS),
-        "savings": {saving.setting: saving.kinds for saving in plan.savings},
+        "savings": {
+            saving.setting: saving.kinds | ({"decode_read": saving.read} if saving.read else {})
+            for saving in plan.savings
+        },
         "suggestion": found
         and {
             "flags": found.flags,

@@ -38,6 +38,9 @@ def planned_step(
         mini_batches=config.update.mini_batches,
         old_logprobs=config.updates_per_step > 1,
         sharded=rollout.weights == "sharded",
+        int8_weights=rollout.weights_dtype == "int8",
+        int8_cache=rollout.cache_dtype == "int8",
+        evaluates=rollout.rounded and config.eval.asks,
         epochs=config.update.epochs,
         rounds=rollout.max_rounds,
     )

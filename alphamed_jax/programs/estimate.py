@@ -62,8 +62,8 @@ def decode(step: PlannedStep) -> Estimate:
     pairs = step.slots * (shape.prompt_width + step.capacity)
     flops = closed_form.forward_flops(model, step.slots, step.slots, pairs) / step.mesh.size
     width = step.objective.compute.dtype.itemsize
-    weights = closed_form.decode_weight_bytes(model, tensor, width)
-    weights += closed_form.beside_bytes(model, step.lora, tensor, width)
+    weights = closed_form.decode_weight_bytes(model, tensor, width, shape.int8_weights)
+    weights += closed_form.beside_bytes(model, step.lora, tensor, width, shape.int8_weights)
     comm = _summed_over_tensor(step, here, 2 * model.num_layers + 1)
     if shape.sharded:
         # All rows meet at each shard of the features; partial products are summed over them.

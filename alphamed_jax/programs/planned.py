@@ -52,6 +52,12 @@ class StepShape(NamedTuple):
     """Whether updates are told the sampling policy's log-probabilities: there are several."""
     sharded: bool = False
     """Whether decoding has its weights split over `fsdp`, too."""
+    int8_weights: bool = False
+    """Whether decoding has its weights in 8 bits."""
+    int8_cache: bool = False
+    """Whether it has keys and values in 8 bits."""
+    evaluates: bool = False
+    """Whether evaluation decodes the same without 8 bits."""
     epochs: int = 1
     """Passes over the mini-batches."""
     rounds: int = 1
@@ -160,6 +166,7 @@ class PlannedStep:
             self.model,
             dtype=self.objective.compute.dtype,
             sharded=self.shape.sharded,
+            int8=self.shape.int8_weights,
         )
         return result_of(self.mesh, make, self.state.params)
 
@@ -175,13 +182,26 @@ class PlannedStep:
     @property
     def sampled_model(self) -> Transformer:
         """The model as the sampler has it."""
-        compute = self.objective.compute
-        return Transformer(self.model, compute.dtype, compute.attention, self.shape.sharded)
+        compute, shape = self.objective.compute, self.shape
+        return Transformer(
+            self.model,
+            compute.dtype,
+            compute.attention,
+            sharded=shape.sharded,
+            int8_weights=shape.int8_weights,
+            int8_cache=shape.int8_cache,
+        )
+
+    @property
+    def evaluation(self) -> "PlannedStep":
+        """The step with the arrays that evaluation decodes with."""
+        shape = self.shape._replace(int8_weights=False, int8_cache=False)
+        return dataclasses.replace(self, shape=shape)
 
     @property
     def prefill_model(self) -> Transformer:
-        """The same for prefill, which does not ask how the weights for decoding are split."""
-        return dataclasses.replace(self.sampled_model, sharded=False)
+        """The same for prefill, which does not ask how the weights for decoding are held."""
+        return dataclasses.replace(self.sampled_model, sharded=False, int8_weights=False)
 
     @functools.cached_property
     def prefilled(self) -> prompt_cache.Prefilled:

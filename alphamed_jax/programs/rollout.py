@@ -29,24 +29,29 @@ rollout = functools.partial(Program, stage="rollout")
 
 def needed_decode_bytes(step: PlannedStep) -> tuple[int, int]:
     """Bytes of weights, and of keys and values, that a decode step reads on a device."""
-    tensor, shape = step.mesh.shape["tensor"], step.shape
-    slots = step.slots // step.data_shards
+    model, shape, slots = step.model, step.shape, step.slots // step.data_shards
     prompts = shape.prompts // step.data_shards if shape.slots is None else slots
-    beside = closed_form.beside_bytes(step.model, step.lora, tensor)
-    return closed_form.decode_weight_bytes(step.model, tensor) + beside, (
-        closed_form.cache_bytes(step.model, slots, step.capacity, tensor)
-        + closed_form.cache_bytes(step.model, prompts, shape.prompt_width, tensor)
+    sizes = step.mesh.shape["tensor"], step.objective.compute.dtype.itemsize
+    weights = closed_form.decode_weight_bytes(model, *sizes, shape.int8_weights)
+    weights += closed_form.beside_bytes(model, step.lora, *sizes, shape.int8_weights)
+    return weights, (
+        closed_form.cache_bytes(model, slots, step.capacity, *sizes, shape.int8_cache)
+        + closed_form.cache_bytes(model, prompts, shape.prompt_width, *sizes, shape.int8_cache)
     )
 
 
+def _held(step: PlannedStep) -> dict[str, bool]:
+    """How decoding has its weights."""
+    return {"sharded": step.shape.sharded, "int8": step.shape.int8_weights}
+
+
 def _layer(step: PlannedStep) -> Call:
-    dtype, sharded = step.objective.compute.dtype, step.shape.sharded
-    return call(step.model, step.layers, step.scalar(), dtype, sharded=sharded)
+    dtype = step.objective.compute.dtype
+    return call(step.model, step.layers, step.scalar(), dtype, **_held(step))
 
 
 def _head(step: PlannedStep) -> Call:
-    dtype, sharded = step.objective.compute.dtype, step.shape.sharded
-    return call(step.model, step.ends, dtype, sharded=sharded)
+    return call(step.model, step.ends, step.objective.compute.dtype, **_held(step))
 
 
 def _estimated_layer(step: PlannedStep) -> Estimate:
@@ -107,7 +112,7 @@ def _decode_iterations(step: PlannedStep, course: Course) -> list[Iterations]:
     """Caches grow with the longest response and are read whole: shorter ones cost less."""
     tensor, width = step.mesh.shape["tensor"], step.objective.compute.dtype.itemsize
     here = step.slots // step.data_shards
-    place = closed_form.cache_bytes(step.model, here, 1, tensor, width)
+    place = closed_form.cache_bytes(step.model, here, 1, tensor, width, step.shape.int8_cache)
     found, done, sizes = [], 0, capacities(step.shape.response)
     for capacity in sizes:
         last = capacity >= course.longest or capacity == sizes[-1]
@@ -122,7 +127,8 @@ def _decode_iterations(step: PlannedStep, course: Course) -> list[Iterations]:
 def _decode_bars(step: PlannedStep, report: ProgramReport) -> dict[str, Bar]:
     """It reads weights and caches once, and copies no layer's cache."""
     tensor, slots = step.mesh.shape["tensor"], step.slots // step.data_shards
-    caches = closed_form.cache_bytes(step.model, slots, step.capacity, tensor)
+    width = 1 if step.shape.int8_cache else step.objective.compute.dtype.itemsize
+    caches = closed_form.cache_bytes(step.model, slots, step.capacity, tensor, width)
     one = caches // (2 * step.model.num_layers)
     copies = [name for name, size in report.loop_writes.items() if size >= one]
     assert report.loop_traffic is not None, "decoding is a loop"

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from alphamed_jax.model.cache import lengthened
 from alphamed_jax.model.masks import ring_mask, valid_mask
 from alphamed_jax.model.mesh import constrain
 from alphamed_jax.rl.distribution import Sampling, draw
@@ -250,9 +251,9 @@ def decode(
     """
     rows = prompts.lengths.shape[0]
     shape = rows, state.slots.row.size // rows
-    capacity, length = state.caches.keys[0].shape[2], state.results.tokens.shape[-1]
+    capacity, length = state.caches.capacity, state.results.tokens.shape[-1]
     keys = _keys(key, state.slots.sequence)
-    prompt_mask = valid_mask(prompts.lengths, prompts.caches.keys[0].shape[2])
+    prompt_mask = valid_mask(prompts.lengths, prompts.caches.capacity)
 
     def going_on(state):
         working = active(state.slots)
@@ -301,13 +302,10 @@ def decode(
 @functools.partial(jax.jit, static_argnames="capacity")
 def grow_cache(state: DecodeState, *, capacity: int) -> DecodeState:
     """The same state with longer caches: the ring is cut open at its oldest place."""
-    former = state.caches.keys[0].shape[2]
-
-    def longer(cache):
-        opened = jnp.roll(cache, -state.cursor, axis=2)
-        return jnp.pad(opened, [(0, 0), (0, 0), (0, capacity - former), (0, 0)])
-
-    return state._replace(caches=jax.tree.map(longer, state.caches), cursor=jnp.int32(former))
+    opened = jax.tree.map(lambda x: jnp.roll(x, -state.cursor, axis=2), state.caches)
+    return state._replace(
+        caches=lengthened(opened, capacity), cursor=jnp.int32(state.caches.capacity)
+    )
 
 
 @jax.jit

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from alphamed_jax.model import network
+from alphamed_jax.model import cache, network
 from alphamed_jax.model.attention import DENSE, Attention, causal_attend
 from alphamed_jax.model.config import ModelConfig, Params
 from alphamed_jax.model.dense import prefix_decode, to_cache
-from alphamed_jax.model.mesh import constrain, mesh_of
+from alphamed_jax.model.int8 import Held
+from alphamed_jax.model.mesh import mesh_of
 from alphamed_jax.model.numerics import rms_norm
 from alphamed_jax.model.rope import rope_table
 from alphamed_jax.rl.decode_weights import DecodeWeights, make_decode_weights
@@ -21,11 +22,17 @@ OUTPUT_MAJOR_ROWS = 64
 
 
 class Caches(NamedTuple):
-    """Keys and values per layer, [B K S H] each. B slots or prompts have one axis: with two, one
-    of them of length 1, XLA for CPUs would write a cache a second time for the reader."""
+    """Keys and values per layer, [B K S H] each, as `model.cache` has them. B slots or prompts have
+    one axis: with two, one of them of length 1, XLA for CPUs would write a cache a second time for
+    the reader."""
 
-    keys: tuple[Array, ...]
-    values: tuple[Array, ...]
+    keys: tuple[Held, ...]
+    values: tuple[Held, ...]
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that they have room for."""
+        return self.keys[0].shape[2]
 
 
 @runtime_checkable
@@ -37,13 +44,8 @@ class LanguageModel(Protocol):
         """Layers that have a cache."""
         ...
 
-    @property
-    def dtype(self) -> Any:
-        """Of caches and hidden states."""
-        ...
-
-    def cache_shape(self, slots: int, capacity: int) -> tuple[int, int, int, int]:
-        """Shape [B K S H] of a layer's keys, and of its values."""
+    def empty_cache(self, slots: int, capacity: int) -> Held:
+        """A layer's keys [B K S H] before there are any, and its values."""
         ...
 
     def load(self, params: Any, rows: int) -> Any:
@@ -91,21 +93,27 @@ class Transformer:
     """Of the prompts; decoding has its own."""
     sharded: bool = False
     """Decoding weights stay split over `fsdp`, where a copy per data shard would not fit."""
+    int8_weights: bool = False
+    """Decoding reads matrices and head in 8 bits."""
+    int8_cache: bool = False
+    """Decoding reads keys and values in 8 bits."""
 
     @property
     def num_layers(self) -> int:
         """Layers that have a cache."""
         return self.config.num_layers
 
-    def cache_shape(self, slots: int, capacity: int) -> tuple[int, int, int, int]:
+    def empty_cache(self, slots: int, capacity: int) -> Held:
         """[B K S H]."""
-        return slots, self.config.num_kv_heads, capacity, self.config.head_dim
+        shape = slots, self.config.num_kv_heads, capacity, self.config.head_dim
+        return cache.empty(shape, self.dtype, self.int8_cache)
 
     def load(self, params: Params, rows: int) -> DecodeWeights:
-        """Cast, gathered over `fsdp` unless `sharded`; see `OUTPUT_MAJOR_ROWS`."""
+        """Cast or in 8 bits, gathered over `fsdp` unless `sharded`; see `OUTPUT_MAJOR_ROWS`."""
         on_cpu = mesh_of(params).devices.flat[0].platform == "cpu"
         output_major = on_cpu and rows <= OUTPUT_MAJOR_ROWS and not self.sharded
-        return make_decode_weights(self.config, params, self.dtype, output_major, self.sharded)
+        how = output_major, self.sharded, self.int8_weights
+        return make_decode_weights(self.config, params, self.dtype, *how)
 
     def prefill(
         self, params: Params, tokens: Int[Array, "P Tp"], lengths: Int[Array, "P"]
@@ -120,8 +128,7 @@ class Transformer:
         last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)[:, 0]
 
         def per_layer(stacked):
-            caches = to_cache(stacked)
-            return tuple(constrain(x, "batch", "kv_heads", None, None) for x in caches)
+            return tuple(cache.placed(cache.hold(x, self.int8_cache)) for x in to_cache(stacked))
 
         return Caches(per_layer(kv[0]), per_layer(kv[1])), last
 
@@ -144,10 +151,9 @@ class Transformer:
         for i, layer_weights in enumerate(arrays["layers"]):
 
             def attend(q, k, v, i=i):
-                at = (0, 0, cursor, 0)
                 k, v = (jax.lax.collapse(to_cache(x), 0, 2) for x in (k, v))
-                own_keys[i] = jax.lax.dynamic_update_slice(own_keys[i], k, at)
-                own_values[i] = jax.lax.dynamic_update_slice(own_values[i], v, at)
+                own_keys[i] = cache.write(own_keys[i], k, cursor)
+                own_values[i] = cache.write(own_values[i], v, cursor)
                 mixed = prefix_decode(
                     q[:, :, 0],
                     prompts.keys[i],

@@ -186,7 +186,12 @@ def make_sampler(policy: Policy, config: Config) -> Sampler:
     return Sampler(
         SamplerConfig(
             model=Transformer(
-                policy.model, compute.dtype, compute.attention, rollout.weights == "sharded"
+                policy.model,
+                compute.dtype,
+                compute.attention,
+                sharded=rollout.weights == "sharded",
+                int8_weights=rollout.weights_dtype == "int8",
+                int8_cache=rollout.cache_dtype == "int8",
             ),
             sampling=policy.sampling,
             stop_ids=policy.stop_ids,

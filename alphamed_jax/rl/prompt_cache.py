@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from alphamed_jax.model.mesh import constrain
+from alphamed_jax.model.cache import lengthened, placed
 from alphamed_jax.rl.language_model import Caches, LanguageModel
 from alphamed_jax.rl.shards import put_rows, split_shards, take_caches, take_rows
 
@@ -41,11 +41,7 @@ def prefill(
 ) -> Prefilled:
     """Forward the prompts once, padded on the right; their caches are `width` long."""
     caches, last = model.prefill(params, tokens, lengths)
-
-    def widened(x):
-        return jnp.pad(x, [(0, 0), (0, 0), (0, width - x.shape[2]), (0, 0)])
-
-    return Prefilled(PromptCache(jax.tree.map(widened, caches), lengths), last)
+    return Prefilled(PromptCache(lengthened(caches, width), lengths), last)
 
 
 @functools.partial(jax.jit, donate_argnames="kept")
@@ -82,7 +78,7 @@ def insert_prompts(
     def put(cache, source):
         taken = take_rows(split_shards(source, data_shards), prompt, "kv_heads")
         filled = put_rows(split_shards(cache, data_shards), slot, taken)
-        return constrain(filled.reshape(cache.shape), "batch", "kv_heads", None, None)
+        return placed(filled.reshape(cache.shape))
 
     lengths = take_rows(split_shards(prefilled.lengths, data_shards), prompt)
     return PromptCache(

@@ -34,6 +34,8 @@ def generate(
     attention: Attention = DENSE,
     slots: int | None = None,
     sharded: bool = False,
+    int8_weights: bool = False,
+    int8_cache: bool = False,
     prompt_width: int = 0,
     known: Bool[np.ndarray, "V"] | None = None,
 ) -> Trajectories:
@@ -50,6 +52,8 @@ def generate(
       slots: responses decoded at once over the whole mesh, at least one per data shard; as one
         ends the next takes its place. None: all of them.
       sharded: decode with weights that stay split over `fsdp`.
+      int8_weights: decode with matrices and head in 8 bits.
+      int8_cache: decode with keys and values in 8 bits.
       prompt_width: pad prompts to this at least, so that batches share their programs.
       known: which ids have a token, as `data.tokenizer.known_tokens` says; the others are never
         sampled. None: all have one.
@@ -57,7 +61,8 @@ def generate(
     Raises:
       ValueError: no prompts, or an empty one.
     """
-    model = Transformer(config, np.dtype(dtype or params["embed"].dtype), attention, sharded)
+    dtype = np.dtype(dtype or params["embed"].dtype)
+    model = Transformer(config, dtype, attention, sharded, int8_weights, int8_cache)
     sampler = Sampler(
         SamplerConfig(
             model=model,

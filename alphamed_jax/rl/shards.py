@@ -4,9 +4,9 @@ Letters: R data shards, m rows of each, B = R·m of all, k of them that are take
 """
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Int, Shaped
 
+from alphamed_jax.model.cache import placed
 from alphamed_jax.model.mesh import constrain
 from alphamed_jax.rl.language_model import Caches, LanguageModel
 
@@ -31,18 +31,14 @@ def put_rows(
     return jax.vmap(lambda shard, i, v: shard.at[i].set(v, mode="drop"))(x, index, new)
 
 
-def take_caches(x: Shaped[Array, "B K S H"], index: Int[Array, "R s"]) -> Array:
-    """Caches `index` of each data shard's, [R·s K S H]."""
+def take_caches(x: Shaped[Array, "B K S ..."], index: Int[Array, "R s"]) -> Array:
+    """Caches `index` of each data shard's, [R·s K S ..]."""
     taken = take_rows(split_shards(x, index.shape[0]), index, "kv_heads")
-    return constrain(jax.lax.collapse(taken, 0, 2), "batch", "kv_heads", None, None)
+    return placed(jax.lax.collapse(taken, 0, 2))
 
 
 def empty_caches(model: LanguageModel, slots: int, capacity: int) -> Caches:
-    blank = jnp.zeros(model.cache_shape(slots, capacity), model.dtype)
-
     def layers():
-        return tuple(
-            constrain(blank, "batch", "kv_heads", None, None) for _ in range(model.num_layers)
-        )
+        return tuple(model.empty_cache(slots, capacity) for _ in range(model.num_layers))
 
     return Caches(layers(), layers())

@@ -19,6 +19,26 @@ def test_weights_of_a_decode_step_are_all_but_the_embedding_table():
     assert closed_form.decode_weight_bytes(LLAMA_8B, 8) == 2 * (products // 8 + norms)
 
 
+def test_in_8_bits_each_output_channel_and_token_of_the_head_has_four_bytes_more():
+    norms = (2 * 32 + 1) * 4096
+    products = network.count_parameters(LLAMA_8B) - 128256 * 4096 - norms
+    # q, k and v, o, gate and up, down, and the head.
+    channels = 32 * (4096 + 2 * 1024 + 4096 + 2 * 14336 + 4096) + 128256
+    read = closed_form.decode_weight_bytes
+    assert read(LLAMA_8B, 1, int8=True) == products + 4 * channels + 2 * norms
+    # Eight ways the channels of o and down are whole on each device.
+    whole = 32 * 2 * 4096
+    shared = (channels - whole) // 8
+    assert read(LLAMA_8B, 8, int8=True) == products // 8 + 4 * (shared + whole) + 2 * norms
+    tied = dataclasses.replace(LLAMA_8B, tie_embeddings=True)
+    assert read(tied, 4, int8=True) == read(LLAMA_8B, 4, int8=True)
+
+
+def test_a_head_of_a_token_in_8_bits_has_four_bytes_more():
+    found = closed_form.cache_bytes(LLAMA_8B, 3, 10, 2, int8=True)
+    assert found == 2 * 32 * 3 * 10 * 4 * (128 + 4)
+
+
 def test_a_tied_table_is_read_as_the_head():
     tied = dataclasses.replace(LLAMA_8B, tie_embeddings=True)
     read = closed_form.decode_weight_bytes
@@ -61,3 +81,5 @@ def test_adapters_beside_the_weights_are_read_at_each_step_in_16_bits_alone():
     # Four ways: q's B by heads, down's A by the feed-forward part; the others are whole.
     assert closed_form.beside_bytes(TINY, lora, 4) == 2 * 2 * 3 * (64 + 16 + 32 + 64)
     assert closed_form.beside_bytes(TINY, lora, 1, width=4) == 0
+    # Weights in 8 bits have adapters beside them in any dtype.
+    assert closed_form.beside_bytes(TINY, lora, 1, width=4, int8=True) == 2 * 2 * 2 * 3 * 320

@@ -59,6 +59,23 @@ def test_a_decode_step_reads_weights_and_caches_once_and_copies_neither():
 
 
 @needs_libtpu
+@pytest.mark.slow
+def test_in_8_bits_a_decode_step_reads_8_bits_and_makes_nothing_wider_of_them():
+    # Given caches too large to live in VMEM in 8 bits, too,
+    shape = StepShape(
+        prompts=16, response=8192, prompt_width=128, int8_weights=True, int8_cache=True
+    )
+    report = compile_only("v5e:2x4", "1x8", llama_8b(2), shape, programs=[plans.named("decode")])
+    # then the products convert what they read: 16 bits of a weight or cache in memory, written
+    # and read, would be a ratio of 1.3 or of 5.
+    assert kept(report) == {"decode_bytes": True, "cache_copies": True}
+    assert 0.8 < report["bars"]["decode_bytes"]["ratio"] < 1.1
+    # Sums over devices are of hidden states, in 16 bits, as without.
+    moved, rows = report["phases"]["decode"]["collectives"]["all-reduce"], 16 * 8
+    assert moved["bf16"] == (2 * 2 + 1) * rows * 4096 * 2
+
+
+@needs_libtpu
 def test_only_sums_over_vocabulary_and_features_cross_between_devices_in_a_step():
     moved = decoding()["phases"]["decode"]["collectives"]
     rows = 16 * 8
