@@ -115,6 +115,7 @@ def test_a_command_that_is_none_is_named_with_the_nearest():
     assert started("alphamed_jax", "--version").stdout == f"alphamed_jax {__version__}\n"
 
 
+@pytest.mark.slow
 def test_both_ways_to_start_a_command_are_one():
     for flags in (("--help",), ("--stepz", "3")):
         short, long = (

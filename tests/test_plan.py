@@ -98,12 +98,36 @@ def test_where_nothing_helps_it_says_so(run):
 
 
 def test_a_plan_that_does_not_fit_is_a_failure_only_with_check(run):
-    tight = (*GPUS, "--hbm-gb", 5, "--no-suggest")
+    tight = (*GPUS, "--hbm-gb", 5, "--no-search")
     assert run(*tight)[0] == 0
     assert run(*tight, "--check")[0] == 1
     assert run(*GPUS, "--check")[0] == 0
 
 
+@pytest.mark.slow
+def test_what_a_machine_can_train_is_answered_with_settings_that_fit(run):
+    asked = ("--suggest", "h100:1", "--model", LLAMA_8B)
+    status, text, _, found = run(*asked, "--json")
+    assert status == 0
+    full, adapters = found["offers"]
+    assert (full["adapters"], full["fits"]) == (False, False)  # 16 bytes a parameter: 128 GB
+    assert adapters["fits"]
+    assert f"    {adapters['flags']}" in text.splitlines()
+    *_, again = run("--topology", "h100:1", "--json", *adapters["flags"].split())
+    assert again["fits"]
+    assert again["hbm_bytes"] == adapters["hbm_bytes"]
+
+
+def test_tpus_can_be_estimated_without_libtpu(run, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    asked = ("--topology", "v5e:2x4", "--mesh", "4x2", "--model", "meta-llama/Llama-3.2-1B")
+    status, text, _, found = run(*asked, "--estimate", "--json")
+    assert (status, found["estimated"]) == (0, True)
+    assert found["peaks"]["flops"] == 197e12
+    assert "nothing was compiled" in text
+
+
+@pytest.mark.slow
 def test_scaling_prints_a_table_and_ends_with_json(run):
     status, text, _, found = run(*GPUS, "--scaling", "--json")
     assert status == 0
@@ -116,6 +140,10 @@ def test_scaling_prints_a_table_and_ends_with_json(run):
     [
         (("--topology", "h100:8", "--mesh", "4x4"), "needs 16 devices"),
         (("--topology", "v9:2x2"), "unknown devices 'v9'"),
+        (("--suggest", "v9:2x2"), "unknown devices 'v9'"),
+        (("--suggest", "h100:x"), "expected a number of devices"),
+        (("--suggest", "h100:8", "--topology", "h100:8"), "as --topology v5e:8x8, or ask"),
+        ((), "as --topology v5e:8x8, or ask"),
         (("--topology", "h100:16", "--mesh", "1x16", "--model", LLAMA_3B), "does not fit 24 query"),
         (("--topology", "h100:8", "--config", "nowhere.yaml"), "no such file"),
     ],

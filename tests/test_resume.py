@@ -21,6 +21,7 @@ def first(tmp_path_factory):
     return config
 
 
+@pytest.mark.slow
 def test_memory_and_speed_may_change_on_resume_and_the_fingerprint_is_kept(first):
     # Given a run, when it is resumed with other settings of memory and speed,
     rollout = RolloutConfig(prompts=4, group_size=4, max_new_tokens=12, slots=8, weights="sharded")

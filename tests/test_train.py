@@ -185,7 +185,7 @@ def stop_at(monkeypatch, number):
 
 
 @pytest.mark.parametrize("kind", ["whole", "in_rounds"])
-@pytest.mark.parametrize("cut", [1, 4, 5])
+@pytest.mark.parametrize("cut", [1, pytest.param(4, marks=pytest.mark.slow), 5])
 def test_interrupted_and_resumed_is_the_uninterrupted_run(
     request, tmp_path, monkeypatch, kind, cut
 ):
@@ -303,6 +303,7 @@ def test_weights_stay_sharded_in_every_rollout_where_the_setting_says_so(
     assert made == [True, True, True]
 
 
+@pytest.mark.slow
 def test_several_updates_per_rollout_with_a_reference_policy(inputs, tmp_path):
     config = tiny_config(
         inputs,

@@ -6,7 +6,7 @@ libtpu compiles real TPU programs on any Linux machine; only running them takes 
 import importlib.util
 import math
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
@@ -16,9 +16,9 @@ from alphamed_jax.errors import UserError, nearest
 from alphamed_jax.model.mesh import AXES, device_grid, parse_mesh
 
 KNOWN = ("v4:2x2x1", "v4:2x2x2", "v4:4x4x4", "v4:4x4x8")
-KNOWN += ("v5e:2x4", "v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:16x16")
+KNOWN += ("v5e:1x1", "v5e:2x2", "v5e:2x4", "v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:16x16")
 KNOWN += ("v5p:2x2x1", "v5p:2x2x2", "v5p:4x4x4", "v5p:4x4x8", "v5p:8x8x8")
-KNOWN += ("v6e:2x4", "v6e:4x4", "v6e:4x8", "v6e:8x8", "v6e:16x16")
+KNOWN += ("v6e:1x1", "v6e:2x2", "v6e:2x4", "v6e:4x4", "v6e:4x8", "v6e:8x8", "v6e:16x16")
 
 GIB = 2**30
 
@@ -103,8 +103,12 @@ def mesh_for(topology: str, mesh: str) -> Mesh:
     prepare()
     try:
         # By itself libtpu gives v4's two cores as two devices; on the machines a chip is one.
-        megacore = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
-        described = topologies.get_topology_desc(topology, "tpu", **megacore)
+        options: dict[str, Any] = {}
+        if topology.startswith("v4:"):
+            options["chip_config_name"] = "megacore"
+        if set(topology.partition(":")[2].split("x")) == {"1"}:  # else a host has four chips
+            options["chips_per_host_bounds"] = [1, 1, 1]
+        described = topologies.get_topology_desc(topology, "tpu", **options)
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0].removeprefix("INVALID_ARGUMENT: ")
         raise UserError(

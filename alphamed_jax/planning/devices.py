@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from alphamed_jax.compiled import topology
 from alphamed_jax.compiled.topology import GIB, Chip
@@ -12,15 +12,16 @@ from alphamed_jax.model.mesh import AXES, AnyMesh, parse_mesh
 from alphamed_jax.planning.flags import PlanFlags
 from alphamed_jax.planning.pool import pool_line, pool_share
 
-# Data sheets of the SXM modules with 80 GB: dense bf16, memory (as nvidia-smi gives it: 81559 and
-# 81920 MiB), and NVLink in one direction, which holds within a node. A CPU device is one of those
-# that --mesh simulates; round numbers of ours.
+# Data sheets of the SXM modules: dense bf16, memory (as nvidia-smi gives it: 81559, 143771 and
+# 81920 MiB; the A100 with 80 GB), and NVLink in one direction, which holds within a node. A CPU
+# device is one of those that --mesh simulates; round numbers of ours.
 OTHERS = {
     "h100": Chip(989e12, 81559.0 * 2**20, 3350e9, 450e9),
+    "h200": Chip(989e12, 143771.0 * 2**20, 4800e9, 450e9),
     "a100": Chip(312e12, 81920.0 * 2**20, 2039e9, 300e9),
     "cpu": Chip(50e9, 8 * GIB, 10e9, 5e9),
 }
-GPUS = ("h100", "a100")
+GPUS = ("h100", "h200", "a100")
 
 
 class Devices(NamedTuple):
@@ -37,7 +38,7 @@ class Devices(NamedTuple):
     @property
     def compiled(self) -> bool:
         """Whether the programs are compiled for them; else all figures are estimates."""
-        return self.platform == "tpu"
+        return isinstance(self.mesh, Mesh)
 
     @property
     def name(self) -> str:
@@ -81,17 +82,21 @@ def devices_for(name: str, mesh: str, flags: PlanFlags) -> Devices:
     """
     chip = chip_of(name, flags)
     generation, _, shape = name.partition(":")
-    if generation in topology.CHIPS:
+    tpu = generation in topology.CHIPS
+    if tpu and not flags.estimate:
         return Devices(name, topology.mesh_for(name, mesh), chip, "tpu")
     parts = shape.split("x")
     if not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise UserError(f"--topology {name}: expected a number of devices, as {generation}:8.")
+        example = "2x4" if tpu else "8"
+        raise UserError(
+            f"--topology {name}: expected a number of devices, as {generation}:{example}."
+        )
     count = math.prod(map(int, parts))
     sizes = parse_mesh(mesh, count)
     if math.prod(sizes) != count:
         raise UserError(f"--mesh {mesh} needs {math.prod(sizes)} devices, but {name} has {count}.")
     abstract = AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
     if generation not in GPUS:
-        return Devices(name, abstract, chip, "cpu")
+        return Devices(name, abstract, chip, "tpu" if tpu else "cpu")
     pool = pool_line(pool_share(), OTHERS[generation].memory) if flags.hbm_gb is None else ""
     return Devices(name, abstract, chip, "gpu", pool)

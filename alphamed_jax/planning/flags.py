@@ -13,6 +13,9 @@ from alphamed_jax.config import Config, parse_config
 from alphamed_jax.config_io import flag_names, parse_flags
 from alphamed_jax.errors import UserError, nearest
 
+ANY_MODEL = "any"
+"""Model of the configuration where --suggest asks for all that are known."""
+
 
 @dataclass(frozen=True)
 class PlanFlags:
@@ -40,7 +43,13 @@ class PlanFlags:
     """GB/s of memory; null: the chip's data sheet."""
     ici_gbps: float | None = None
     """GB/s that a chip sends along one axis of the mesh; null: the chip's data sheet."""
-    suggest: bool = True
+    suggest: str = ""
+    """Devices, as --topology names them: what can be trained there? For each known model, or the
+    one that --model or --config names, and for all weights and adapters: the quickest settings
+    that fit. Takes minutes for each on TPUs, which --estimate saves."""
+    estimate: bool = False
+    """From shapes alone, also for TPUs: in seconds, and without libtpu."""
+    search: bool = True
     """Look for settings that fit where these do not, by compiling them."""
     scaling: bool = False
     """Compile the step for 16, 64 and 256 chips of this generation with the same work per chip, the
@@ -84,8 +93,8 @@ def parse(argv: Sequence[str], program: str, description: str) -> tuple[PlanFlag
     Prints help and exits where it is asked for.
 
     Raises:
-      UserError: an unknown flag (with the nearest known one), a value that is not of its kind, no
-        topology, or a response longer than rollout.max_new_tokens.
+      UserError: an unknown flag (with the nearest known one), a value that is not of its kind, not
+        one of --topology and --suggest, or a response longer than rollout.max_new_tokens.
     """
     if not {"-h", "--help"}.isdisjoint(argv):
         parse_flags(["--help"], program, description, _Both())
@@ -95,9 +104,15 @@ def parse(argv: Sequence[str], program: str, description: str) -> tuple[PlanFlag
     for argument in rest:
         if argument.startswith("--") and _plain(argument) not in known:
             raise UserError(f"unknown argument {argument!r}.{nearest(argument, known)}")
+    any_model = {"--model", "--config"}.isdisjoint(argument.split("=")[0] for argument in rest)
+    if plan.suggest and any_model:  # what they would be without the quickstart's small sizes
+        rest = ["--model", ANY_MODEL, *rest]
     config = parse_config(rest, program, description)
-    if not plan.topology:
-        raise UserError("name the devices to plan for, as --topology v5e:8x8 (see --help).")
+    if bool(plan.topology) == bool(plan.suggest):
+        raise UserError(
+            "name the devices to plan for, as --topology v5e:8x8, or ask what can be trained on "
+            "some, as --suggest v5e:2x4 (see --help)."
+        )
     most = config.rollout.max_new_tokens
     if any(length > most for length in plan.response_lengths):
         raise UserError(

@@ -87,7 +87,7 @@ def make_plan(
         for mean in mean_lengths(flags, config)
     ]
     suggestion = None
-    if failing(phases) and flags.suggest:
+    if failing(phases) and flags.search:
         suggestion = search(config, make_step, costs, measure, devices.chip, programs=programs)
     saved = savings(config, make_step)
     return Plan(config, devices, step, costs, phases, expected, suggestion, saved)

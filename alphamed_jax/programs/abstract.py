@@ -1,5 +1,6 @@
 """Functions run on shapes alone: what they return, and how the code splits it over the mesh."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +33,7 @@ def result_of(mesh: AnyMesh, function: Callable[..., Any], *arguments: Any) -> A
     with jax.sharding.use_abstract_mesh(abstract):
         traced, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
     given = [getattr(x, "sharding", None) for x in jax.tree.leaves(arguments)]
-    found = [_split(traced.jaxpr, out, given) for out in traced.jaxpr.outvars]
+    found = map(_splits(traced.jaxpr, given), traced.jaxpr.outvars)
 
     def placed(x: Any, spec: PartitionSpec | None) -> Any:
         if spec is None:
@@ -43,8 +44,8 @@ def result_of(mesh: AnyMesh, function: Callable[..., Any], *arguments: Any) -> A
     return jax.tree.unflatten(tree, map(placed, leaves, found))
 
 
-def _split(program: Any, value: Any, given: list[Any]) -> PartitionSpec | None:
-    """How a value of a traced program is split; None: it does not say.
+def _splits(program: Any, given: list[Any]) -> Callable[[Any], PartitionSpec | None]:
+    """How the values of a traced program are split; None: it does not say.
 
     Args:
       given: shardings, or partition specs, of the program's arguments.
@@ -63,12 +64,17 @@ def _split(program: Any, value: Any, given: list[Any]) -> PartitionSpec | None:
             return line.params["sharding"].spec
         if line.primitive.name in ("jit", "pjit"):
             inner = line.params["jaxpr"].jaxpr
-            out = inner.outvars[line.outvars.index(value)]
-            return _split(inner, out, [find(x) for x in line.invars])
+            return within(line.outvars[0])(inner.outvars[line.outvars.index(value)])
         same = (x for x in line.invars if getattr(x.aval, "shape", None) == value.aval.shape)
         return next((spec for x in same if (spec := find(x)) is not None), None)
 
-    return find(value)
+    @functools.cache
+    def within(first: Any) -> Callable[[Any], PartitionSpec | None]:
+        """The same within a program that is called, by the first of its results."""
+        line = makers[first]
+        return _splits(line.params["jaxpr"].jaxpr, [find(x) for x in line.invars])
+
+    return find
 
 
 def of_shapes(record: type, **fields: Any) -> Any:

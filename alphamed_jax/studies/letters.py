@@ -22,8 +22,9 @@ from pathlib import Path
 from alphamed_jax import cli
 from alphamed_jax.config_io import flags_of, user_path
 from alphamed_jax.errors import UserError
+from alphamed_jax.studies.finished import gather, record_of
 from alphamed_jax.studies.kept import read_kept
-from alphamed_jax.studies.letters_page import gather, picture, record_of, tables
+from alphamed_jax.studies.letters_page import MEASURES, picture, tables
 from alphamed_jax.studies.pages import keep, publish
 from alphamed_jax.studies.plan import Run, check_seeds
 from alphamed_jax.studies.work import train_all
@@ -97,7 +98,7 @@ def letters(arguments: Arguments) -> None:
         train_all(output, runs, console)
     docs = Path(arguments.docs) if arguments.docs is not None else None
     kept = read_kept(docs, STUDY)
-    found = gather(output, runs, kept)
+    found = gather(output, runs, kept, MEASURES)
     text, drawn = tables(found, runs), picture(found, runs)
     publish(STUDY, text, drawn, Path(arguments.results or output), console)
     if docs is not None:

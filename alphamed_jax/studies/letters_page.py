@@ -1,114 +1,29 @@
 """Table and picture of runs with and without shuffled options."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alphamed_jax.errors import UserError
 from alphamed_jax.intervals import t_interval, wilson_interval
 from alphamed_jax.output.messages import collapsed
-from alphamed_jax.output.metrics import read_evaluations, read_rows
 from alphamed_jax.reporting.charts import Series, line_chart
 from alphamed_jax.reporting.standing import Panel, standing_svg
-from alphamed_jax.studies.kept import Kept, kept_run, words_of
+from alphamed_jax.studies.finished import ENDS, WAYS, Finished, Measures, missing
 from alphamed_jax.studies.pages import markdown_table, signed
 from alphamed_jax.studies.plan import Run
 
-ENDS = 10
-"""Steps at the beginning and at the end that a number is the mean of."""
 PANELS = {
     "reward/mean": "reward: share of right responses",
     "answers/baseline": "share of the most frequent key",
     "answers/most_frequent": "share of the most frequent answer",
 }
-METRICS = (*PANELS, "reward/no_answer")
-"""Of each step."""
-MEASURED = ("accuracy", "no_answer", "most_frequent")
-"""Of each way of an evaluation."""
-WAYS = ("greedy", "sampled")
+MEASURES = Measures(
+    metrics=(*PANELS, "reward/no_answer"),
+    evaluation=("questions", "baseline"),
+    answers=("accuracy", "no_answer", "most_frequent"),
+)
 HEIGHT = 220
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A finished run."""
-
-    run: Run
-    rows: list[dict[str, Any]]
-    """`METRICS` of each step, and its number."""
-    before: dict[str, Any]
-    """Evaluation before the first step."""
-    after: dict[str, Any]
-    """Evaluation after the last."""
-
-    def ends(self, key: str) -> tuple[float, float]:
-        """Mean of a metric over the first and the last steps, of those that have a value."""
-        return _known_mean(self.rows[:ENDS], key), _known_mean(self.rows[-ENDS:], key)
-
-
-def _known_mean(rows: Sequence[Mapping[str, Any]], key: str) -> float:
-    known = [row[key] for row in rows if row[key] is not None]
-    return float(np.mean(known)) if known else float("nan")
-
-
-def read_finished(run: Run, folder: Path) -> Finished | None:
-    """Read a run; None where it lacks steps, or the evaluation before or after them.
-
-    Raises:
-      UserError: one of its files cannot be read.
-    """
-    rows = read_rows(folder / "metrics.jsonl")
-    evaluations = {one["step"]: one for one in read_evaluations(folder)}
-    if not rows or rows[-1]["step"] != run.steps or not {0, run.steps} <= evaluations.keys():
-        return None
-    rows = [{key: row[key] for key in ("step", *METRICS)} for row in rows]
-    return Finished(run, rows, _measured(evaluations[0]), _measured(evaluations[run.steps]))
-
-
-def _measured(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """What the tables need of an evaluation."""
-    of_ways = {way: {key: evaluation[way][key] for key in MEASURED} for way in WAYS}
-    return {key: evaluation[key] for key in ("questions", "baseline")} | of_ways
-
-
-def gather(output: Path, runs: Sequence[Run], kept: Kept) -> list[Finished]:
-    """The finished runs, from their folders, else from what is kept of them.
-
-    Raises:
-      UserError: there is none, a file cannot be read, or another run was kept.
-    """
-    found = []
-    for run in runs:
-        if (one := read_finished(run, run.folder(output))) is not None:
-            found.append(one)
-        elif (record := kept_run(kept, run)) is not None:
-            found.append(of_record(run, record))
-    if not found:
-        raise UserError(f"{output}: no finished run of this study; start it without --table-only.")
-    return found
-
-
-def record_of(one: Finished) -> dict[str, Any]:
-    """What is kept of a run."""
-    metrics = {key: [row[key] for row in one.rows] for key in METRICS}
-    return {
-        "words": words_of(one.run),
-        "before": one.before,
-        "after": one.after,
-        "metrics": metrics,
-    }
-
-
-def of_record(run: Run, record: Mapping[str, Any]) -> Finished:
-    """A run from what is kept of it."""
-    columns = zip(*record["metrics"].values(), strict=True)
-    rows = [
-        dict(zip(("step", *METRICS), (i, *row), strict=True)) for i, row in enumerate(columns, 1)
-    ]
-    return Finished(run, rows, record["before"], record["after"])
 
 
 def tables(found: Sequence[Finished], runs: Sequence[Run]) -> str:
@@ -117,10 +32,7 @@ def tables(found: Sequence[Finished], runs: Sequence[Run]) -> str:
     Args:
       runs: all of the study; those that are not finished are named.
     """
-    done = {one.run.name for one in found}
-    parts = [_evaluations(found), _training(found), _differences(found)]
-    if missing := [run.name for run in runs if run.name not in done]:
-        parts.insert(0, f"Not there yet: {', '.join(missing)}.\n")
+    parts = [missing(found, runs), _evaluations(found), _training(found), _differences(found)]
     return "\n".join(part for part in parts if part)
 
 

@@ -191,6 +191,7 @@ class Play:
         return {path.relative_to(self.folder).as_posix(): path.read_text() for path in paths}
 
 
+@pytest.mark.slow
 @example(
     changes=[-1, -1, -1, -1, -1, -1, 0, 2, 2, 2, 1, 1, -1], checkpoint_every=1, deaths=[34]
 )  # while one is replaced

@@ -79,6 +79,7 @@ def test_bad_input_is_one_line_exit_2_and_nothing_is_written(tmp_path):
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_a_sample_of_a_benchmark_and_its_changed_forms_are_one_folder_of_results(tmp_path):
     output = tmp_path / "results"
     flags = (*QUICKSTART, "--limit", "6", "--variants", "order=1", "--output", str(output))

@@ -113,6 +113,7 @@ def test_a_finished_one_says_so_and_a_foreign_one_is_refused_with_what_differs(w
     assert results(whole) == before
 
 
+@pytest.mark.slow
 def test_what_a_question_samples_depends_on_no_other_question_slots_or_mesh(whole, tmp_path):
     # Given fewer questions of one benchmark, other slots and another mesh,
     jax.clear_caches()

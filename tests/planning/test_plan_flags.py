@@ -13,9 +13,9 @@ def read(text):
 def test_flags_of_the_plan_and_of_training_mix_in_any_order():
     plan, config = read(
         "--response-lengths 6 12 --config configs/quickstart.yaml --json --mesh 2x4 "
-        "--rollout.prompts 4 --topology v5e:2x4 --no-export --no-suggest"
+        "--rollout.prompts 4 --topology v5e:2x4 --no-export --no-search"
     )
-    assert (plan.topology, plan.json, plan.suggest) == ("v5e:2x4", True, False)
+    assert (plan.topology, plan.json, plan.search) == ("v5e:2x4", True, False)
     assert (config.mesh, config.rollout.prompts, config.export) == ("2x4", 4, False)
     assert config.rollout.max_new_tokens == 24  # from the file
     assert mean_lengths(plan, config) == (6, 12)

@@ -93,6 +93,7 @@ def test_both_at_once_are_mended_together():
     assert found.fits
 
 
+@pytest.mark.slow
 def test_a_phase_without_a_setting_of_its_own_needs_another_mesh_of_which_all_is_compiled():
     compiler = Compiler(prefill=lambda step: 400 / step.mesh.shape["tensor"])
     found = searched(plans.config("8x1"), compiler)

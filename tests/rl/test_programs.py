@@ -83,6 +83,7 @@ def random_steps(policy):
         yield number, dataclasses.replace(policy, stop_ids=tuple(stops.tolist())), questions
 
 
+@pytest.mark.slow
 def test_twenty_steps_compile_as_many_programs_as_there_are_shapes(tmp_path, made, plans):
     # Given a run whose weights stand still, so that a second pass over its steps is the same,
     write_model(tmp_path / "model")

@@ -211,6 +211,7 @@ def test_caches_double_up_to_the_longest_response(length):
     assert all(2 * small <= large for small, large in itertools.pairwise(sizes))
 
 
+@pytest.mark.slow
 def test_weights_stored_output_major_give_the_same_responses():
     for sampling in (Sampling(), Sampling(top_p=0.9), Sampling(temperature=0.0)):
         sampler, turned = sampler_of(sampling=sampling)

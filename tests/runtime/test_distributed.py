@@ -55,6 +55,7 @@ def test_a_launch_that_jax_does_not_understand_is_one_line(monkeypatch):
         distributed.start(None)
 
 
+@pytest.mark.slow
 def test_a_process_whose_others_do_not_come_says_so_last():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

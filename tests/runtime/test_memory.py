@@ -33,6 +33,7 @@ def fewest_pages_of_a_call(way):
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library has no mallopt"
 )

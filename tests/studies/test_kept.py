@@ -3,7 +3,8 @@
 import pytest
 from conftest import REPOSITORY
 
-from alphamed_jax.studies import finding_page, finding_runs, letters, letters_page
+from alphamed_jax.studies import adapters, finding_page, finding_runs, letters, letters_page
+from alphamed_jax.studies.finished import gather
 from alphamed_jax.studies.kept import read_kept
 
 DOCS, SEEDS = REPOSITORY / "docs", (0, 1, 2)
@@ -11,8 +12,14 @@ DOCS, SEEDS = REPOSITORY / "docs", (0, 1, 2)
 
 def of_letters(nowhere, kept):
     runs = letters.runs_of("", (), SEEDS)
-    found = letters_page.gather(nowhere, runs, kept)
+    found = gather(nowhere, runs, kept, letters_page.MEASURES)
     return letters_page.tables(found, runs), letters_page.picture(found, runs)
+
+
+def of_adapters(nowhere, kept):
+    runs = adapters.runs_of(SEEDS)
+    found = gather(nowhere, runs, kept, adapters.MEASURES)
+    return adapters.tables(found, runs, adapters.RANKS), adapters.picture(found, runs)
 
 
 def of_finding(nowhere, kept):
@@ -21,7 +28,10 @@ def of_finding(nowhere, kept):
     return finding_page.tables(found, runs), finding_page.picture(found.answered)
 
 
-@pytest.mark.parametrize(("study", "made"), [("letters", of_letters), ("finding", of_finding)])
+@pytest.mark.parametrize(
+    ("study", "made"),
+    [("letters", of_letters), ("adapters", of_adapters), ("finding", of_finding)],
+)
 def test_tables_and_picture_are_those_of_the_numbers_beside_the_page(study, made, tmp_path):
     text, drawn = made(tmp_path, read_kept(DOCS, study))
     assert text in (DOCS / "studies.md").read_text("utf-8")

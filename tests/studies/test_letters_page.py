@@ -9,6 +9,7 @@ from made_up_runs import a_run, write_run
 from alphamed_jax.errors import UserError
 from alphamed_jax.intervals import t_interval
 from alphamed_jax.studies import letters, letters_page
+from alphamed_jax.studies.finished import gather, record_of
 from alphamed_jax.studies.kept import read_kept
 from alphamed_jax.studies.pages import marks, put_into_docs
 
@@ -42,11 +43,11 @@ def study(output, seeds=(0, 1, 2)):
 
 
 def tables(output, runs, kept=()):
-    return letters_page.tables(letters_page.gather(output, runs, dict(kept)), runs)
+    return letters_page.tables(gather(output, runs, dict(kept), letters_page.MEASURES), runs)
 
 
 def picture(output, runs, kept=()):
-    return letters_page.picture(letters_page.gather(output, runs, dict(kept)), runs)
+    return letters_page.picture(gather(output, runs, dict(kept), letters_page.MEASURES), runs)
 
 
 def test_the_tables_say_what_the_folders_hold(tmp_path):
@@ -149,12 +150,12 @@ def test_a_study_goes_on_from_what_is_kept_beside_the_page(tmp_path):
 
 def test_what_was_kept_of_a_run_of_other_words_is_refused(tmp_path):
     run, *_ = study(tmp_path)
-    kept = {run.name: letters_page.record_of(letters_page.gather(tmp_path, [run], {})[0])}
+    kept = {run.name: record_of(gather(tmp_path, [run], {}, letters_page.MEASURES)[0])}
     (moved,) = letters.runs_of("elsewhere/m", ["medmcqa=a.jsonl", "b.jsonl"], [0], STEPS)[:1]
-    assert letters_page.gather(tmp_path / "none", [moved], kept)[0].run == moved
+    assert gather(tmp_path / "none", [moved], kept, letters_page.MEASURES)[0].run == moved
     (longer,) = letters.runs_of("m", ["medmcqa"], [0], STEPS + 1)[:1]
     with pytest.raises(UserError, match=r"kept of no-shuffle-0 is of another run \(--rollout"):
-        letters_page.gather(tmp_path / "none", [longer], kept)
+        gather(tmp_path / "none", [longer], kept, letters_page.MEASURES)
 
 
 def test_training_needs_a_model_and_questions():
