@@ -140,8 +140,8 @@ def test_scaling_prints_a_table_and_ends_with_json(run):
     [
         (("--topology", "h100:8", "--mesh", "4x4"), "needs 16 devices"),
         (("--topology", "v9:2x2"), "unknown devices 'v9'"),
-        (("--suggest", "v9:2x2"), "unknown devices 'v9'"),
-        (("--suggest", "h100:x"), "expected a number of devices"),
+        (("--suggest", "v9:2x2"), "--suggest v9:2x2: unknown devices 'v9'"),
+        (("--suggest", "h100:x"), "--suggest h100:x: expected a number of devices"),
         (("--suggest", "h100:8", "--topology", "h100:8"), "as --topology v5e:8x8, or ask"),
         ((), "as --topology v5e:8x8, or ask"),
         (("--topology", "h100:16", "--mesh", "1x16", "--model", LLAMA_3B), "does not fit 24 query"),

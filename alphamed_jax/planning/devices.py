@@ -47,6 +47,11 @@ class Devices(NamedTuple):
         return "x".join(map(str, sizes[1:] if sizes[0] == 1 else sizes))
 
 
+def _flag(flags: PlanFlags) -> str:
+    """The one that names the devices."""
+    return "--suggest" if flags.suggest else "--topology"
+
+
 def chip_of(name: str, flags: PlanFlags) -> Chip:
     """Peak figures of a topology's chips, with what the flags override.
 
@@ -59,7 +64,7 @@ def chip_of(name: str, flags: PlanFlags) -> Chip:
     known = topology.CHIPS | OTHERS
     if generation not in known:
         raise UserError(
-            f"--topology {name}: unknown devices {generation!r}; expected one of "
+            f"{_flag(flags)} {name}: unknown devices {generation!r}; expected one of "
             f"{', '.join(known)}, as v5e:8x8 or h100:8.{nearest(generation, known)}"
         )
     given = {
@@ -89,7 +94,7 @@ def devices_for(name: str, mesh: str, flags: PlanFlags) -> Devices:
     if not all(part.isdigit() and int(part) > 0 for part in parts):
         example = "2x4" if tpu else "8"
         raise UserError(
-            f"--topology {name}: expected a number of devices, as {generation}:{example}."
+            f"{_flag(flags)} {name}: expected a number of devices, as {generation}:{example}."
         )
     count = math.prod(map(int, parts))
     sizes = parse_mesh(mesh, count)

@@ -105,7 +105,6 @@ class _Search:
 
     config: Config
     model: ModelConfig
-    topology: str
     flags: PlanFlags
     share: float
     """Of the memory that is there, what the estimates may use."""
@@ -113,7 +112,7 @@ class _Search:
     def tried(self, changes: Changes, stages: Iterable[str]) -> _Tried | None:
         """Memory and time of the programs of these stages; None: they do not fit."""
         config = apply(self.config, changes)
-        devices = devices_for(self.topology, config.mesh, self.flags)
+        devices = devices_for(self.flags.suggest, config.mesh, self.flags)
         chip = devices.chip._replace(memory=self.share * devices.chip.memory)
         step = planned_step(config, self.model, devices, self.flags.prompt_tokens)
         if sum(checkpoint_parts(step).values()) > limit(chip):
@@ -130,12 +129,18 @@ class _Search:
         return _Tried(changes, found.step, most_bytes(phases))
 
     def quickest(self, ladders: Iterable[list[Changes]], stages: Iterable[str]) -> _Tried | None:
-        """Of each ladder the first that fits, and of these the one with the shortest time."""
-        found = []
+        """Of each ladder the last before times get longer, and of these the quickest."""
+        best: _Tried | None = None
         for ladder in ladders:
-            fits = (self.tried(rung, stages) for rung in ladder)
-            found += [next((one for one in fits if one), None)]
-        return min(filter(None, found), key=operator.attrgetter("seconds"), default=None)
+            before: _Tried | None = None
+            for rung in ladder:
+                tried = self.tried(rung, stages)
+                if before and (tried is None or tried.seconds >= before.seconds):
+                    break
+                before = tried
+            if before and (best is None or before.seconds < best.seconds):
+                best = before
+        return best
 
 
 def usual_length(flags: PlanFlags, config: Config) -> int:
@@ -157,7 +162,7 @@ def most_bytes(phases: dict[str, PhaseMemory]) -> int:
 
 def _on_mesh(search: _Search) -> _Tried | None:
     """The quickest settings on the mesh of the configuration."""
-    shards = data_shards(devices_for(search.topology, search.config.mesh, search.flags).mesh)
+    shards = data_shards(devices_for(search.flags.suggest, search.config.mesh, search.flags).mesh)
     rollout = search.config.rollout
     responses = rollout.prompts * rollout.group_size
     # What the other half has does not matter to a half, but has to be possible.
@@ -174,8 +179,18 @@ def _on_mesh(search: _Search) -> _Tried | None:
     )
 
 
+def chips_of(flags: PlanFlags) -> int:
+    """How many there are.
+
+    Raises:
+      UserError: unknown devices.
+    """
+    estimated = dataclasses.replace(flags, estimate=True)
+    return devices_for(flags.suggest, "auto", estimated).mesh.size
+
+
 def quickest(
-    config: Config, model: ModelConfig, topology: str, flags: PlanFlags, share: float = 1.0
+    config: Config, model: ModelConfig, flags: PlanFlags, share: float = 1.0
 ) -> _Tried | None:
     """The mesh and settings of the shortest step that fits by the estimates; None: there are none.
 
@@ -183,14 +198,13 @@ def quickest(
       share: of the memory that is there, what they may use.
     """
     estimated = dataclasses.replace(flags, estimate=True)
-    chips = devices_for(topology, "auto", estimated).mesh.size
     for leaner in LEANER:
         found = []
-        for mesh in meshes(chips):
+        for mesh in meshes(chips_of(flags)):
             changes = (Change("mesh", mesh), *leaner)
             here = apply(config, changes)
             try:
-                best = _on_mesh(_Search(here, model, topology, estimated, share))
+                best = _on_mesh(_Search(here, model, estimated, share))
             except UserError:  # this mesh cuts heads, say
                 continue
             if best:
@@ -205,7 +219,7 @@ def offer(flags: PlanFlags, config: Config, model: ModelConfig) -> Offer:
     adapters, share = bool(config.lora.rank), 1.0
     best = Offer(config.model, adapters)
     for _ in range(MOST_PLANS):
-        found = quickest(config, model, flags.suggest, flags, share)
+        found = quickest(config, model, flags, share)
         if found is None:
             break
         chosen = apply(config, found.changes)
@@ -234,7 +248,11 @@ def offers(flags: PlanFlags, config: Config) -> Iterator[Offer]:
 
     Args:
       config: what is trained; the model `ANY_MODEL` stands for all known ones.
+
+    Raises:
+      UserError: unknown devices, or no such model.
     """
+    chips_of(flags)  # before anything is said
     ranks = [config.lora.rank] if config.lora.rank else [0, RANK]
     for name in known() if config.model == ANY_MODEL else [config.model]:
         model = model_shape(name)

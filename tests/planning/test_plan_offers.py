@@ -12,7 +12,7 @@ from alphamed_jax.planning.flags import PlanFlags
 from alphamed_jax.planning.result import make_plan
 from alphamed_jax.planning.suggest import Change, apply
 
-MACHINE = "h100:2"
+MACHINE = "h100:1"
 CONFIG = dataclasses.replace(plans.config(), mesh="auto")
 
 
@@ -20,8 +20,8 @@ def asked(hbm_gb=None):
     return PlanFlags(suggest=MACHINE, hbm_gb=hbm_gb, prompt_tokens=64)
 
 
-def found(hbm_gb=None, config=CONFIG):
-    return offers.offer(asked(hbm_gb), config, TINY)
+def found(hbm_gb=None):
+    return offers.offer(asked(hbm_gb), CONFIG, TINY)
 
 
 def test_every_way_to_lay_out_the_chips_is_tried():
@@ -65,7 +65,8 @@ def test_with_less_room_fewer_are_at_work_at_once_and_with_none_nothing_fits(roo
     tight = found(less)
     assert tight.fits
     assert tight.plan.largest <= 0.98 * less * 2**30
-    assert offers.usual(tight.plan, asked()).step > offers.usual(roomy.plan, asked()).step
+    assert offers.usual(tight.plan, asked()).step >= offers.usual(roomy.plan, asked()).step
+    assert tight.changes != roomy.changes
     nothing = found(1e-6)
     assert (nothing.fits, nothing.plan) == (False, None)
 
@@ -77,7 +78,7 @@ def test_moments_are_rounded_only_where_nothing_fits_with_exact_ones(monkeypatch
         return None if exact else offers._Tried((), 1.0, 1)
 
     monkeypatch.setattr(offers, "_on_mesh", on_mesh)
-    best = offers.quickest(CONFIG, TINY, MACHINE, asked())
+    best = offers.quickest(CONFIG, TINY, asked())
     assert best is not None
     assert Change("optimizer.moments", "bfloat16") in best.changes
 
@@ -115,3 +116,17 @@ def test_adapters_are_offered_beside_all_weights_and_alone_where_they_are_asked_
 def test_each_known_shape_is_asked_about_once():
     shapes = [offers.KNOWN[name] for name in offers.known()]
     assert len(shapes) == len(set(shapes)) == len(set(offers.KNOWN.values()))
+
+
+@pytest.mark.parametrize(
+    ("times", "found"), [([3, 2, 4, 1], 2), ([None, None, 5, 6], 5), ([None, None], None)]
+)
+def test_of_a_ladder_that_is_taken_after_which_times_get_longer(monkeypatch, times, found):
+    def tried(self, rung, stages):
+        (change,) = rung
+        return change.value and offers._Tried(rung, change.value, 1)
+
+    monkeypatch.setattr(offers._Search, "tried", tried)
+    search = offers._Search(CONFIG, TINY, asked(), 1.0)
+    best = search.quickest([[(Change("rollout.slots", time),) for time in times]], ("rollout",))
+    assert (best and best.seconds) == found
