@@ -38,8 +38,10 @@ MOST_PLANS = 3
 LEANER: tuple[Changes, ...] = ((), (Change("optimizer.moments", "bfloat16"),))
 """What changes more than rounding: the next only where nothing fits with those before."""
 
-COSTLY = ("optimizer.moments", "rollout.slots", "rollout.weights")
-"""Settings whose price is told; the others are only better or worse for these devices."""
+COSTLY = {name: PRICES[name] for name in ("rollout.slots", "rollout.weights")} | {
+    "optimizer.moments": "Adam's averages are rounded once an update",
+}
+"""Settings that have a price, and what it is; the others only suit these devices or do not."""
 
 
 class Offer(NamedTuple):
@@ -286,7 +288,7 @@ def as_text(found: list[Offer], flags: PlanFlags) -> str:
             ]
         )
         settings += [f"{one.model}, {way}:", "", f"    {one.flags}", ""]
-        prices |= {c.name: PRICES[c.name] for c in one.changes if c.name in COSTLY}
+        prices |= {c.name: COSTLY[c.name] for c in one.changes if c.name in COSTLY}
     header = ["model", "what learns", "fits", "GiB per chip", "step", "tokens/s"]
     lines = [tables.table(header, rows), "", *settings]
     return "\n".join([*lines, *(f"- {name}: {price}" for name, price in prices.items())])

@@ -35,7 +35,6 @@ PRICES = {
     "update.remat": "the same gradient; a second forward pass, a third more FLOPs",
     "update.logits_chunk": "the same gradient; more, smaller products for the logits",
     "rollout.slots": "the same samples; more decode steps, each reading the weights",
-    "optimizer.moments": "Adam's averages are rounded once an update",
     "rollout.weights": "partial products travel at every decode step, and round differently",
     "mesh": "sums over the tensor axis round differently; more communication per layer",
 }
