@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TINY, mesh_like
+from helpers import TINY, mesh_like, some_devices
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
@@ -45,6 +45,7 @@ def test_an_axis_of_no_devices_is_refused(text):
 
 
 def test_a_mesh_uses_all_devices_and_automatic_axes():
+    some_devices(8)
     made = mesh.make_mesh("2x2x2")
     assert dict(made.shape) == {"replica": 2, "fsdp": 2, "tensor": 2}
     assert made.axis_names == mesh.AXES
@@ -53,6 +54,7 @@ def test_a_mesh_uses_all_devices_and_automatic_axes():
 
 
 def test_a_mesh_that_does_not_fit_the_devices_is_refused():
+    some_devices(8)
     with pytest.raises(UserError, match=r"--mesh 4x4 needs 16 devices, but there are 8 \(cpu\)"):
         mesh.make_mesh("4x4")
 

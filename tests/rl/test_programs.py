@@ -6,7 +6,7 @@ from collections import Counter
 import jax
 import numpy as np
 import pytest
-from helpers import a_policy
+from helpers import a_policy, some_devices
 from jax.sharding import AxisType
 from tiny_run import tiny_config, write_model
 
@@ -94,7 +94,7 @@ def test_twenty_steps_compile_as_many_programs_as_there_are_shapes(tmp_path, mad
         optimizer=OptimizerConfig(learning_rate=0.0),
         update=UpdateConfig(micro_batch=PROMPTS * GROUP, remat="none"),
     )
-    devices = np.array(jax.devices()[:DATA_ROWS]).reshape(1, DATA_ROWS, 1)
+    devices = np.array(some_devices(DATA_ROWS)).reshape(1, DATA_ROWS, 1)
     mesh = jax.sharding.Mesh(devices, AXES, axis_types=(AxisType.Auto,) * 3)
     model, params = hf.load(tmp_path / "model", mesh, dtype=np.float32)
     automaton = AnswerAutomaton.from_tokenizer(load_tokenizer(tmp_path / "model"))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from answer_texts import RESPONSES
+from helpers import some_devices
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding
@@ -226,7 +227,7 @@ def test_works_inside_jit_and_vmap(bpe):
 
 
 def test_rows_may_be_spread_over_devices(bpe):
-    mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
+    mesh = jax.make_mesh((len(some_devices(8)),), ("rows",), axis_types=(AxisType.Auto,))
     tokens, lengths = padded([bpe.encode(f"\\boxed{{{letter}}}") for letter in "ABCDABCD"])
     tokens = jax.device_put(tokens, NamedSharding(mesh, P("rows", None)))
     lengths = jax.device_put(lengths, NamedSharding(mesh, P("rows")))
