@@ -3,8 +3,10 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import environment
 import helpers
@@ -154,6 +156,24 @@ def test_a_process_that_ends_without_a_word_is_a_failed_check(tmp_path, capsys):
     assert found["status"] == "failed"
     assert "ended with status 1: ValueError" in found["reason"]
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for it in /proc")
+def test_a_signal_ends_the_check_that_runs_too(tmp_path):
+    # Given a check that has begun,
+    folder = str(tmp_path / "kept")
+    words = [SCRIPT, "--small", "--cpu", "--only", "platform", "--output", folder]
+    own = os.environ | {"PYTHON": sys.executable}
+    whole = subprocess.Popen(words, env=own, stderr=subprocess.PIPE, text=True)
+    assert whole.stderr is not None
+    begun = next(line for line in whole.stderr if "platform: " in line)
+    assert begun.endswith("...\n")
+    # when the command is ended,
+    whole.terminate()
+    assert whole.wait(60) == 128 + signal.SIGTERM
+    # then nothing that knows its folder goes on.
+    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+    assert not [line for line in running if folder.encode() in line]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gpu_check.packages import advice, fitting, missing
-from gpu_check.table import CHECKS, LIMIT, NAMES, Check
+from gpu_check.table import CHECKS, ENDING, LIMIT, NAMES, Check
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TO_END = 5.0
@@ -128,6 +128,8 @@ def run(check: Check, given: argparse.Namespace, folder: Path, limit: float, ear
     words = [sys.executable, "-m", "gpu_check.child", check.name, str(here)]
     began = time.monotonic()
     with (here / "log.txt").open("wb") as log:
+        # One that came before there is a process to end would leave it behind.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         process = subprocess.Popen(
             words,
             cwd=REPOSITORY,
@@ -138,6 +140,7 @@ def run(check: Check, given: argparse.Namespace, folder: Path, limit: float, ear
             start_new_session=True,
         )
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
             status: int | None = process.wait(limit)
         except subprocess.TimeoutExpired:
             status = None
@@ -199,6 +202,12 @@ def commit() -> str | None:
     return found.stdout.strip() or None
 
 
+def end_with_checks() -> None:
+    """A signal that ends this process ends the check that runs, too (see `run`)."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+
+
 def main(argv: Sequence[str]) -> int:
     """The exit status."""
     given, began = parse(argv), time.monotonic()
@@ -236,4 +245,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    end_with_checks()
     sys.exit(main(sys.argv[1:]))

@@ -2,11 +2,12 @@
 
 import importlib
 import json
+import signal
 import sys
 import traceback
 from pathlib import Path
 
-from gpu_check.table import CHECKS, Failed, Setting, Skipped
+from gpu_check.table import CHECKS, ENDING, Failed, Setting, Skipped
 
 OURS = ("alphamed_jax", "gpu_check")
 
@@ -43,6 +44,7 @@ def rounded(value: object) -> object:
 
 
 def main(name: str, folder: str) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # as the command's own moment had them
     setting = Setting(**json.loads((Path(folder) / "setting.json").read_text()))
     (check,) = (check for check in CHECKS if check.name == name)
     try:

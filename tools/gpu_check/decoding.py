@@ -1,5 +1,6 @@
 """The decode loop: whether the device waits for the host, and whether caches stay in place."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import jax
 
 from alphamed_jax.benchmark.setup import BenchConfig, make_batch, make_policy
 from alphamed_jax.benchmark.timing import rolled_out
-from alphamed_jax.compiled import hlo
+from alphamed_jax.compiled import closed_form, hlo, report
 from alphamed_jax.model.mesh import make_mesh
 from alphamed_jax.programs import PROGRAMS
 from alphamed_jax.programs.planned import PlannedStep, StepShape
@@ -29,6 +30,9 @@ loop that asked the host at each step would be far below."""
 def decode(setting: Setting) -> dict:
     """One rollout with a profile, and the text of the compiled loop."""
     config = config_of("bench-135m", setting.small)
+    if not setting.gpu:
+        # XLA for CPUs computes bfloat16 by way of float32, and copies a cache for that.
+        config = dataclasses.replace(config, dtype="float32")
     with distributed.start(1):
         mesh = make_mesh(config.mesh)
         policy, state = make_policy(config, mesh)
@@ -97,6 +101,11 @@ class Copies(NamedTuple):
     aliased: int
     """Bytes of arguments that results take the place of."""
     temporaries: int
+    moved: int
+    """Bytes that the instructions of a step read and write, those that a GPU's own cache serves
+    among them."""
+    needed: int
+    """Bytes of weights and caches that it reads at least, as `compiled.closed_form` has them."""
 
     def as_json(self) -> dict:
         return {
@@ -104,6 +113,8 @@ class Copies(NamedTuple):
             "cache_mb": self.caches / 2**20,
             "aliased_mb": self.aliased / 2**20,
             "temporaries_mb": self.temporaries / 2**20,
+            "step_mb": self.moved / 2**20,
+            "step_of_needed": self.moved / self.needed,
         }
 
 
@@ -122,12 +133,23 @@ def _copies(config: BenchConfig, policy: Policy) -> Copies:
     compiled = program.lower(step).compile()
     sizes = compiled.memory_analysis()
     caches = jax.tree.leaves(step.decode_state.caches)
+    text = compiled.as_text()
     return Copies(
-        cache_copies(compiled.as_text(), caches[0].shape),
+        cache_copies(text, caches[0].shape),
         sum(math.prod(x.shape) * x.dtype.itemsize for x in caches),
         sizes.alias_size_in_bytes,
         sizes.temp_size_in_bytes,
+        report.read(text).loop_traffic or 0,
+        needed_bytes(step),
     )
+
+
+def needed_bytes(step: PlannedStep) -> int:
+    """Bytes of weights and caches that a decode step reads on one device."""
+    model, width = step.model, step.objective.compute.dtype.itemsize
+    own = closed_form.cache_bytes(model, step.responses, step.capacity, 1, width)
+    prompts = closed_form.cache_bytes(model, step.shape.prompts, step.shape.prompt_width, 1, width)
+    return closed_form.decode_weight_bytes(model, 1, width) + own + prompts
 
 
 def cache_copies(text: str, cache: tuple[int, ...]) -> list[str]:

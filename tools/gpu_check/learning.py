@@ -9,8 +9,9 @@ from gpu_check.table import Failed, Setting
 
 LEAST_GAIN = 0.2
 """Of sampled held-out accuracy, as .ci/check_quickstart.py has it."""
-MOST_MEAN_GAP, MOST_GAP = 0.02, 0.5
-"""|log-probability of sampler - trainer| in nats. On a CPU in bfloat16 it is 0.004 on average."""
+MOST_MEAN_GAP, MOST_GAP = 0.005, 0.5
+"""|log-probability of sampler - trainer| in nats. On a CPU in bfloat16 it is 0.0003 on average and
+0.03 at most."""
 
 
 def train(*flags: str) -> None:

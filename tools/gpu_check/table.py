@@ -1,5 +1,6 @@
 """Which checks there are, and what each may take."""
 
+import signal
 from dataclasses import dataclass
 
 
@@ -17,6 +18,8 @@ class Check:
     what: str
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end the command, and with it the check that runs."""
 LIMIT = 525
 """Seconds for all of it by default: it ends within nine minutes."""
 # What tells most first, the tests last, which take all the time that they get.
