@@ -32,14 +32,22 @@ from alphamed_jax.runtime.streams import say
 
 RANK = 16
 """Of the adapters, where the configuration has none."""
+USUAL_CAP = 2.0
+"""Of truncated importance weights, where the configuration has none."""
 LARGEST_MICRO_BATCH = 256
 MOST_PLANS = 3
 """Plans of a model in full: the compiler may need more memory than was estimated."""
-LEANER: tuple[Changes, ...] = ((), (Change("optimizer.moments", "bfloat16"),))
-"""What changes more than rounding: the next only where nothing fits with those before."""
+MOMENTS: Changes = (Change("optimizer.moments", "bfloat16"),)
+EIGHT_BITS: Changes = (
+    Change("rollout.weights_dtype", "int8"),
+    Change("rollout.cache_dtype", "int8"),
+)
 
 COSTLY = {name: PRICES[name] for name in ("rollout.slots", "rollout.weights")} | {
     "optimizer.moments": "Adam's averages are rounded once an update",
+    "rollout.weights_dtype": "responses are drawn from a rounded policy, for which loss.tis_cap "
+    "makes up as far as it goes",
+    "rollout.cache_dtype": "the same",
 }
 """Settings that have a price, and what it is; the others only suit these devices or do not."""
 
@@ -181,6 +189,14 @@ def _on_mesh(search: _Search) -> _Tried | None:
     )
 
 
+def leaner(config: Config) -> list[Changes]:
+    """What changes more than time: the next only where nothing fits with those before."""
+    capped = () if config.loss.tis_cap else (Change("loss.tis_cap", USUAL_CAP),)
+    rounded = (*capped, *EIGHT_BITS)
+    # The moments of adapters take next to nothing.
+    return [(), rounded] if config.lora.rank else [(), MOMENTS, rounded, (*MOMENTS, *rounded)]
+
+
 def chips_of(flags: PlanFlags) -> int:
     """How many there are.
 
@@ -200,10 +216,10 @@ def quickest(
       share: of the memory that is there, what they may use.
     """
     estimated = dataclasses.replace(flags, estimate=True)
-    for leaner in LEANER:
+    for settings in leaner(config):
         found = []
         for mesh in meshes(chips_of(flags)):
-            changes = (Change("mesh", mesh), *leaner)
+            changes = (Change("mesh", mesh), *settings)
             here = apply(config, changes)
             try:
                 best = _on_mesh(_Search(here, model, estimated, share))
