@@ -197,10 +197,27 @@ def run_layers(
     if remat == "layer":
         body = jax.checkpoint(body, prevent_cse=False)
     elif remat == "dots":
-        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-        body = jax.checkpoint(body, policy=policy, prevent_cse=False)
+        body = jax.checkpoint(body, policy=_kept_products(params["layers"]), prevent_cse=False)
     x, kv = jax.lax.scan(body, x, params["layers"])
     return rms_norm(x, params["norm"], config.rms_norm_eps), kv
+
+
+def _kept_products(layers: Params) -> Callable[..., bool]:
+    """What `dots` keeps of a layer: its products of weights, but not the second one of an adapter.
+
+    That one sums over the rank alone, and what comes out is as large as what comes out of the
+    weight beside it: next to nothing to compute again, and as much again to keep.
+    """
+    ranks = {weight.a.shape[-1] for weight in layers.values() if isinstance(weight, LowRank)}
+    products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+
+    def keep(primitive: Any, *arrays: Any, **how: Any) -> bool:
+        if not products(primitive, *arrays, **how):
+            return False
+        (summed, _), _ = how["dimension_numbers"]
+        return math.prod(arrays[0].shape[axis] for axis in summed) not in ranks
+
+    return keep
 
 
 def unembed(config: ModelConfig, params: Params, x: Float[Array, "*B D"]) -> Float[Array, "*B V"]:

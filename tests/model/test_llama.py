@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from helpers import TINY, mesh_like, on_mesh
 
-from alphamed_jax.model import modules, network
+from alphamed_jax.config import LoraConfig
+from alphamed_jax.model import lora, modules, network
 from alphamed_jax.model.config import ModelConfig, RopeScaling
 from alphamed_jax.model.rope import rope_frequencies
 
@@ -115,14 +116,15 @@ def test_packed_sequences_equal_separate_ones():
     assert np.abs(leaking - together).max() > 0.1
 
 
-@functools.partial(jax.jit, static_argnums=1)
-@jax.grad
-def _gradient(layers, remat):
+def _squared(layers, remat):
     params = weights() | {"layers": layers}
     x = params["embed"][:18].reshape(2, 9, -1)
     positions = jnp.broadcast_to(jnp.arange(9), (2, 9))
     out, _ = network.run_layers(TINY, params, x, positions, _window, remat=remat)
     return (out**2).sum()
+
+
+_gradient = jax.jit(jax.grad(_squared), static_argnums=1)
 
 
 @pytest.mark.parametrize("remat", ["layer", "dots"])
@@ -153,6 +155,23 @@ def test_each_way_to_recompute_computes_again_what_it_says():
         for remat in ("none", "dots", "layer")
     )
     assert none == dots < layer
+
+
+def test_where_products_are_kept_the_second_one_of_an_adapter_is_made_again():
+    # Given adapters of a rank that is no width of the model,
+    adapters = LoraConfig(rank=3)
+    factors = lora.fresh_factors(TINY, adapters, mesh_like("1x1"), jax.random.key(0))
+    layers = lora.attach(adapters, weights(), factors)["layers"]
+
+    def gradient(remat):
+        def loss(factors):
+            beside = {n: replace(layers[n], **f) for n, f in factors.items()}
+            return _squared({**layers, **beside}, remat)
+
+        return jax.make_jaxpr(jax.grad(loss))(factors).jaxpr
+
+    # then of q, k, v, gate and up, whose results are needed again, one product more is made.
+    assert _products(gradient("dots")) - _products(gradient("none")) == 5
 
 
 def _window(q, k, v):
