@@ -38,5 +38,5 @@ def test_each_row_fits(monkeypatch, machine, model, learns, settings, memory, ki
     told, capacity = map(float, re.findall(r"[\d.]+", memory))
     assert capacity == pytest.approx(devices.chip.memory / 2**30, abs=0.01)
     # Estimates miss what the compiler lays out by some per cent.
-    tolerance = 0.005 if kind == "estimated" else 0.25
+    tolerance = 0.005 if kind == "estimated" else 0.06
     assert plan.largest / 2**30 == pytest.approx(told, rel=tolerance)
