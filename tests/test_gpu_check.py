@@ -164,13 +164,13 @@ def test_a_signal_ends_the_check_that_runs_too(tmp_path):
     folder = str(tmp_path / "kept")
     words = [SCRIPT, "--small", "--cpu", "--only", "platform", "--output", folder]
     own = os.environ | {"PYTHON": sys.executable}
-    whole = subprocess.Popen(words, env=own, stderr=subprocess.PIPE, text=True)
-    assert whole.stderr is not None
-    begun = next(line for line in whole.stderr if "platform: " in line)
-    assert begun.endswith("...\n")
-    # when the command is ended,
-    whole.terminate()
-    assert whole.wait(60) == 128 + signal.SIGTERM
+    with subprocess.Popen(words, env=own, stderr=subprocess.PIPE, text=True) as whole:
+        assert whole.stderr is not None
+        begun = next(line for line in whole.stderr if "platform: " in line)
+        assert begun.endswith("...\n")
+        # when the command is ended,
+        whole.terminate()
+        assert whole.wait(60) == 128 + signal.SIGTERM
     # then nothing that knows its folder goes on.
     running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
     assert not [line for line in running if folder.encode() in line]
@@ -240,10 +240,11 @@ def test_the_project_s_own_requirements_can_be_read():
 
 
 def test_a_peak_above_the_plan_fails(monkeypatch):
-    monkeypatch.setattr(speed, "planned_mb", lambda config: (1000.0, "update"))
+    monkeypatch.setattr(speed, "planned_mb", lambda config: {"decode": 900.0, "update": 1000.0})
     bench = {"status": "passed", "step_s_median": 1.0, "device_mb_peak": 900.0}
     found = speed.memory(setting(gpu=True, **{"bench-1b": bench}))
     assert found["bench-1b"]["measured_of_planned"] == 0.9
+    assert found["bench-1b"]["planned_phase"] == "update"
     bench = bench | {"device_mb_peak": 1200.0}
     with pytest.raises(Failed, match=r"bench-1b used 1\.20 of what was planned"):
         speed.memory(setting(gpu=True, **{"bench-1b": bench}))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from alphamed_jax.benchmark.setup import BenchConfig, make_batch, make_policy
 from alphamed_jax.benchmark.timing import rolled_out
@@ -14,9 +15,11 @@ from alphamed_jax.compiled import closed_form, hlo, report
 from alphamed_jax.model.mesh import make_mesh
 from alphamed_jax.programs import PROGRAMS
 from alphamed_jax.programs.planned import PlannedStep, StepShape
+from alphamed_jax.programs.record import Program
 from alphamed_jax.rl import decode as engine
 from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.policy import Policy
+from alphamed_jax.rl.update import Objective
 from alphamed_jax.runtime import distributed
 from gpu_check import trace
 from gpu_check.table import Failed, Setting
@@ -38,7 +41,8 @@ def decode(setting: Setting) -> dict:
         policy, state = make_policy(config, mesh)
         with jax.set_mesh(mesh):
             profiled = _rollout(setting, config, policy, state.params)
-            copies = _copies(config, policy)
+            step = planned(config, mesh, policy.objective(config.train))
+            copies = of_loop(step, decode_program().lower(step).compile())
     figures = {**profiled, **copies.as_json()}
     wrong = []
     if profiled["calls"] != 1:
@@ -118,22 +122,29 @@ class Copies(NamedTuple):
         }
 
 
-def _copies(config: BenchConfig, policy: Policy) -> Copies:
-    """Compile the decode loop for the devices that are here, and read the result."""
+def planned(config: BenchConfig, mesh: Mesh, objective: Objective) -> PlannedStep:
+    """The arrays of a step of `bench`, whose responses are all of one length."""
     work = config.work
     shape = StepShape(
         prompts=work.prompts,
         group=work.generations,
         prompt_width=bucket(work.prompt_len),
         response=work.completion_len,
-        micro_batch=work.responses,
+        micro_batch=config.train.update.micro_batch,
     )
-    step = PlannedStep(config.model, policy.mesh, shape, policy.objective(config.train))
+    return PlannedStep(config.model, mesh, shape, objective, config.lora)
+
+
+def decode_program() -> Program:
+    """The record of the decode loop."""
     (program,) = (program for program in PROGRAMS if program.name == "decode")
-    compiled = program.lower(step).compile()
-    sizes = compiled.memory_analysis()
+    return program
+
+
+def of_loop(step: PlannedStep, compiled: jax.stages.Compiled) -> Copies:
+    """What the compiled decode loop of a step does to its caches."""
+    text, sizes = compiled.as_text() or "", compiled.memory_analysis()
     caches = jax.tree.leaves(step.decode_state.caches)
-    text = compiled.as_text()
     return Copies(
         cache_copies(text, caches[0].shape),
         sum(math.prod(x.shape) * x.dtype.itemsize for x in caches),

@@ -53,8 +53,8 @@ def bench_8b(setting: Setting) -> dict:
     return _bench("bench-8b-lora", setting)
 
 
-def planned_mb(config: BenchConfig) -> tuple[float, str]:
-    """MiB that a plan of the same work needs at most, and the phase that does.
+def planned_mb(config: BenchConfig) -> dict[str, float]:
+    """MiB of each phase in a plan of the same work.
 
     Without the copy for a checkpoint, which `bench` does not make.
     """
@@ -63,9 +63,7 @@ def planned_mb(config: BenchConfig) -> tuple[float, str]:
     )
     devices = devices_for(TOPOLOGY, config.mesh, flags)
     made = make_plan(flags, config.train, config.model, devices)
-    phases = {name: there.total for name, there in made.phases.items() if name != "checkpoint"}
-    worst = max(phases, key=lambda name: phases[name])
-    return phases[worst] / 2**20, worst
+    return {name: x.total / 2**20 for name, x in made.phases.items() if name != "checkpoint"}
 
 
 def memory(setting: Setting) -> dict:
@@ -75,7 +73,8 @@ def memory(setting: Setting) -> dict:
         found = setting.earlier.get(name, {})
         if "step_s_median" not in found:
             continue
-        planned, phase = planned_mb(config_of(name, setting.small))
+        phases = planned_mb(config_of(name, setting.small))
+        phase, planned = max(phases.items(), key=lambda one: one[1])
         measured = found["device_mb_peak"]
         ratio = None if measured is None else measured / planned
         figures[name] = {
