@@ -279,6 +279,10 @@ class UpdateConfig:
     """Optimiser updates per pass over the batch."""
     epochs: int = 1
     """Passes over the batch."""
+    mesh: MayChange[str | None] = None
+    """Another mesh of the same devices for what learns, as 16x4 beside mesh 8x8: decoding is fast
+    where weights are split over tensor, an update where rows are split. Between the two all weights
+    are sent once a step, in the compute dtype. null: the mesh of the run."""
     micro_batch: MayChange[int] = 64
     """Sequences in memory at once, over all data shards of the mesh."""
     skip_constant_groups: bool = True

@@ -127,7 +127,7 @@ def resumed(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> 
     for note in record.check_resumable(place, saved, run.config, run.identity):
         warn(console, note)
     policy, adapters = run.policy, run.config.lora
-    params = lora.abstract(policy.model, adapters, policy.mesh, policy.compute.dtype)
+    params = lora.abstract(policy.model, adapters, policy.update_mesh, policy.compute.dtype)
     learned = abstract_state(policy.objective(run.config), lora.learned(params))
     state = checkpoints.restore(step, learned)
     if broken := not_finite(state):
@@ -150,7 +150,7 @@ def train(config: Config, console: Console, liveness: Liveness | None = None) ->
         config, newer = settle_revisions(config)
         run = prepare(config)
         config = run.config
-        held.enter_context(jax.set_mesh(run.policy.mesh))
+        held.enter_context(jax.set_mesh(run.policy.update_mesh))
         agreement.same_everywhere("run", run.identity | in_training.identity_of(run.benchmarks))
         if newer:
             console.print(newer, markup=False)
@@ -218,7 +218,7 @@ def train_loop(
     step, cursor, state, draws = start
     reference: Params | None = None
     if config.loss.kl_coef > 0 and not config.lora.rank:
-        _, reference = hf.load(policy.folder, policy.mesh, dtype=policy.compute.dtype)
+        _, reference = hf.load(policy.folder, policy.update_mesh, dtype=policy.compute.dtype)
     seconds: list[float] = []
     with MetricsLog(config.folder, resume_step=step, enabled=distributed.is_main()) as log:
         if missing := best.resume(step, state.params):
@@ -333,6 +333,7 @@ def show_start(console: Console, run: Run, resumed_from: int | None) -> None:
             parameters=count_parameters(run.policy.model),
             devices=f"{mesh.size} x {device.device_kind} in {jax.process_count()} process(es)",
             mesh=dict(mesh.shape),
+            update_mesh=dict(run.policy.update_mesh.shape) if config.update.mesh else None,
             batch=batch_arithmetic(
                 config.rollout.prompts,
                 config.rollout.group_size,

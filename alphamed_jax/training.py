@@ -50,7 +50,7 @@ def prepare(config: Config) -> Run:
     """Check all input before anything is written: policy, questions, prompts."""
     policy = open_policy(config)
     config = with_adapter(config, policy.model)
-    check_micro_batch(config.update.micro_batch, policy.mesh)
+    check_micro_batch(config.update.micro_batch, policy.update_mesh, bool(config.update.mesh))
     questions = load_all(
         config.data,
         config.eval.questions,

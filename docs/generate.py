@@ -189,8 +189,9 @@ def programs() -> str:
             "<!-- Made by `python docs/generate.py` from alphamed_jax/programs/. -->",
             "",
             "The jitted functions of a training step, in order. Those of *rollout* are called by "
-            "`rl/sampler_run.py` (decode weights by `rl/sampler.py`), *reward* by `rl/step.py`, "
-            "*update* by `rl/mini_batches.py`. Shapes are the largest arguments in a step of "
+            "`rl/sampler_run.py` (decode weights by `rl/sampler.py`, `reshard` by `rl/step.py`), "
+            "*reward* by `rl/step.py`, *update* by `rl/mini_batches.py`. Shapes are the largest "
+            "arguments in a step of "
             "`configs/alphamed_8b.yaml` on v5e:8x8, over all chips; GiB is what lies on one chip "
             "while the program runs, before anything that it makes itself. What each costs as "
             "compiled is in [plans.md](plans.md).",

@@ -100,6 +100,7 @@ def a_policy(
         folder=Path(),
         model=model,
         mesh=mesh,
+        update_mesh=mesh,
         tokenizer=tokenizer,
         stop_ids=stop_ids,
         prompt=config.prompt,

@@ -1,9 +1,11 @@
 """A small model planned for simulated devices, for the planner's tests."""
 
+import jax
 from helpers import TINY
 
 from alphamed_jax.compiled.work import Work
 from alphamed_jax.config import Config, RolloutConfig, UpdateConfig
+from alphamed_jax.model import mesh
 from alphamed_jax.planning.cost import Cost
 from alphamed_jax.planning.devices import devices_for
 from alphamed_jax.planning.flags import PlanFlags
@@ -16,6 +18,16 @@ GPU = "h100:8"
 def named(name):
     """The program of a name."""
     return {program.name: program for program in PROGRAMS}[name]
+
+
+def leaves(tree):
+    """Arrays of a tree, known by shape and sharding."""
+    return [x for x in jax.tree.leaves(tree) if isinstance(x, jax.ShapeDtypeStruct)]
+
+
+def mesh_name(array):
+    """The mesh that an array lies on, as `--mesh` names it."""
+    return mesh.mesh_name(array.sharding.mesh)
 
 
 def config(mesh="4x2", *, update=None, **settings):

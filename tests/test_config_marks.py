@@ -24,7 +24,7 @@ OF_ITS_PROCESSES = "model adapter data checkpoints"
 MAY_CHANGE_ON_RESUME = """
     mesh checkpoint_every export
     rollout.weights rollout.slots
-    update.micro_batch update.remat update.logits_chunk update.attention
+    update.mesh update.micro_batch update.remat update.logits_chunk update.attention
     eval.samples eval.every eval.benchmarks eval.limit eval.best eval.patience
     log.samples log.table_every
 """

@@ -234,6 +234,7 @@ def make_policy(config: BenchConfig, mesh: Mesh) -> tuple[Policy, TrainState]:
         folder=Path(),
         model=model,
         mesh=mesh,
+        update_mesh=mesh,
         tokenizer=None,
         prompt=train.prompt,
         sampling=make_sampling(train),

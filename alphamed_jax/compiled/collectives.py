@@ -29,6 +29,8 @@ class Collective(NamedTuple):
     """Devices that take part together; 1 for a permutation, in which each sends to one."""
     times: int
     """How often it runs: the turns of the loops around it."""
+    overlapped: bool = False
+    """Whether it is started by itself, and other work is done until its end is awaited."""
 
     @property
     def sent(self) -> float:
@@ -73,7 +75,7 @@ def collectives(program: Program, unknown_trips: int = 1) -> Iterator[Collective
     """
     channels = set()  # a collective spread over several fusions has one channel
 
-    def visit(name: str, times: int) -> Iterator[Collective]:
+    def visit(name: str, times: int, started: bool = False) -> Iterator[Collective]:
         # TPUs scatter a sum by a fusion of the sum and the slice that each device keeps.
         scattered = "all-reduce-scatter" in name
         for i in program.computations[name].values():
@@ -93,7 +95,7 @@ def collectives(program: Program, unknown_trips: int = 1) -> Iterator[Collective
                 given: dict[str, int] = {}
                 for shape in shapes:
                     given[shape.kind] = given.get(shape.kind, 0) + shape.size // share
-                yield Collective(kind, given, group, times)
+                yield Collective(kind, given, group, times, started or i.opcode.endswith("-start"))
             elif i.opcode == "while":
                 trips = trip_count(program, i)
                 turns = unknown_trips if trips is None else trips
@@ -104,7 +106,9 @@ def collectives(program: Program, unknown_trips: int = 1) -> Iterator[Collective
             elif i.opcode in _CALLS:
                 target = called(i, "calls") or called(i, "to_apply")
                 if target:
-                    yield from visit(target, times)
+                    inner = program.computations[target].values()
+                    begins = any(x.root and "AsyncCollectiveStart" in x.attributes for x in inner)
+                    yield from visit(target, times, started or begins)
 
     return visit(program.entry, 1)
 
@@ -119,7 +123,12 @@ def collective_bytes(text: str, unknown_trips: int = 1) -> dict[str, dict[str, i
     return found
 
 
-def sent_bytes(text: str, unknown_trips: int = 1) -> int:
-    """Bytes that one device sends over its links (`Collective.sent`)."""
+def sent_bytes(text: str, unknown_trips: int = 1, overlapped: bool = False) -> int:
+    """Bytes that one device sends over its links (`Collective.sent`).
+
+    Args:
+      overlapped: only what it sends while it does other work.
+    """
     found = collectives(parse(text), unknown_trips)
-    return math.ceil(sum(one.times * one.sent for one in found))
+    some = (one for one in found if one.overlapped or not overlapped)
+    return math.ceil(sum(one.times * one.sent for one in some))

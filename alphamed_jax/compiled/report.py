@@ -26,6 +26,8 @@ class ProgramReport(NamedTuple):
     """Bytes that collectives give with one iteration: kind -> element type -> bytes."""
     iteration_collectives: dict[str, int]
     """Those of each further iteration: kind -> bytes."""
+    overlapped: int
+    """Bytes that a device sends while it does other work, with one iteration."""
     loop_traffic: int | None
     """Bytes of memory that one iteration of the largest loop moves; None: there is no loop."""
     loop_writes: dict[str, int]
@@ -68,6 +70,7 @@ def read(text: str) -> ProgramReport:
         iteration_collectives={
             kind: sum(more[kind].values()) - sum(sizes.values()) for kind, sizes in moved.items()
         },
+        overlapped=collectives.sent_bytes(text, overlapped=True),
         loop_traffic=None if body is None else costs.computation_traffic(program, body).total,
         loop_writes={} if body is None else costs.writes(program, body),
         arrays=hlo.array_shapes(program),

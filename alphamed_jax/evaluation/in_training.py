@@ -30,6 +30,7 @@ from alphamed_jax.output import fingerprint
 from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.policy import Policy, make_sampler
 from alphamed_jax.rl.requests import Request
+from alphamed_jax.rl.resharding import params_to_sample
 from alphamed_jax.runtime.agreement import Fingerprint
 
 # Evaluation noise must not be training noise: its keys fold in this number first.
@@ -122,7 +123,9 @@ def evaluate(
     """
     samples = config.eval.samples
     heldout = heldout_set(questions)
-    held = _ask(policy, config, params, [heldout], [[*requests(questions, samples)]])[0]
+    asked = [[*requests(questions, samples)]]
+    with jax.set_mesh(policy.mesh):
+        held = _ask(policy, config, params, [heldout], asked)[0]
     found: Evaluation = {
         "step": step,
         "questions": len(questions),
@@ -142,7 +145,8 @@ def evaluate(
     }
     if benchmarks:
         asked = [[*benchmark_requests(benchmark, samples)] for benchmark in benchmarks]
-        ways = _ask(policy, config, params, benchmarks, asked)
+        with jax.set_mesh(policy.mesh):
+            ways = _ask(policy, config, params, benchmarks, asked)
         blocks = {
             benchmark.questions.name: summarise(Scored(benchmark.facts, way.sampled))
             | {"greedy": summarise(Scored(benchmark.facts, way.greedy))}
@@ -172,7 +176,7 @@ def _ask(
     groups = sum(-(-len(r.sequences) // config.rollout.group_size) for some in asked for r in some)
     many = groups > STREAM_FROM * config.rollout.prompts
     completions = (sampler.stream if many else sampler.in_batches)(
-        sampler.load(params),
+        sampler.load(params_to_sample(policy, params)),
         itertools.chain.from_iterable(asked),
         jax.random.fold_in(policy.key, EVALUATION_STREAM),
     )

@@ -31,8 +31,11 @@ RULES: dict[str | None, tuple[str, ...]] = {
 }
 
 
-def parse_mesh(text: str, devices: int | None = None) -> tuple[int, int, int]:
+def parse_mesh(text: str, devices: int | None = None, flag: str = "--mesh") -> tuple[int, int, int]:
     """Read `--mesh` into (replica, fsdp, tensor); `auto` puts all `devices` on fsdp.
+
+    Args:
+      flag: that gave it, for the error.
 
     Raises:
       UserError: the text is not `auto` nor two or three positive numbers joined by `x`.
@@ -42,7 +45,7 @@ def parse_mesh(text: str, devices: int | None = None) -> tuple[int, int, int]:
     parts = text.lower().split("x")
     if len(parts) not in (2, 3) or not all(part.isdigit() and int(part) > 0 for part in parts):
         raise UserError(
-            f"--mesh {text!r}: expected auto, FSDPxTENSOR (8x8) or REPLICAxFSDPxTENSOR (2x8x8)."
+            f"{flag} {text!r}: expected auto, FSDPxTENSOR (8x8) or REPLICAxFSDPxTENSOR (2x8x8)."
         )
     sizes = [int(part) for part in parts]
     return (1, *sizes) if len(sizes) == 2 else tuple(sizes)  # type: ignore[return-value]
@@ -115,6 +118,45 @@ def make_mesh(text: str) -> Mesh:
     return Mesh(
         device_grid(sizes_for(text, devices), devices), AXES, axis_types=(AxisType.Auto,) * 3
     )
+
+
+def other_mesh(text: str | None, mesh: AnyMesh, flag: str) -> AnyMesh:
+    """A mesh of other sizes over the devices of `mesh`, in their order.
+
+    In this order an axis that is cut lies along a part of its axis of the torus, and arrays change
+    from one mesh to the other among neighbours.
+
+    Args:
+      text: its sizes, as `--mesh` takes them; None: `mesh` itself.
+      flag: that gave it, for the error.
+
+    Raises:
+      UserError: the text is not two or three positive numbers joined by `x`, their product is not
+        the number of devices, or the replica axis is no multiple of the slices.
+    """
+    if text is None:
+        return mesh
+    sizes = parse_mesh(text, mesh.size, flag)
+    if math.prod(sizes) != mesh.size:
+        raise UserError(
+            f"{flag} {text} needs {math.prod(sizes)} devices, but --mesh has {mesh.size}: it is "
+            "another order of the same devices."
+        )
+    if isinstance(mesh, AbstractMesh):
+        return AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
+    slices = slices_of(list(mesh.devices.flat))
+    if sizes[0] % slices:
+        raise UserError(
+            f"{flag} {text}: these are {slices} slices, which only the data-centre network joins; "
+            f"the first of three numbers (replica) must be {slices} or a multiple."
+        )
+    return Mesh(mesh.devices.reshape(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def mesh_name(mesh: Any) -> str:
+    """Its sizes as `--mesh` takes them."""
+    replica, *sizes = mesh.shape.values()
+    return "x".join(map(str, sizes if replica == 1 else (replica, *sizes)))
 
 
 def single_device_mesh() -> Mesh:
@@ -195,10 +237,13 @@ def _replicate(mesh: Mesh) -> Any:
     return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, P()))
 
 
-def check_heads(num_heads: int, num_kv_heads: int, mesh: AnyMesh) -> None:
+def check_heads(num_heads: int, num_kv_heads: int, mesh: AnyMesh, flag: str = "--mesh") -> None:
     """Refuse a tensor axis that would cut a head in two.
 
     Key/value heads may be fewer than the axis: then they are kept whole on each shard.
+
+    Args:
+      flag: that gave the mesh, for the error.
 
     Raises:
       UserError: the tensor axis does not divide the query heads, or neither divides nor is a
@@ -212,6 +257,6 @@ def check_heads(num_heads: int, num_kv_heads: int, mesh: AnyMesh) -> None:
             if num_heads % t == 0 and (num_kv_heads % t == 0 or t % num_kv_heads == 0)
         ]
         raise UserError(
-            f"--mesh: the tensor axis ({tensor}) does not fit {num_heads} query and "
+            f"{flag}: the tensor axis ({tensor}) does not fit {num_heads} query and "
             f"{num_kv_heads} key/value heads; sizes that do: {', '.join(map(str, fits))}."
         )

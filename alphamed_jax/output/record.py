@@ -207,6 +207,7 @@ def write_run(
         "seed": config.seed,
         "parameters": parameters,
         "mesh": dict(mesh.shape),
+        "update_mesh": config.update.mesh,
         "platform": mesh.devices.flat[0].platform,
         "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
         "processes": jax.process_count(),

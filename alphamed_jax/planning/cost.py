@@ -26,6 +26,8 @@ class Cost(NamedTuple):
     """Most bytes in use at once by the program, its arguments included."""
     refused: str = ""
     """What the compiler says where it finds no room; then the rest is estimated."""
+    overlapped: int = 0
+    """Bytes sent while other work is done, as compiled; open loops with one iteration."""
     seconds: float = 0.0
     """Time that compiling took."""
     estimated: bool = False
@@ -61,6 +63,7 @@ def compiled_cost(compiled: Compiled) -> Cost:
         collectives={kind: size - more.get(kind, 0) for kind, size in moved.items()},
         iteration_collectives=dict(more),
         peak=compiled.peak,
+        overlapped=report.overlapped,
         seconds=compiled.lower_seconds + compiled.compile_seconds,
     )
 

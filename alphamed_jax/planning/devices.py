@@ -8,7 +8,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh
 from alphamed_jax.compiled import topology
 from alphamed_jax.compiled.topology import GIB, Chip
 from alphamed_jax.errors import UserError, nearest
-from alphamed_jax.model.mesh import AXES, AnyMesh, parse_mesh
+from alphamed_jax.model.mesh import AXES, AnyMesh, mesh_name, parse_mesh
 from alphamed_jax.planning.flags import PlanFlags
 from alphamed_jax.planning.pool import pool_line, pool_share
 
@@ -43,8 +43,7 @@ class Devices(NamedTuple):
     @property
     def name(self) -> str:
         """The mesh as `--mesh` takes it."""
-        sizes = list(self.mesh.shape.values())
-        return "x".join(map(str, sizes[1:] if sizes[0] == 1 else sizes))
+        return mesh_name(self.mesh)
 
 
 def _flag(flags: PlanFlags) -> str:

@@ -7,6 +7,7 @@ from alphamed_jax.compiled.topology import GIB, Chip
 from alphamed_jax.config import Config
 from alphamed_jax.model import lora
 from alphamed_jax.model.config import ModelConfig
+from alphamed_jax.model.mesh import mesh_name
 from alphamed_jax.model.network import count_parameters
 from alphamed_jax.planning import tables
 from alphamed_jax.planning.cost import Cost
@@ -21,7 +22,7 @@ from alphamed_jax.planning.step import planned_step
 from alphamed_jax.planning.suggest import PRICES, Suggestion, search
 from alphamed_jax.programs import PROGRAMS, planned_programs
 from alphamed_jax.programs.planned import PlannedStep
-from alphamed_jax.programs.record import Program
+from alphamed_jax.programs.record import Program, parts
 
 
 class Plan(NamedTuple):
@@ -124,6 +125,34 @@ def _learns(plan: Plan) -> list[str]:
     ]
 
 
+def _own_mesh(plan: Plan) -> str:
+    """The mesh of the update, where it has one."""
+    other = plan.step.other_mesh
+    return "" if other is None else f", update {mesh_name(other)}"
+
+
+def _resharded(plan: Plan) -> list[str]:
+    """What two meshes cost."""
+    if plan.step.other_mesh is None:
+        return []
+    size = tables.gib(parts(plan.step.params_copy)["weights"])
+    dtype = plan.step.objective.compute.dtype
+    return [
+        f"update.mesh {mesh_name(plan.step.update_mesh)}: a copy of the weights is sent to the "
+        f"rollout once a step (reshard), {size} GiB per chip in {dtype}."
+    ]
+
+
+def _overlaps(plan: Plan) -> list[str]:
+    """How much of what travels the compiler sends while it computes."""
+    sending = {program: cost for program, cost in plan.costs.items() if cost.overlapped}
+    return [
+        f"{program.name}: of {tables.scaled(cost.work.comm_bytes, 'B')} on the links "
+        f"{tables.scaled(cost.overlapped, 'B')} are sent while other work is done, as compiled."
+        for program, cost in sending.items()
+    ]
+
+
 def _suggested(plan: Plan) -> list[str]:
     """What would make it fit, or what comes closest."""
     found = plan.suggestion
@@ -152,7 +181,7 @@ def as_text(plan: Plan) -> str:
     estimated = not devices.compiled
     title = (
         f"{plan.config.model}: {parameters / 1e9:.3g} G parameters on {devices.topology} "
-        f"({devices.mesh.size} chips), mesh {devices.name} (fsdp x tensor)"
+        f"({devices.mesh.size} chips), mesh {devices.name}{_own_mesh(plan)} (fsdp x tensor)"
     )
     star = "\\* estimated from shapes, not compiled."
     note = [star] if any(cost.estimated for cost in plan.costs.values()) else []
@@ -165,6 +194,7 @@ def as_text(plan: Plan) -> str:
         title,
         _workload(plan),
         *_learns(plan),
+        *_resharded(plan),
         *(["All figures are estimates from shapes: nothing was compiled."] if estimated else []),
         "",
         tables.memory_table(plan.phases, plan.costs, chip.memory),
@@ -177,6 +207,7 @@ def as_text(plan: Plan) -> str:
         "",
         tables.phase_table(plan.costs, chip),
         "",
+        *_overlaps(plan),
         _peaks(chip),
         "",
         tables.expected_table(plan.expected),
@@ -207,6 +238,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
             "flops": cost.work.flops,
             "bytes": cost.work.traffic,
             "sent_bytes": cost.work.comm_bytes,
+            "sent_while_computing_bytes": cost.overlapped,
             "collective_bytes": cost.moved,
             "seconds_in_step": longest.phases[program.name].serial,
         }
@@ -225,6 +257,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "adapter_parameters": lora.count_parameters(plan.step.model, plan.step.lora),
         "topology": plan.devices.topology,
         "mesh": plan.devices.name,
+        "update_mesh": mesh_name(plan.step.update_mesh),
         "chips": plan.devices.mesh.size,
         "workload": plan.step.shape._asdict(),
         "peaks": {

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from alphamed_jax.config import Config
 from alphamed_jax.errors import UserError
 from alphamed_jax.model.config import ModelConfig
+from alphamed_jax.model.mesh import parse_mesh
 from alphamed_jax.planning import tables
 from alphamed_jax.planning.devices import Devices, devices_for
 from alphamed_jax.planning.expected import ASSUMPTIONS, Expected, expect
@@ -54,12 +55,20 @@ def grown(config: Config, base: Devices, chips: int) -> Config:
             )
         return value * chips // before
 
-    rollout = config.rollout
+    rollout, own = config.rollout, config.update.mesh
+    own_tensor = parse_mesh(own, before, "--update.mesh")[2] if own else tensor
+    if chips % own_tensor:
+        raise UserError(
+            f"--scaling: {chips} chips are no multiple of the tensor axis of --update.mesh "
+            f"({own_tensor})."
+        )
     changes = [
         Change("mesh", f"{chips // tensor}x{tensor}"),
         Change("rollout.prompts", share("rollout.prompts", rollout.prompts)),
         Change("update.micro_batch", share("update.micro_batch", config.update.micro_batch)),
     ]
+    if own:
+        changes.append(Change("update.mesh", f"{chips // own_tensor}x{own_tensor}"))
     if rollout.slots is not None:
         changes.append(Change("rollout.slots", share("rollout.slots", rollout.slots)))
     return apply(config, tuple(changes))

@@ -7,7 +7,12 @@ from alphamed_jax.planning.devices import Devices
 from alphamed_jax.programs.planned import PlannedStep, StepShape
 from alphamed_jax.rl.batch import check_micro_batch
 from alphamed_jax.rl.buckets import bucket
-from alphamed_jax.rl.policy import make_compute, make_objective, make_sampling
+from alphamed_jax.rl.policy import (
+    make_compute,
+    make_objective,
+    make_sampling,
+    mesh_of_update,
+)
 from alphamed_jax.rl.slots import fewer_slots
 
 
@@ -25,7 +30,8 @@ def planned_step(
     """
     rollout, shards = config.rollout, data_shards(devices.mesh)
     check_heads(model.num_heads, model.num_kv_heads, devices.mesh)
-    check_micro_batch(config.update.micro_batch, devices.mesh)
+    mesh = mesh_of_update(config, model, devices.mesh)
+    check_micro_batch(config.update.micro_batch, mesh, bool(config.update.mesh))
     prompts = -(-rollout.prompts // shards) * shards
     shape = StepShape(
         prompts=prompts,
@@ -46,4 +52,5 @@ def planned_step(
     )
     compute = make_compute(config, model, devices.platform)
     objective = make_objective(config, model, make_sampling(config), compute)
-    return PlannedStep(model, devices.mesh, shape, objective, config.lora)
+    other = mesh if mesh != devices.mesh else None
+    return PlannedStep(model, devices.mesh, shape, objective, config.lora, other)

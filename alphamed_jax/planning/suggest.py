@@ -36,6 +36,7 @@ PRICES = {
     "update.logits_chunk": "the same gradient; more, smaller products for the logits",
     "rollout.slots": "the same samples; more decode steps, each reading the weights",
     "rollout.weights": "partial products travel at every decode step, and round differently",
+    "update.mesh": "sums over the tensor axis round differently; more communication per layer",
     "mesh": "sums over the tensor axis round differently; more communication per layer",
 }
 
@@ -110,21 +111,22 @@ def decoding_ladder(step: PlannedStep) -> list[Changes]:
     return rungs
 
 
-def bases(config: Config, mesh: tuple[int, int, int], failing: Iterable[Program]) -> list[Changes]:
+def bases(config: Config, step: PlannedStep, failing: Iterable[Program]) -> list[Changes]:
     """What the ladders start from, in the order in which it is tried.
 
     Args:
-      mesh: replica, fsdp and tensor.
       failing: programs that do not fit.
     """
     found: list[Changes] = [()]
     stages = {program.stage for program in failing}
     if config.rollout.weights == "gathered" and "rollout" in stages:
         found.append((Change("rollout.weights", "sharded"),))
-    replica, fsdp, tensor = mesh
+    own = bool(config.update.mesh) and stages == {"update"}
+    replica, fsdp, tensor = (step.update_mesh if own else step.mesh).shape.values()
     if fsdp % 2 == 0 and stages:  # the state is split over all devices
         sizes = (replica, fsdp // 2, tensor * 2)
-        found.append((Change("mesh", "x".join(map(str, sizes[1:] if replica == 1 else sizes))),))
+        name = "x".join(map(str, sizes[1:] if replica == 1 else sizes))
+        found.append((Change("update.mesh" if own else "mesh", name),))
     return found
 
 
@@ -216,8 +218,7 @@ def search(
     """
     trials = _Trials(measure, chip, most)
     step = make_step(config)
-    replica, fsdp, tensor = step.mesh.shape.values()
-    starts = bases(config, (replica, fsdp, tensor), trials.wrong(step, costs))
+    starts = bases(config, step, trials.wrong(step, costs))
     try:
         for base in starts:
             with contextlib.suppress(UserError):  # this mesh cuts heads, say
@@ -285,7 +286,7 @@ def _stages(
     """Programs with the ladder that changes them; first those that none does."""
     found: list[tuple[tuple[Program, ...], list[Changes]]] = []
     free = [program for program in programs if program.planned]
-    for ladder in (decoding_ladder(step), update_ladder(config, step.data_shards)):
+    for ladder in (decoding_ladder(step), update_ladder(config, step.updating.data_shards)):
         end = make_step(apply(config, (*base, *ladder[-1]))) if ladder else step
         moved = changed(free, step, end)
         found.append((tuple(program for program in free if program in moved), ladder))

@@ -33,6 +33,12 @@ def copied(tree: Any) -> Estimate:
     return Estimate(Work(traffic=2 * size), temporaries=size)
 
 
+def resharded(step: PlannedStep) -> Estimate:
+    """The weights sent to the mesh of the rollout, all of them once."""
+    given, made = device_bytes(step.state.params), device_bytes(step.params_copy)
+    return Estimate(Work(0, given + made, made), temporaries=made)
+
+
 def made_decode_weights(step: PlannedStep, given: int, made: int) -> Estimate:
     """So many bytes of weights for decoding, made of those that a device holds."""
     fsdp = step.mesh.shape["fsdp"]
@@ -82,12 +88,12 @@ def decode(step: PlannedStep) -> Estimate:
 
 def score(step: PlannedStep) -> Estimate:
     """A forward pass of each micro-batch."""
-    return _micro_batch(step, backward=False)
+    return _micro_batch(step.updating, backward=False)
 
 
 def update(step: PlannedStep) -> Estimate:
     """Forward and backward pass of each micro-batch, and the optimiser."""
-    micro_batch = _micro_batch(step, backward=True)
+    micro_batch = _micro_batch(step.updating, backward=True)
     weights, optimizer = device_bytes(step.learned.params), device_bytes(step.optimizer)
     gradients = weights * (1 if step.full_plan.prompts.shape[0] == 1 else 2)
     return micro_batch._replace(

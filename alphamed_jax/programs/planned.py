@@ -19,49 +19,17 @@ from alphamed_jax.model.attention import DENSE
 from alphamed_jax.model.config import ModelConfig
 from alphamed_jax.model.mesh import AnyMesh, data_shards
 from alphamed_jax.programs.abstract import of_shapes, result_of, struct
+from alphamed_jax.programs.step_shape import StepShape
 from alphamed_jax.randomness import random_key
 from alphamed_jax.rl import batch, decode, prompt_cache, update
 from alphamed_jax.rl.buckets import capacities
 from alphamed_jax.rl.decode_weights import DecodeWeights, make_decode_weights
 from alphamed_jax.rl.language_model import Transformer
+from alphamed_jax.rl.resharding import params_shardings
 from alphamed_jax.rl.reward import AnswerAutomaton
 from alphamed_jax.rl.slots import compacted_size, refill_width, slots_here
 from alphamed_jax.rl.trajectories import Trajectories
 from alphamed_jax.rl.update import Objective, TrainState
-
-
-class StepShape(NamedTuple):
-    """Sizes of one training step, over the whole mesh."""
-
-    prompts: int = 64
-    group: int = 8
-    prompt_width: int = 384
-    """Tokens that prompts are padded to."""
-    response: int = 1024
-    """Longest response."""
-    capacity: int | None = None
-    """Places of a cache while decoding; None: `response`, as at the end of a rollout."""
-    slots: int | None = None
-    """Responses decoded at once; None: all of them, a group beside its prompt's one cache."""
-    micro_batch: int = 64
-    packed: bool = False
-    """All but one response of a group are of half the length, and two share a packed row."""
-    mini_batches: int = 1
-    """Updates that the prompts are split into."""
-    old_logprobs: bool = False
-    """Whether updates are told the sampling policy's log-probabilities: there are several."""
-    sharded: bool = False
-    """Whether decoding has its weights split over `fsdp`, too."""
-    int8_weights: bool = False
-    """Whether decoding has its weights in 8 bits."""
-    int8_cache: bool = False
-    """Whether it has keys and values in 8 bits."""
-    evaluates: bool = False
-    """Whether evaluation decodes the same without 8 bits."""
-    epochs: int = 1
-    """Passes over the mini-batches."""
-    rounds: int = 1
-    """Rounds of prompts at most."""
 
 
 class Copy(NamedTuple):
@@ -79,6 +47,13 @@ class PlannedStep:
     shape: StepShape
     objective: Objective
     lora: LoraConfig = LoraConfig()
+    other_mesh: AnyMesh | None = None
+    """That of what learns, over the same devices; None: `mesh`."""
+
+    @property
+    def update_mesh(self) -> AnyMesh:
+        """The mesh of the update, on which weights and optimiser lie."""
+        return self.other_mesh or self.mesh
 
     @property
     def data_shards(self) -> int:
@@ -119,13 +94,18 @@ class PlannedStep:
         """A value for each of so many slots or responses, [data shards, those of a shard]."""
         return self.array((self.data_shards, count // self.data_shards), dtype, "batch")
 
+    @property
+    def updating(self) -> "PlannedStep":
+        """The step as the update sees it: on one mesh, its own."""
+        return dataclasses.replace(self, mesh=self.update_mesh, other_mesh=None)
+
     # The train state, and the reference policy.
 
     @functools.cached_property
     def state(self) -> TrainState:
         """Weights and optimiser as an update takes them."""
         dtype = self.objective.compute.dtype
-        params = lora.abstract(self.model, self.lora, self.mesh, dtype)
+        params = lora.abstract(self.model, self.lora, self.update_mesh, dtype)
         return update.abstract_state(self.objective, params)
 
     @property
@@ -133,15 +113,37 @@ class PlannedStep:
         """What of the state a checkpoint holds."""
         return self.state._replace(params=lora.learned(self.state.params))
 
+    @functools.cached_property
+    def sampled_params(self) -> Any:
+        """The weights that a rollout starts from: those of the state, or a copy on its mesh."""
+        params, dtype = self.state.params, self.objective.compute.dtype
+        if self.other_mesh is None:
+            return params
+        return jax.tree.map(
+            lambda x, where: jax.ShapeDtypeStruct(x.shape, dtype, sharding=where),
+            params,
+            params_shardings(self.model, params, self.mesh),
+        )
+
+    @property
+    def params_copy(self) -> Any:
+        """That copy; none where there is one mesh."""
+        return {} if self.other_mesh is None else self.sampled_params
+
     @property
     def layers(self) -> Any:
-        """Weights of the layers."""
-        return self.state.params["layers"]
+        """Weights of the layers, as a rollout starts from them."""
+        return self.sampled_params["layers"]
 
     @property
     def ends(self) -> Any:
-        """Weights outside of the layers."""
-        return {name: w for name, w in self.state.params.items() if name != "layers"}
+        """Weights outside of the layers, likewise."""
+        return {name: w for name, w in self.sampled_params.items() if name != "layers"}
+
+    @property
+    def state_beside(self) -> TrainState:
+        """What lies beside the weights that a rollout starts from: all but these."""
+        return self.optimizer if self.other_mesh is None else self.state
 
     @property
     def optimizer(self) -> TrainState:
@@ -154,7 +156,7 @@ class PlannedStep:
         is the frozen model of the state."""
         if self.objective.loss.kl_coef == 0 or self.lora.rank:
             return {}
-        return hf.abstract(self.model, self.mesh, self.objective.compute.dtype)
+        return hf.abstract(self.model, self.update_mesh, self.objective.compute.dtype)
 
     # A rollout.
 
@@ -168,7 +170,7 @@ class PlannedStep:
             sharded=self.shape.sharded,
             int8=self.shape.int8_weights,
         )
-        return result_of(self.mesh, make, self.state.params)
+        return result_of(self.mesh, make, self.sampled_params)
 
     @functools.cached_property
     def prompts(self) -> tuple[Any, Any]:
@@ -211,7 +213,7 @@ class PlannedStep:
         """
         model = dataclasses.replace(self.prefill_model, attention=DENSE)
         prefill = functools.partial(prompt_cache.prefill, model, width=self.shape.prompt_width)
-        return result_of(self.mesh, prefill, self.state.params, *self.prompts)
+        return result_of(self.mesh, prefill, self.sampled_params, *self.prompts)
 
     @property
     def prompt_caches(self) -> prompt_cache.PromptCache:
@@ -302,6 +304,20 @@ class PlannedStep:
         )
 
     @property
+    def learned_from(self) -> Trajectories:
+        """The same on the mesh of the update."""
+        sampled = self.trajectories
+        arrays = {of.name: getattr(sampled, of.name) for of in dataclasses.fields(sampled)}
+        here = {name: struct(self.update_mesh, x, "batch") for name, x in arrays.items()}
+        return of_shapes(Trajectories, **here)
+
+    @property
+    def held_trajectories(self) -> tuple[Trajectories, ...]:
+        """What stays of the responses during an update: on two meshes, where there are two."""
+        both = self.trajectories, self.learned_from
+        return both[:1] if self.other_mesh is None else both
+
+    @property
     def earlier_rounds(self) -> tuple[Trajectories, ...]:
         """What is kept of the rounds before the last one; none where there is one."""
         return (self.trajectories,) if self.shape.rounds > 1 else ()
@@ -338,7 +354,7 @@ class PlannedStep:
             lengths,
             advantages,
             micro_batch=self.shape.micro_batch,
-            data_shards=self.data_shards,
+            data_shards=data_shards(self.update_mesh),
             only_effective=only_effective,
             longest=self.shape.response,
             prompt_width=self.shape.prompt_width,
@@ -359,26 +375,32 @@ class PlannedStep:
     def gathering(self) -> tuple[tuple[Any, ...], dict[str, int]]:
         """Arguments with which a batch of effective groups is gathered."""
         plan = self.full_plan
-        advantages = self.array((self.responses,), jnp.float32)
-        prompt_groups, segments = (
-            self.array(x.shape, x.dtype) for x in (plan.prompts, plan.responses)
+        advantages, prompt_groups, segments = (
+            struct(self.update_mesh, jax.ShapeDtypeStruct(shape, dtype))
+            for shape, dtype in (
+                ((self.responses,), jnp.float32),
+                (plan.prompts.shape, plan.prompts.dtype),
+                (plan.responses.shape, plan.responses.dtype),
+            )
         )
         sizes = {"prompt_width": plan.prompt_width, "width": plan.width}
-        return (self.trajectories, advantages, prompt_groups, segments), sizes
+        return (self.learned_from, advantages, prompt_groups, segments), sizes
 
     @functools.cached_property
     def batch(self) -> batch.GroupBatch:
         """A batch of effective groups."""
         arguments, sizes = self.gathering
         gather = functools.partial(batch._gather, **sizes)
-        found = result_of(self.mesh, gather, *arguments)
+        found = result_of(self.update_mesh, gather, *arguments)
         packed, plan = None, self.full_plan
         if plan.packed:
             lengths = np.tile(self.response_lengths, self.mini_batch)
             source = batch.packed_sources(plan, lengths)
-            packed = batch.Packing(
-                *(self.array(x.shape, jnp.int32, None, "batch") for x in (source, plan.starts))
+            indices: Any = (
+                struct(self.update_mesh, jax.ShapeDtypeStruct(x.shape, jnp.int32), None, "batch")
+                for x in (source, plan.starts)
             )
+            packed = batch.Packing(*indices)
         reference = self.objective.loss.kl_coef > 0
         return found._replace(
             packing=packed,

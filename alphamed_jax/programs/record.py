@@ -134,10 +134,11 @@ class Program:
 
     def lower(self, step: PlannedStep) -> jax.stages.Lowered:
         """Lower it for the devices of the step's mesh."""
-        assert isinstance(step.mesh, Mesh), "programs are compiled for devices"
+        mesh = step.update_mesh if self.stage == "update" else step.mesh
+        assert isinstance(mesh, Mesh), "programs are compiled for devices"
         # Made outside of the mesh's context, in which optax would place a counter on its devices.
         given = self.arguments(step)
-        with jax.set_mesh(step.mesh):
+        with jax.set_mesh(mesh):
             return self.function.lower(*given.arguments, **given.options)
 
     def same(self, step: PlannedStep, other: PlannedStep) -> bool:

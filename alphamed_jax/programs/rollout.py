@@ -20,7 +20,7 @@ from alphamed_jax.programs.record import (
     ratio_bar,
 )
 from alphamed_jax.rl import decode as engine
-from alphamed_jax.rl import decode_weights, prompt_cache
+from alphamed_jax.rl import decode_weights, prompt_cache, resharding
 from alphamed_jax.rl.buckets import capacities
 
 DECODE_BAR = 1.3
@@ -79,7 +79,10 @@ def _estimated_insertion(step: PlannedStep) -> Estimate:
 
 def _policy(step: PlannedStep) -> tuple[Any, ...]:
     """What a rollout has before it asks anything, the responses of an earlier round among it."""
-    return step.state, step.reference, step.decode_weights, *step.earlier_rounds
+    return (
+        *(step.state, step.reference, step.params_copy),
+        *(step.decode_weights, *step.earlier_rounds),
+    )
 
 
 def _read_prompts(step: PlannedStep) -> tuple[Any, ...]:
@@ -140,11 +143,25 @@ def _decode_bars(step: PlannedStep, report: ProgramReport) -> dict[str, Bar]:
 
 PROGRAMS = (
     rollout(
+        name="reshard",
+        function=resharding.reshard,
+        arguments=lambda step: call(
+            step.state.params,
+            resharding.params_shardings(step.model, step.state.params, step.mesh),
+            step.objective.compute.dtype,
+        ),
+        resident=lambda step: (step.optimizer, step.reference),
+        used=lambda step: step.other_mesh is not None,
+        estimate=estimate.resharded,
+        # The weights, and the responses on their way back, which are a few megabytes.
+        versions=lambda step, variety: 2 * (step.other_mesh is not None),
+    ),
+    rollout(
         name="layer_decode_weights",
         function=decode_weights.layer_decode_weights,
         arguments=_layer,
         # Of the last layer: all others are made.
-        resident=lambda step: (step.ends, step.optimizer, step.reference, step.decode_weights),
+        resident=lambda step: (step.ends, step.state_beside, step.reference, step.decode_weights),
         repeats=lambda step, course: step.model.num_layers,
         unit="a layer",
         estimate=_estimated_layer,
@@ -153,7 +170,7 @@ PROGRAMS = (
         name="head_decode_weights",
         function=decode_weights.head_decode_weights,
         arguments=_head,
-        resident=lambda step: (step.layers, step.optimizer, step.reference, step.decode_weights),
+        resident=lambda step: (step.layers, step.state_beside, step.reference, step.decode_weights),
         estimate=_estimated_head,
     ),
     rollout(
@@ -170,10 +187,10 @@ PROGRAMS = (
         name="prefill",
         function=prompt_cache.prefill,
         arguments=lambda step: call(
-            step.prefill_model, step.state.params, *step.prompts, width=step.shape.prompt_width
+            step.prefill_model, step.sampled_params, *step.prompts, width=step.shape.prompt_width
         ),
         resident=lambda step: (
-            *(step.optimizer, step.reference, step.decode_weights, *step.earlier_rounds),
+            *(step.state_beside, step.reference, step.decode_weights, *step.earlier_rounds),
             *(step.first_decode_state, *step.slot_prompts),
         ),
         estimate=estimate.prefill,
@@ -209,7 +226,7 @@ PROGRAMS = (
             sampling=step.objective.sampling,
         ),
         resident=lambda step: (
-            *(step.state, step.reference, *step.earlier_rounds),
+            *(step.state, step.reference, step.params_copy, *step.earlier_rounds),
             *(step.prompt_caches, *step.slot_prompts, *step.prompts),
         ),
         repeats=lambda step, course: course.refills,
@@ -219,7 +236,7 @@ PROGRAMS = (
         function=engine.decode,
         arguments=_decode,
         resident=lambda step: (
-            *(step.state, step.reference, *step.earlier_rounds),
+            *(step.state, step.reference, step.params_copy, *step.earlier_rounds),
             *_beside_prompts(step),
         ),
         unit="a step",

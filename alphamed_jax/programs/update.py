@@ -38,7 +38,8 @@ def _beside_reading(step: PlannedStep) -> tuple[Any, ...]:
     does not read of the responses."""
     sampled = step.trajectories
     return (
-        *(step.state, step.reference, step.decode_weights, *step.earlier_rounds),
+        *(step.state, step.reference, step.params_copy),
+        *(step.decode_weights, *step.earlier_rounds),
         *(sampled.prompt_tokens, sampled.prompt_lengths, sampled.logprobs, sampled.finished),
     )
 
@@ -76,7 +77,7 @@ def _update(step: PlannedStep) -> Call:
 def _logit_rows(step: PlannedStep, report: ProgramReport) -> Bar:
     """No more logits exist at once than those of a chunk of tokens."""
     vocabulary = step.model.vocab_size
-    vocabulary //= closed_form.shards(step.model, "vocab", step.mesh.shape["tensor"])
+    vocabulary //= closed_form.shards(step.model, "vocab", step.update_mesh.shape["tensor"])
     rows = report.most_rows(vocabulary, but=step.model.hidden_size)
     most = step.objective.compute.logits_chunk
     return {"measured": rows, "bar": most, "kept": rows <= most}
@@ -92,7 +93,7 @@ UPDATE = Program(
     stage="update",
     function=update.update,
     arguments=_update,
-    resident=lambda step: (step.reference, step.trajectories, *_other_batches(step)),
+    resident=lambda step: (step.reference, *step.held_trajectories, *_other_batches(step)),
     repeats=lambda step, course: step.shape.mini_batches * step.shape.epochs,
     unit="a micro-batch",
     estimate=estimate.update,
@@ -123,7 +124,7 @@ PROGRAMS = (
         arguments=lambda step: call(*step.gathering[0], **step.gathering[1]),
         # A part of the responses is taken apart for each mini-batch, all of them stay.
         resident=lambda step: (
-            *(step.state, step.reference, step.trajectories),
+            *(step.state, step.reference, *step.held_trajectories),
             *_other_batches(step),
         ),
         versions=lambda step, variety: variety.batches,
@@ -136,7 +137,7 @@ PROGRAMS = (
         arguments=_score,
         resident=lambda step: (
             *((step.reference,) if _scored_weights(step) else (step.state.params,)),
-            *(step.optimizer, step.trajectories, *_other_batches(step)),
+            *(step.optimizer, *step.held_trajectories, *_other_batches(step)),
         ),
         used=lambda step: _scores(step) > 0,
         repeats=lambda step, course: _scores(step) * step.shape.mini_batches,

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from alphamed_jax.errors import UserError
-from alphamed_jax.model.mesh import constrain, data_shards, device_put_global
+from alphamed_jax.model.mesh import constrain, data_shards, device_put_global, mesh_name
 from alphamed_jax.rl.buckets import bucket
 from alphamed_jax.rl.trajectories import Trajectories
 
@@ -68,21 +68,23 @@ class BatchPlan(NamedTuple):
     sequences: int
 
 
-def check_micro_batch(micro_batch: int, mesh: Any) -> None:
+def check_micro_batch(micro_batch: int, mesh: Any, own: bool = False) -> None:
     """Refuse micro-batches of fewer rows than the mesh has data shards, before anything is loaded.
 
     All other sizes that a mesh does not divide are filled up or kept whole on each device, but for
     heads (see `mesh.check_heads`).
 
+    Args:
+      own: whether the update has this mesh for itself, for the error.
+
     Raises:
       UserError: there are fewer.
     """
     if micro_batch < (shards := data_shards(mesh)):
-        sizes = list(mesh.shape.values())
-        name = "x".join(map(str, sizes[1:] if sizes[0] == 1 else sizes))
+        flag = "--update.mesh" if own else "--mesh"
         raise UserError(
-            f"update.micro_batch ({micro_batch}) is below the {shards} data shards of --mesh "
-            f"{name}: each needs a sequence; raise it to a multiple of {shards}."
+            f"update.micro_batch ({micro_batch}) is below the {shards} data shards of {flag} "
+            f"{mesh_name(mesh)}: each needs a sequence; raise it to a multiple of {shards}."
         )
 
 

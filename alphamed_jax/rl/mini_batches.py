@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from alphamed_jax.config import Config
@@ -12,6 +13,7 @@ from alphamed_jax.model.mesh import data_shards, host_get
 from alphamed_jax.rl.batch import BatchPlan, GroupBatch, gather, plan_batch
 from alphamed_jax.rl.loss import Totals
 from alphamed_jax.rl.policy import Policy
+from alphamed_jax.rl.resharding import trajectories_to_learn
 from alphamed_jax.rl.shaping import without_truncated
 from alphamed_jax.rl.step_metrics import Metrics, combine_updates
 from alphamed_jax.rl.trajectories import ScoredRollouts, Trajectories
@@ -36,6 +38,22 @@ def update_policy(
       plan_with: what brings responses into micro-batches; None: `plan_batch`. It changes the cost
         alone.
     """
+    trajectories = trajectories_to_learn(policy, trajectories)
+    with jax.set_mesh(policy.update_mesh):
+        return _update_policy(
+            policy, config, state, reference, trajectories, scored, plan_with or plan_batch
+        )
+
+
+def _update_policy(
+    policy: Policy,
+    config: Config,
+    state: TrainState,
+    reference: Params | None,
+    trajectories: Trajectories,
+    scored: ScoredRollouts,
+    plan_with: Callable[..., BatchPlan],
+) -> tuple[TrainState, Metrics]:
     objective = policy.objective(config)
     if config.reward.skip_truncated:
         trajectories, scored = without_truncated(trajectories, scored)
@@ -46,7 +64,7 @@ def update_policy(
     batches = []
     for start in range(0, prompts, size):
         made, planned = mini_batch(
-            policy, config, trajectories, scored, start, start + size, plan_with or plan_batch
+            policy, config, trajectories, scored, start, start + size, plan_with
         )
         if config.updates_per_step > 1:
             # Later updates leave the sampling policy: keep its log-probabilities.
@@ -62,7 +80,7 @@ def update_policy(
             totals = Totals(jnp.float32(planned.tokens), jnp.float32(planned.sequences))
             state, report = update(state, made, planned.count, totals, objective=objective)
             reports.append(report)
-    reports, skipped = host_get((reports, state.skipped), policy.mesh)
+    reports, skipped = host_get((reports, state.skipped), policy.update_mesh)
     return state, combine_updates(reports) | {"updates/skipped": int(skipped)}
 
 
@@ -84,7 +102,7 @@ def mini_batch(
         lengths,
         advantages,
         micro_batch=config.update.micro_batch,
-        data_shards=data_shards(policy.mesh),
+        data_shards=data_shards(policy.update_mesh),
         only_effective=config.only_effective,
         longest=config.rollout.max_new_tokens,
         prompt_width=trajectories.prompt_tokens.shape[-1],
@@ -92,4 +110,4 @@ def mini_batch(
     if config.reward.skip_truncated:
         planned = planned._replace(sequences=max(int((lengths > 0).sum()), 1))
     part = trajectories.slice_groups(first, last)
-    return gather(part, lengths, advantages, planned, policy.mesh), planned
+    return gather(part, lengths, advantages, planned, policy.update_mesh), planned

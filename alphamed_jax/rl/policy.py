@@ -1,7 +1,9 @@
 """The policy and all that goes with its weights: opened once by a command, the same in every step.
 
 A command enters its mesh (`with jax.set_mesh(policy.mesh)`) for all that it calls; `open_policy`
-and the sampler, which may be called without one, enter it themselves.
+and the sampler, which may be called without one, enter it themselves. Training, whose weights are
+on another where `update.mesh` says so, enters `policy.update_mesh`; rollouts, evaluations and
+updates enter theirs.
 """
 
 import dataclasses
@@ -23,7 +25,7 @@ from alphamed_jax.errors import UserError
 from alphamed_jax.model import hf, lora, peft_folder
 from alphamed_jax.model.attention import choose_attention
 from alphamed_jax.model.config import ModelConfig, Params
-from alphamed_jax.model.mesh import check_heads, data_shards, make_mesh
+from alphamed_jax.model.mesh import AnyMesh, check_heads, data_shards, make_mesh, other_mesh
 from alphamed_jax.randomness import random_key
 from alphamed_jax.rl.distribution import Sampling, absent_ids
 from alphamed_jax.rl.language_model import Transformer
@@ -34,15 +36,20 @@ from alphamed_jax.rl.sampler_run import SamplerConfig
 from alphamed_jax.rl.slots import fewer_slots
 from alphamed_jax.rl.update import Objective
 
+UPDATE_MESH = "--update.mesh"
+
 
 @dataclass(frozen=True)
 class Policy:
-    """A model on a mesh, how it is asked, sampled and read; all but its weights, which change."""
+    """A model on its meshes, how it is asked and read: all but the weights, which change."""
 
     folder: Path
     """Hugging Face folder that it was read from; empty where its weights are random."""
     model: ModelConfig
     mesh: Mesh
+    """That of rollouts and evaluations."""
+    update_mesh: Mesh
+    """That of what learns, over the same devices: `mesh` but for `update.mesh`."""
     tokenizer: Any
     stop_ids: tuple[int, ...]
     """Any of them ends a response."""
@@ -74,6 +81,7 @@ def open_policy(config: Config) -> Policy:
     folder = hf.locate(config.model, config.model_revision)
     model = hf.inspect(folder)
     check_heads(model.num_heads, model.num_kv_heads, mesh)
+    update_mesh = mesh_of_update(config, model, mesh)
     lora.targets(model, config.lora)
     tokenizer = load_tokenizer(folder)
     with jax.set_mesh(mesh):
@@ -82,6 +90,7 @@ def open_policy(config: Config) -> Policy:
         folder=folder,
         model=model,
         mesh=mesh,
+        update_mesh=update_mesh,
         tokenizer=tokenizer,
         stop_ids=stop_ids(folder, tokenizer, model.vocab_size),
         prompt=config.prompt,
@@ -92,6 +101,17 @@ def open_policy(config: Config) -> Policy:
         compute=make_compute(config, model, mesh.devices.flat[0].platform),
         key=key,
     )
+
+
+def mesh_of_update(config: Config, model: ModelConfig, mesh: AnyMesh) -> Any:
+    """The mesh that what learns lies on, given that of rollouts.
+
+    Raises:
+      UserError: sizes that are not those of the devices, or do not fit the model's heads.
+    """
+    found = other_mesh(config.update.mesh, mesh, UPDATE_MESH)
+    check_heads(model.num_heads, model.num_kv_heads, found, UPDATE_MESH)
+    return found
 
 
 def with_adapter(config: Config, model: ModelConfig) -> Config:
@@ -127,10 +147,11 @@ def load_params(policy: Policy, config: Config, masters: bool = True) -> Params:
       UserError: see `hf.load` and `peft_folder.load`.
     """
     dtype = jnp.float32 if masters and not config.lora.rank else policy.compute.dtype
-    _, params = hf.load(policy.folder, policy.mesh, dtype=dtype)
-    given = policy.model, config.lora, policy.mesh
+    _, params = hf.load(policy.folder, policy.update_mesh, dtype=dtype)
+    given = policy.model, config.lora, policy.update_mesh
     if config.adapter is None:
-        factors = lora.fresh_factors(*given, policy.key)
+        with jax.set_mesh(policy.mesh):  # where the key is
+            factors = lora.fresh_factors(*given, policy.key)
     else:
         factors = peft_folder.load(config.adapter, *given)
     return lora.attach(config.lora, params, factors)

@@ -1,6 +1,6 @@
 """One GRPO step: sample, reward, compare within the group, update.
 
-All of it runs with `policy.mesh` in context.
+All but the update runs with `policy.mesh` in context.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ from alphamed_jax.rl.dynamic_sampling import sample_rounds
 from alphamed_jax.rl.mini_batches import update_policy
 from alphamed_jax.rl.policy import Policy, make_sampler
 from alphamed_jax.rl.requests import Request
+from alphamed_jax.rl.resharding import params_to_sample
 from alphamed_jax.rl.sampler import Sampler
 from alphamed_jax.rl.sampler_run import SamplerWeights
 from alphamed_jax.rl.shaping import describe_signals, shaped_rewards
@@ -49,7 +50,8 @@ def grpo_step(
     has drawn.
     """
     started = time.perf_counter()
-    trajectories, chosen, scored = sample_batch(policy, config, state.params, draws, cursor)
+    with jax.set_mesh(policy.mesh):
+        trajectories, chosen, scored = sample_batch(policy, config, state.params, draws, cursor)
     sampled = time.perf_counter()
     batch = scored.take_groups(chosen)
     state, learned = update_policy(policy, config, state, reference, trajectories, batch)
@@ -68,7 +70,7 @@ def sample_batch(
     """Sample and score a batch to learn from, in rounds; see `sample_rounds`."""
     prompts, rounds = config.rollout.prompts, config.rollout.max_rounds
     sampler = make_sampler(policy, config)
-    weights = sampler.load(params)
+    weights = sampler.load(params_to_sample(policy, params))
 
     def sample_round(done: int) -> tuple[Trajectories, ScoredRollouts]:
         fresh = draws.next(cursor + done, prompts)

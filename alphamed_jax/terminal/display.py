@@ -69,6 +69,7 @@ def start_panel(
     questions: Sequence[str],
     output: str,
     adapters: str = "",
+    update_mesh: Mapping[str, int] | None = None,
     resumed_from: int | None = None,
 ) -> Panel:
     """What is about to run: model, devices, mesh, batch, questions, output.
@@ -82,8 +83,13 @@ def start_panel(
       questions: see `question_lines`.
       output: folder of the run.
       adapters: see `adapter_line`.
+      update_mesh: that of the update, where it is another.
       resumed_from: step of the restored checkpoint, None for a new run.
     """
+
+    def sizes(of: Mapping[str, int]) -> str:
+        return " x ".join(f"{axis} {size}" for axis, size in of.items())
+
     start = "new run" if resumed_from is None else f"resumed after step {resumed_from}"
     return facts_panel(
         "alphamed_jax",
@@ -91,7 +97,8 @@ def start_panel(
             "model": f"{model}, {parameters:,} parameters",
             **({"adapters": adapters} if adapters else {}),
             "devices": devices,
-            "mesh": " x ".join(f"{axis} {size}" for axis, size in mesh.items()),
+            "mesh": sizes(mesh),
+            **({"mesh of the update": sizes(update_mesh)} if update_mesh else {}),
             "one step": batch,
             "questions": "\n".join(questions),
             "output": f"{output} ({start})",

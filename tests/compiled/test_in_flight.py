@@ -3,7 +3,7 @@
 # ruff: noqa: E501  (lines of HLO)
 import pytest
 
-from alphamed_jax.compiled import costs, hlo
+from alphamed_jax.compiled import collectives, costs, hlo, report
 
 SENT = """
 HloModule jit_f, is_scheduled=true
@@ -62,6 +62,19 @@ def test_buffers_in_flight_count_once(fusions):
     # then it reads its source and writes its result once, and they do their own work.
     assert moved.read == SOURCE + fusions * OTHER
     assert moved.written == RESULT + fusions * OTHER
+
+
+def test_what_is_sent_meanwhile_is_told_from_what_is_waited_for():
+    work = WORK.replace("THIS", "0").replace("NEXT", "1")
+    text = SENT.replace("WORK", work).replace("LAST", "1")
+    sent = RESULT * 3 // 4
+    assert collectives.sent_bytes(text) == sent
+    assert collectives.sent_bytes(text, overlapped=True) == sent
+    assert report.read(text).overlapped == sent
+    # The same gather in its place, of which nothing is told apart.
+    waited = text.replace('custom_call_target="AsyncCollectiveStart"', 'custom_call_target="Other"')
+    assert collectives.sent_bytes(waited) == sent
+    assert collectives.sent_bytes(waited, overlapped=True) == 0
 
 
 def test_a_sum_within_a_fusion_that_hands_nothing_on_counts_in_full():

@@ -92,6 +92,7 @@ def test_a_compiled_program_is_split_into_what_is_iterated_and_what_is_not():
         per_iteration=Work(20, 45, 7),
         collectives={"all-reduce": {"f32": 4, "bf16": 3}},
         iteration_collectives={"all-reduce": 6},
+        overlapped=2,
         loop_traffic=None,
         loop_writes={},
         arrays=frozenset(),
@@ -102,6 +103,7 @@ def test_a_compiled_program_is_split_into_what_is_iterated_and_what_is_not():
     assert cost.iteration_collectives == {"all-reduce": 6}
     assert cost.moved_by(3) == {"all-reduce": 19}
     assert (cost.peak, cost.seconds, cost.estimated) == (99, 2.0, False)
+    assert cost.overlapped == 2
 
 
 def test_memory_is_the_programs_peak_and_what_lies_beside_it():

@@ -25,7 +25,6 @@ from alphamed_jax.programs import PROGRAMS, planned_programs
 
 MIB = 2**20
 CHIP = Chip(1e12, 100 * MIB, 1e12, 1e12)
-MESH = (1, 4, 2)
 
 
 def make_step(config: Config):
@@ -129,12 +128,12 @@ def test_ladders_go_down_to_a_sequence_for_each_data_row():
 
 
 def test_what_alters_learning_comes_after_what_does_not_and_a_mesh_comes_last():
-    found = bases(plans.config(), MESH, {plans.named("decode")})
+    found = bases(plans.config(), plans.step(), {plans.named("decode")})
     assert found[0] == ()
     assert found[1:-1] == [(Change("rollout.weights", "sharded"),)]
     assert found[-1] == (Change("mesh", "2x4"),)
     # A state that does not fit is split over all devices already.
-    assert bases(plans.config(), MESH, ()) == [()]
+    assert bases(plans.config(), plans.step(), ()) == [()]
 
 
 def test_settings_that_exist_are_applied_where_they_belong():
@@ -148,8 +147,10 @@ def test_settings_that_exist_are_applied_where_they_belong():
 
 def test_every_change_says_what_it_costs():
     config = plans.config(update={"micro_batch": 32, "remat": "none"})
+    own = plans.config(update={"mesh": "2x4"})
     ladders = (
-        *bases(config, MESH, PROGRAMS),
+        *bases(config, plans.step(config), PROGRAMS),
+        *bases(own, plans.step(own), [plans.named("update")]),
         *decoding_ladder(plans.step(config)),
         *update_ladder(config, shards=4),
     )

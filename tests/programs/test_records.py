@@ -19,6 +19,7 @@ from alphamed_jax.programs import PROGRAMS
 from alphamed_jax.programs.compile_only import compile_only
 from alphamed_jax.programs.planned import StepShape
 from alphamed_jax.programs.record import Estimate, Program, Variety, call
+from alphamed_jax.rl.resharding import Reshard
 
 MIB = 2**20
 
@@ -146,7 +147,8 @@ def test_each_jitted_function_of_a_step_has_a_record_or_a_reason():
             value
             for space in spaces
             for value in space.values()
-            if isinstance(value, jitted) and value.__module__.startswith("alphamed_jax.rl")
+            if isinstance(value, jitted | Reshard)
+            and value.__module__.startswith("alphamed_jax.rl")
         }
     recorded = {program.function for program in PROGRAMS}
     assert recorded <= found
