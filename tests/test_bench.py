@@ -112,6 +112,23 @@ def test_adapters_are_timed_instead_of_all_weights(monkeypatch, capsys):
     assert result["step_s_median"] > 0
 
 
+@pytest.mark.slow
+def test_decoding_in_8_bits_is_timed(monkeypatch, capsys):
+    sizes = {"prompts": 2, "generations": 2, "prompt_len": 8, "completion_len": 8}
+    found = run(
+        monkeypatch, capsys, **sizes, steps=1, warmup=1, weights_dtype="int8", cache_dtype="int8"
+    )
+    assert found["share"]["rollout"] > 0
+    rounded, plain = (
+        BenchConfig(**TINY, **sizes, **which).train
+        for which in ({"weights_dtype": "int8", "cache_dtype": "int8"}, {})
+    )
+    # As a run must have it: tokens are weighed.
+    assert rounded.rollout.rounded
+    assert rounded.loss.tis_cap == 2
+    assert plain.loss.tis_cap is None
+
+
 def test_exact_batches_are_exact_and_realistic_ones_long_tailed_with_few_effective_groups():
     exact = make_batch(BenchConfig(**TINY), 0)
     assert {len(q.token_ids) for q in exact.questions} == {64}

@@ -50,6 +50,19 @@ def test_decoding_reads_weights_each_step_and_what_each_token_sees():
     )
 
 
+def test_in_8_bits_a_byte_a_number_and_four_a_scale_are_read():
+    def read(**which):
+        return work.decode_bytes(CONFIG, PROMPTS, LENGTHS, 5, 4, **which)
+
+    seen = (1 + 2 + 3) + 0 + 1 + (1 + 2 + 3 + 4 + 5) + 5 * 3 + 3 * 5
+    # Output channels of q, k and v, o, gate and up, down in both layers, and of the table.
+    channels = 2 * (16 + 2 * 8 + 16 + 2 * 24 + 16) + 50
+    saved = 3 * (2 * MATRICES + 50 * 16) - 4 * channels
+    assert read() - read(int8_weights=True) == 5 * saved
+    # A head of 4 numbers takes 4 + 4 bytes instead of 16.
+    assert read() - read(int8_cache=True) == seen * 2 * 2 * 2 * (16 - 8)
+
+
 def test_the_machine_has_rates_memory_and_a_clock():
     rates = measure_rates(np.dtype("float32"))
     assert rates.product_flops_per_s > 1e8

@@ -99,9 +99,14 @@ def test_a_head_and_a_tied_table_have_a_scale_for_each_token():
     np.testing.assert_allclose(rows, meant(held, (1,))[[[3, 0, 3]]], 1e-6)
 
 
-@pytest.mark.parametrize(("tied", "output_major"), [(True, True), (False, False), (False, True)])
-def test_decode_weights_have_matrices_and_head_in_8_bits_and_norms_as_they_are(tied, output_major):
-    config = dataclasses.replace(TINY, tie_embeddings=tied)
+@pytest.mark.parametrize(
+    ("family", "tied", "output_major"),
+    [("llama", True, True), ("qwen2", False, False), ("qwen3", False, True)],
+)
+def test_decode_weights_have_matrices_and_head_in_8_bits_and_the_rest_as_it_is(
+    family, tied, output_major
+):
+    config = dataclasses.replace(TINY, family=family, tie_embeddings=tied)
     params = tiny_params(config)
     made = make_decode_weights(config, params, jnp.float32, output_major, int8=True)
     layer = made.weights["layers"][1]
