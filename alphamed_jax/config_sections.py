@@ -287,8 +287,10 @@ class UpdateConfig:
     """Sequences in memory at once, over all data shards of the mesh."""
     skip_constant_groups: bool = True
     """Leave ineffective groups out of the forward pass (only when kl_coef is 0)."""
-    remat: MayChange[Literal["none", "layer", "dots"]] = "layer"
-    """What the backward pass recomputes: nothing, each layer, or all but matrix products."""
+    remat: MayChange[Literal["none", "layer", "dots", "offload"]] = "layer"
+    """What the backward pass recomputes: nothing, each layer, or all but matrix products. offload:
+    as dots, but these wait in the host's memory; quicker than layer only where the link to the
+    host is as fast as docs/performance.md says."""
     logits_chunk: MayChange[int] = 2048
     """Tokens per data shard of the mesh whose logits exist at once; rounding in float32 aside, the
     gradient is the same."""

@@ -105,7 +105,7 @@ class BenchConfig:
     """Of the matrices that decoding reads, as rollout.weights_dtype."""
     cache_dtype: Literal["compute", "int8"] = "compute"
     """Of keys and values while decoding, as rollout.cache_dtype."""
-    remat: Literal["none", "layer", "dots"] = "none"
+    remat: Literal["none", "layer", "dots", "offload"] = "none"
     """What the backward pass recomputes."""
     attention: Literal["auto", "dense", "splash", "cudnn"] = "auto"
     """Of the update and prefill; auto: what fits the platform, with --compile-only splash."""

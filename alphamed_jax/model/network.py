@@ -28,7 +28,7 @@ from alphamed_jax.model.numerics import gated, look_up, rms_norm
 from alphamed_jax.model.rope import rope_table, rotate
 from alphamed_jax.model.weights import Head, LowRank, Matrix, OutputMajor, Split, Weight
 
-Remat = str  # "none" | "layer" | "dots"
+Remat = str  # "none" | "layer" | "dots" | "offload"
 
 
 def layer_weights(config: ModelConfig) -> Table:
@@ -196,26 +196,34 @@ def run_layers(
 
     if remat == "layer":
         body = jax.checkpoint(body, prevent_cse=False)
-    elif remat == "dots":
-        body = jax.checkpoint(body, policy=_kept_products(params["layers"]), prevent_cse=False)
+    elif remat != "none":
+        policy = _kept_products(params["layers"], offload=remat == "offload")
+        body = jax.checkpoint(body, policy=policy, prevent_cse=False)
     x, kv = jax.lax.scan(body, x, params["layers"])
     return rms_norm(x, params["norm"], config.rms_norm_eps), kv
 
 
-def _kept_products(layers: Params) -> Callable[..., bool]:
+def _kept_products(layers: Params, offload: bool) -> Callable[..., Any]:
     """What `dots` keeps of a layer: its products of weights, but not the second one of an adapter.
 
     That one sums over the rank alone, and what comes out is as large as what comes out of the
     weight beside it: next to nothing to compute again, and as much again to keep.
+
+    Args:
+      offload: keep them in the host's memory.
     """
     ranks = {weight.a.shape[-1] for weight in layers.values() if isinstance(weight, LowRank)}
-    products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    policies = jax.checkpoint_policies
+    products = policies.dots_with_no_batch_dims_saveable
+    if offload:
+        products = policies.offload_dot_with_no_batch_dims("device", "pinned_host")
 
-    def keep(primitive: Any, *arrays: Any, **how: Any) -> bool:
-        if not products(primitive, *arrays, **how):
-            return False
-        (summed, _), _ = how["dimension_numbers"]
-        return math.prod(arrays[0].shape[axis] for axis in summed) not in ranks
+    def keep(primitive: Any, *arrays: Any, **how: Any) -> Any:
+        if primitive.name == "dot_general":
+            (summed, _), _ = how["dimension_numbers"]
+            if math.prod(arrays[0].shape[axis] for axis in summed) in ranks:
+                return False
+        return products(primitive, *arrays, **how)
 
     return keep
 

@@ -21,6 +21,7 @@ from alphamed_jax.planning.savings import Saving, savings, savings_text
 from alphamed_jax.planning.step import planned_step
 from alphamed_jax.planning.suggest import PRICES, Suggestion, search
 from alphamed_jax.programs import PROGRAMS, planned_programs
+from alphamed_jax.programs.estimate import offloaded
 from alphamed_jax.programs.planned import PlannedStep
 from alphamed_jax.programs.record import Program, parts
 
@@ -153,6 +154,17 @@ def _overlaps(plan: Plan) -> list[str]:
     ]
 
 
+def _offloads(plan: Plan) -> list[str]:
+    """What a micro-batch keeps at the host."""
+    size = offloaded(plan.step)
+    if not size:
+        return []
+    return [
+        f"update.remat offload: a micro-batch sends {tables.gib(size)} GiB per chip to the host "
+        "and takes them back; the time of that is not counted."
+    ]
+
+
 def _suggested(plan: Plan) -> list[str]:
     """What would make it fit, or what comes closest."""
     found = plan.suggestion
@@ -203,6 +215,7 @@ def as_text(plan: Plan) -> str:
         verdict,
         *([devices.pool] if devices.pool else []),
         *savings_text(plan.savings),
+        *_offloads(plan),
         *(f"{name}: {there.refused}" for name, there in plan.phases.items() if there.refused),
         "",
         tables.phase_table(plan.costs, chip),
@@ -281,6 +294,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
             for e in plan.expected
         ],
         "assumptions": list(ASSUMPTIONS),
+        "offloaded_bytes": offloaded(plan.step),
         "savings": {
             saving.setting: saving.kinds | ({"decode_read": saving.read} if saving.read else {})
             for saving in plan.savings

@@ -8,8 +8,8 @@ is bytes of the compute dtype, t and f the tensor and fsdp axes, n the tokens of
     update    gradients, and their sum over micro-batches: 4 or 8 bytes a weight that learns
               remat layer: n D b of each layer, and one layer's activations, forward and backward
               none: those of all layers;  dots: of each layer its products that are needed again,
-              n (2 D + ((N + 2 K) H + 2 F) / t) b;  logits of a chunk in float32, twice
-              the weights of two layers, gathered
+              n (2 D + ((N + 2 K) H + 2 F) / t) b;  offload: as layer, those products at the host
+              logits of a chunk in float32, twice;  the weights of two layers, gathered
 
 Attention is taken to be fused: no array of scores. FLOPs are those of `compiled.closed_form`, for
 remat with a second forward pass. Memory traffic is that of weights, caches and optimiser;
@@ -130,6 +130,7 @@ def _micro_batch(step: PlannedStep, backward: bool) -> Estimate:
         of_a_layer = {
             "layer": here * model.hidden_size * width,
             "dots": _products(step, here),
+            "offload": here * model.hidden_size * width,
             "none": _activations(step, here),
         }
         kept = model.num_layers * of_a_layer[remat]
@@ -152,6 +153,18 @@ def _products(step: PlannedStep, tokens: int) -> int:
     model, tensor = step.model, step.mesh.shape["tensor"]
     wide = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim + 2 * model.intermediate_size
     return tokens * (2 * model.hidden_size + wide // tensor) * step.objective.compute.dtype.itemsize
+
+
+def offloaded(step: PlannedStep) -> int:
+    """Bytes that a device keeps at its host in a micro-batch; 0: none."""
+    step = step.updating
+    if step.objective.compute.remat != "offload":
+        return 0
+    plan, model = step.full_plan, step.model
+    tokens = plan.prompts.shape[1] * (plan.prompt_width + plan.rows * plan.width)
+    here = tokens // step.data_shards
+    of_input = here * model.hidden_size * step.objective.compute.dtype.itemsize
+    return model.num_layers * (_products(step, here) - of_input)
 
 
 def _summed_over_tensor(step: PlannedStep, tokens: int, times: int) -> float:

@@ -127,7 +127,7 @@ def _squared(layers, remat):
 _gradient = jax.jit(jax.grad(_squared), static_argnums=1)
 
 
-@pytest.mark.parametrize("remat", ["layer", "dots"])
+@pytest.mark.parametrize("remat", ["layer", "dots", "offload"])
 def test_recomputing_changes_memory_and_no_number(remat):
     layers = weights()["layers"]
     again, plain = _gradient(layers, remat), _gradient(layers, "none")
@@ -150,11 +150,11 @@ def _products(jaxpr):
 def test_each_way_to_recompute_computes_again_what_it_says():
     # A product hidden in a call would be computed again under "dots", too.
     layers = weights()["layers"]
-    none, dots, layer = (
+    none, dots, offload, layer = (
         _products(jax.make_jaxpr(_gradient, static_argnums=1)(layers, remat).jaxpr)
-        for remat in ("none", "dots", "layer")
+        for remat in ("none", "dots", "offload", "layer")
     )
-    assert none == dots < layer
+    assert none == dots == offload < layer
 
 
 def test_where_products_are_kept_the_second_one_of_an_adapter_is_made_again():

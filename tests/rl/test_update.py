@@ -165,6 +165,15 @@ def test_gradient_is_the_same_on_any_mesh(mesh, pack):
     assert_close(grads, plain()[1])
 
 
+@pytest.mark.slow
+def test_products_that_wait_at_the_host_give_the_same_gradient_on_a_mesh():
+    params = split_weights("2x2x2")
+    everywhere = NamedSharding(mesh_of(params), PartitionSpec())
+    batch = prepared(jax.device_put(sampled(), everywhere), pack=True)
+    grads, _ = gradient_of(*batch, make_objective(remat="offload"), params)
+    assert_close(grads, plain()[1])
+
+
 def test_a_batch_without_effective_groups_computes_no_product():
     # Given the update's program, whose micro-batches are counted at run time,
     shape = StepShape(prompts=8, group=4, prompt_width=64, response=64, micro_batch=4)
