@@ -145,13 +145,14 @@ def _resharded(plan: Plan) -> list[str]:
 
 
 def _overlaps(plan: Plan) -> list[str]:
-    """How much of what travels the compiler sends while it computes."""
-    sending = {program: cost for program, cost in plan.costs.items() if cost.overlapped}
-    return [
+    """How much of what travels the compiler sends while it computes, as a paragraph."""
+    lines = [
         f"{program.name}: of {tables.scaled(cost.work.comm_bytes, 'B')} on the links "
         f"{tables.scaled(cost.overlapped, 'B')} are sent while other work is done, as compiled."
-        for program, cost in sending.items()
+        for program, cost in plan.costs.items()
+        if cost.overlapped
     ]
+    return [*lines, ""] if lines else []
 
 
 def _offloads(plan: Plan) -> list[str]:

@@ -4,6 +4,7 @@ Skipped without libtpu: pip install -e '.[plan]'. Each compilation takes seconds
 takes Llama-3.1-8B's width with one or two layers, the slow ones all 32.
 """
 
+import dataclasses
 import functools
 import importlib.util
 import math
@@ -13,15 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 import plans
 import pytest
-from helpers import needs_libtpu
+from helpers import make_objective, needs_libtpu
 from jax.sharding import NamedSharding, PartitionSpec
 
 from alphamed_jax.compiled import topology
 from alphamed_jax.errors import UserError
+from alphamed_jax.model.attention import Attention
 from alphamed_jax.model.config import ModelConfig, RopeScaling
 from alphamed_jax.model.mesh import make_mesh
 from alphamed_jax.programs.compile_only import compile_only
-from alphamed_jax.programs.planned import StepShape
+from alphamed_jax.programs.estimate import offloaded
+from alphamed_jax.programs.planned import PlannedStep, StepShape
+from alphamed_jax.rl.logprobs import Compute
 
 
 def llama_8b(layers=32):
@@ -56,6 +60,28 @@ def test_a_decode_step_reads_weights_and_caches_once_and_copies_neither():
     report = decoding()
     assert kept(report) == {"decode_bytes": True, "cache_copies": True}
     assert report["bars"]["decode_bytes"]["ratio"] > 0.8  # not more than VMEM holds is missing
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_products_that_wait_at_the_host_leave_the_memory_of_the_device():
+    # Given layers enough that what is kept of them is most of the memory,
+    small = {"hidden_size": 1024, "intermediate_size": 4096, "num_heads": 8, "vocab_size": 2048}
+    model = dataclasses.replace(llama_8b(8), **small)
+
+    def memory(remat):
+        shape = StepShape(prompts=16, response=1024, prompt_width=128, micro_batch=64)
+        compute = Compute(jnp.dtype("bfloat16"), remat, attention=Attention("splash"))
+        objective = make_objective(model)._replace(compute=compute)
+        step = PlannedStep(model, topology.mesh_for("v5e:2x2", "2x2"), shape, objective)
+        return plans.named("update").lower(step).compile().memory_analysis(), offloaded(step)
+
+    (dots, _), (offload, told) = memory("dots"), memory("offload")
+    # then what the plan says is sent is what the compiler lays out at the host,
+    assert dots.host_temp_size_in_bytes == 0
+    assert offload.host_temp_size_in_bytes == pytest.approx(told, rel=0.1)
+    # and most of it is missing on the device.
+    assert dots.peak_memory_in_bytes - offload.peak_memory_in_bytes > told / 2
 
 
 @needs_libtpu
