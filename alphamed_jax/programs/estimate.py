@@ -8,7 +8,8 @@ is bytes of the compute dtype, t and f the tensor and fsdp axes, n the tokens of
     update    gradients, and their sum over micro-batches: 4 or 8 bytes a weight that learns
               remat layer: n D b of each layer, and one layer's activations, forward and backward
               none: those of all layers;  dots: of each layer its products that are needed again,
-              n (2 D + ((N + 2 K) H + 2 F) / t) b;  offload: as layer, those products at the host
+              n (2 D + ((N + 2 K) H + 2 F) / t) b;  offload: as layer, and the products of the
+              layers that travel, four of them as compiled for TPUs
               logits of a chunk in float32, twice;  the weights of two layers, gathered
 
 Attention is taken to be fused: no array of scores. FLOPs are those of `compiled.closed_form`, for
@@ -25,6 +26,9 @@ from alphamed_jax.model import lora, network
 from alphamed_jax.programs.abstract import device_bytes
 from alphamed_jax.programs.planned import PlannedStep
 from alphamed_jax.programs.record import Estimate
+
+IN_FLIGHT = 4
+"""Layers whose products have room on the device on their way to the host and back."""
 
 
 def copied(tree: Any) -> Estimate:
@@ -127,13 +131,13 @@ def _micro_batch(step: PlannedStep, backward: bool) -> Estimate:
         learned = lora.count_parameters(model, step.lora) or network.count_parameters(model)
         weights = learned / step.mesh.shape["tensor"]
         comm += width * weights * (fsdp - 1) / fsdp
-        of_a_layer = {
-            "layer": here * model.hidden_size * width,
-            "dots": _products(step, here),
-            "offload": here * model.hidden_size * width,
-            "none": _activations(step, here),
-        }
-        kept = model.num_layers * of_a_layer[remat]
+        of_input, products = here * model.hidden_size * width, _products(step, here)
+        kept = {
+            "layer": model.num_layers * of_input,
+            "dots": model.num_layers * products,
+            "offload": model.num_layers * of_input + min(model.num_layers, IN_FLIGHT) * products,
+            "none": model.num_layers * _activations(step, here),
+        }[remat]
     layers = network.layer_weights(model).values()
     layer = sum(math.prod(spec.shape) for spec in layers) / step.mesh.shape["tensor"]
     made = kept + 2 * _activations(step, here) + 2 * _logits(step, min(chunk, here))

@@ -13,6 +13,7 @@ from alphamed_jax.planning.devices import devices_for
 from alphamed_jax.planning.fit import EVALUATION
 from alphamed_jax.planning.flags import PlanFlags
 from alphamed_jax.planning.savings import Saving, savings, savings_text
+from alphamed_jax.planning.tables import gib
 from alphamed_jax.programs.record import parts
 
 
@@ -91,3 +92,16 @@ def test_the_plan_shows_it_as_text_and_as_json():
     assert "\noptimizer.moments factored saves " in result.as_text(plan)
     (saved,) = result.as_json(plan)["savings"].values()
     assert saved["optimizer"] > 0
+
+
+def test_products_that_wait_at_the_host_are_said_to_travel():
+    def told(remat):
+        config = plans.config(update={"remat": remat})
+        devices = devices_for(plans.GPU, config.mesh, PlanFlags())
+        return result.make_plan(PlanFlags(topology=plans.GPU), config, TINY, devices)
+
+    kept, waiting = told("dots"), told("offload")
+    size = result.as_json(waiting)["offloaded_bytes"]
+    assert result.as_json(kept)["offloaded_bytes"] == 0 < size
+    assert f"sends {gib(size)} GiB per chip to the host" in result.as_text(waiting)
+    assert "to the host" not in result.as_text(kept)
