@@ -15,7 +15,7 @@ Measure = Callable[[Program, PlannedStep], Cost]
 
 def compiling(program: Program, step: PlannedStep) -> Cost:
     """Compile a program for its mesh's devices."""
-    sizes = "x".join(map(str, step.mesh.shape.values()))
+    sizes = "x".join(map(str, program.mesh(step).shape.values()))
     say(f"compiling {program.name} for mesh {sizes} ...", end="")
     began = time.perf_counter()
     found = measure(program, step)

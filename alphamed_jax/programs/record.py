@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from alphamed_jax.compiled.report import ProgramReport
 from alphamed_jax.compiled.work import Work
+from alphamed_jax.model.mesh import AnyMesh
 from alphamed_jax.programs.abstract import device_bytes
 from alphamed_jax.programs.planned import Copy, PlannedStep
 from alphamed_jax.rl.decode import DecodeState
@@ -132,9 +133,13 @@ class Program:
         """As the compiler's events and traces call it."""
         return self.function.__name__
 
+    def mesh(self, step: PlannedStep) -> AnyMesh:
+        """The mesh that it runs on: of the update, or of all else."""
+        return step.update_mesh if self.stage == "update" else step.mesh
+
     def lower(self, step: PlannedStep) -> jax.stages.Lowered:
-        """Lower it for the devices of the step's mesh."""
-        mesh = step.update_mesh if self.stage == "update" else step.mesh
+        """Lower it for the devices of its mesh."""
+        mesh = self.mesh(step)
         assert isinstance(mesh, Mesh), "programs are compiled for devices"
         # Made outside of the mesh's context, in which optax would place a counter on its devices.
         given = self.arguments(step)
