@@ -37,6 +37,7 @@ def test_each_row_fits(monkeypatch, machine, model, learns, settings, memory, ki
     assert plan.fits
     told, capacity = map(float, re.findall(r"[\d.]+", memory))
     assert capacity == pytest.approx(devices.chip.memory / 2**30, abs=0.01)
-    # Estimates miss what the compiler lays out by some per cent.
-    tolerance = 0.005 if kind == "estimated" else 0.06
-    assert plan.largest / 2**30 == pytest.approx(told, rel=tolerance)
+    # Estimates miss what the compiler lays out by some per cent: hardly below, where one would be
+    # told that a run fits which does not.
+    least, most = (0.995, 1.005) if kind == "estimated" else (0.96, 1.07)
+    assert least < plan.largest / 2**30 / told < most

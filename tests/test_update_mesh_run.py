@@ -142,6 +142,19 @@ def test_a_run_resumes_on_another_mesh_of_the_update(two_meshes, inputs, tmp_pat
                 prompts=4, group_size=4, max_new_tokens=12, max_rounds=2, slots=8, weights="sharded"
             ),
         },
+        # Rollouts in 8 bits, of a frozen model: what is sent to them is rounded there.
+        {
+            "lora": LoraConfig(rank=2, alpha=8.0),
+            "loss": LossConfig(tis_cap=2.0),
+            "optimizer": OptimizerConfig(learning_rate=1e-4, warmup_updates=0),
+            "rollout": RolloutConfig(
+                prompts=4,
+                group_size=4,
+                max_new_tokens=12,
+                weights_dtype="int8",
+                cache_dtype="int8",
+            ),
+        },
     ],
 )
 def test_with_everything_that_has_weights_of_its_own(inputs, tmp_path, changes):

@@ -26,7 +26,7 @@ from alphamed_jax.model.int8 import Held, Int8, scaled, unscaled
 from alphamed_jax.model.mesh import constrain
 from alphamed_jax.model.numerics import gated, look_up, rms_norm
 from alphamed_jax.model.rope import rope_table, rotate
-from alphamed_jax.model.weights import Head, LowRank, Matrix, OutputMajor, Split, Weight
+from alphamed_jax.model.weights import Head, LowRank, Matrix, OutputMajor, Split, Weight, together
 
 Remat = str  # "none" | "layer" | "dots" | "offload"
 
@@ -79,11 +79,11 @@ def block(
     """
     w = SimpleNamespace(**weights)
     h = rms_norm(x, w.attention_norm, config.rms_norm_eps)
-    q, k, v = FAMILIES[config.family].heads(config, w, w.q(h), w.k(h), w.v(h))
+    q, k, v = FAMILIES[config.family].heads(config, w, *together(h, w.q, w.k, w.v))
     q, k = rotate(q, rope), rotate(k, rope)
     x = x + w.o(attend(q, k, v))
     h = rms_norm(x, w.mlp_norm, config.rms_norm_eps)
-    return x + w.down(gated(w.gate(h), w.up(h))), (k, v)
+    return x + w.down(gated(*together(h, w.gate, w.up))), (k, v)
 
 
 def gathered(

@@ -138,9 +138,16 @@ class LowRank:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`x` times the base, plus `scale` times `x` times `a` times `b`."""
+        return self.beside(self.narrow(x), x)
+
+    def narrow(self, x: jax.Array) -> jax.Array:
+        """`scale` times `x` times `a`: [.. r]."""
         inputs = self.a.ndim - 1
-        narrow = _product(_merged(x, inputs), self.a, inputs)
-        return self.base(x) + project(self.scale * narrow, self.b)
+        return self.scale * _product(_merged(x, inputs), self.a, inputs)
+
+    def beside(self, narrow: jax.Array, x: jax.Array) -> jax.Array:
+        """`x` times the base, plus `narrow` times `b`."""
+        return self.base(x) + project(narrow, self.b)
 
     def merged(self) -> jax.Array:
         """One array in place of the three, of one layer, in float32: [in.. out..]."""
@@ -172,3 +179,19 @@ class Head:
 
 def _wide(x: jax.Array) -> dict:
     return {"preferred_element_type": jnp.float32, "precision": exact(x.dtype)}
+
+
+def together(x: jax.Array, *weights: Weight) -> list[jax.Array]:
+    """`x` times each of the weights.
+
+    The narrow products of adapters come before all wide ones, so that the backward pass, which goes
+    the other way, adds up the gradients of `x` through the wide ones first: where these are partial
+    sums of devices, they are summed over devices once, and not once for each weight.
+    """
+    applied = [
+        functools.partial(w.beside, w.narrow(x), x)
+        if isinstance(w, LowRank)
+        else functools.partial(w, x)
+        for w in weights
+    ]
+    return [apply() for apply in applied]

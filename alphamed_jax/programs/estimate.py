@@ -121,10 +121,12 @@ def _micro_batch(step: PlannedStep, backward: bool) -> Estimate:
         sizes = model, prompt_groups, plan.prompt_width, responses
         needed = closed_form.update_flops(*sizes, step.lora)
         flops = needed + flops if remat == "layer" else needed
-    passes = (4 if remat == "layer" else 3) if backward else 1
-    reads, comm = _gathered(step, passes - 1 if backward else 1)
+    again = remat == "layer"
+    reads, comm = _gathered(step, 2 + again if backward else 1)
     here = tokens // step.data_shards
-    comm += _summed_over_tensor(step, here, 2 * model.num_layers * min(passes, 3))
+    # Of a layer that is computed again, its last product and the sum of that are left out.
+    sums = 2 + (2 + again if backward else 0)
+    comm += _summed_over_tensor(step, here, sums * model.num_layers)
     kept = 0
     if backward:
         fsdp = step.mesh.shape["fsdp"]

@@ -18,6 +18,7 @@ from helpers import make_objective, needs_libtpu
 from jax.sharding import NamedSharding, PartitionSpec
 
 from alphamed_jax.compiled import topology
+from alphamed_jax.config import LoraConfig
 from alphamed_jax.errors import UserError
 from alphamed_jax.model.attention import Attention
 from alphamed_jax.model.config import ModelConfig, RopeScaling
@@ -145,6 +146,28 @@ def test_an_update_computes_little_more_than_the_model_needs():
     # Weights are gathered in bfloat16, not in the float32 of the master weights.
     gathered = report["phases"]["update"]["collectives"]["all-gather"]
     assert gathered.get("f32", 0) < 0.01 * gathered["bf16"]
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_an_update_of_adapters_sums_hidden_states_no_more_often_than_one_of_all_weights():
+    shape = StepShape(prompts=8, response=512, micro_batch=64)
+
+    def found(adapters):
+        named = [plans.named("update")]
+        report = compile_only(
+            "v5e:2x4", "1x8", llama_8b(2), shape, programs=named, adapters=adapters
+        )
+        assert kept(report) == {"update_flops": True, "update_logit_rows": True}
+        return report["phases"]["update"]["collectives"]["all-reduce"]["bf16"]
+
+    whole, thin = found(LoraConfig()), found(LoraConfig(rank=16))
+    # What adapters send beside is as narrow as their rank, 16 of 4,096 features.
+    assert thin < 1.03 * whole
+    # Of each layer two sums forward, one again (not the last), and two backward; the embeddings,
+    # and gradients of the hidden states that the logits of a chunk are made of.
+    hidden = 8 * (384 + 8 * 512) * 4096 * 2
+    assert whole == pytest.approx((5 * 2 + 1) * hidden, rel=0.1)
 
 
 @needs_libtpu
