@@ -14,17 +14,18 @@ NAMES = {"one H100": "h100:1", "one H200": "h200:1", "one A100 of 80 GB": "a100:
 
 
 def rows():
-    """Machine, model, settings, GiB and kind of each row."""
+    """Machine, model, what learns, settings, GiB, seconds and kind of each row."""
     for line in (REPOSITORY / "docs" / "fit.md").read_text("utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) == 7 and cells[3].startswith("`"):
-            machine, model, learns, settings, memory, _, kind = cells
-            yield pytest.param(machine, model, learns, settings, memory, kind, id=cells[0] + model)
+            yield pytest.param(*cells, id=cells[0] + cells[1])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("machine", "model", "learns", "settings", "memory", "kind"), rows())
-def test_each_row_fits(monkeypatch, machine, model, learns, settings, memory, kind):
+@pytest.mark.parametrize(
+    ("machine", "model", "learns", "settings", "memory", "time", "kind"), rows()
+)
+def test_each_row_fits(monkeypatch, machine, model, learns, settings, memory, time, kind):
     monkeypatch.delenv("XLA_CLIENT_MEM_FRACTION", raising=False)
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
     topology = NAMES.get(machine, machine)
@@ -41,3 +42,6 @@ def test_each_row_fits(monkeypatch, machine, model, learns, settings, memory, ki
     # told that a run fits which does not.
     least, most = (0.995, 1.005) if kind == "estimated" else (0.96, 1.07)
     assert least < plan.largest / 2**30 / told < most
+    (step,) = (expected.step for expected in plan.expected if expected.mean == 512)
+    assert f"{step:.3g} s" == time or kind == "compiled"
+    assert step == pytest.approx(float(time.removesuffix(" s")), rel=0.1)
