@@ -139,35 +139,17 @@ def test_a_refill_touches_the_caches_of_the_refilled_slots_alone():
 
 @needs_libtpu
 @pytest.mark.slow
-def test_an_update_computes_little_more_than_the_model_needs():
-    shape = StepShape(prompts=8, response=512, micro_batch=64)
-    report = compile_only("v5e:2x4", "2x4", llama_8b(2), shape, programs=[plans.named("update")])
-    assert kept(report) == {"update_flops": True, "update_logit_rows": True}
-    # Weights are gathered in bfloat16, not in the float32 of the master weights.
-    gathered = report["phases"]["update"]["collectives"]["all-gather"]
-    assert gathered.get("f32", 0) < 0.01 * gathered["bf16"]
-
-
-@needs_libtpu
-@pytest.mark.slow
 def test_an_update_of_adapters_sums_hidden_states_no_more_often_than_one_of_all_weights():
     shape = StepShape(prompts=8, response=512, micro_batch=64)
-
-    def found(adapters):
-        named = [plans.named("update")]
-        report = compile_only(
-            "v5e:2x4", "1x8", llama_8b(2), shape, programs=named, adapters=adapters
-        )
-        assert kept(report) == {"update_flops": True, "update_logit_rows": True}
-        return report["phases"]["update"]["collectives"]["all-reduce"]["bf16"]
-
-    whole, thin = found(LoraConfig()), found(LoraConfig(rank=16))
-    # What adapters send beside is as narrow as their rank, 16 of 4,096 features.
-    assert thin < 1.03 * whole
-    # Of each layer two sums forward, one again (not the last), and two backward; the embeddings,
-    # and gradients of the hidden states that the logits of a chunk are made of.
+    named, adapters = [plans.named("update")], LoraConfig(rank=16)
+    report = compile_only("v5e:2x4", "1x8", llama_8b(2), shape, programs=named, adapters=adapters)
+    assert kept(report) == {"update_flops": True, "update_logit_rows": True}
+    # Of each layer two sums forward, one again (not the last), and two backward; one of the
+    # embeddings. What adapters send beside is as narrow as their rank, 16 of 4,096 features, and
+    # what a chunk of logits gives back is a part of one.
     hidden = 8 * (384 + 8 * 512) * 4096 * 2
-    assert whole == pytest.approx((5 * 2 + 1) * hidden, rel=0.1)
+    moved = report["phases"]["update"]["collectives"]["all-reduce"]["bf16"]
+    assert (5 * 2 + 1) * hidden < moved < 1.1 * (5 * 2 + 1) * hidden
 
 
 @needs_libtpu
@@ -182,6 +164,9 @@ def test_the_8b_model_keeps_every_bar_and_fits(name, mesh, prompts, micro_batch)
     report = compile_only(name, mesh, llama_8b(), shape, programs=both)
     assert all(kept(report).values()), report["bars"]
     assert report["fits"], report["memory"]
+    # Weights are gathered in bfloat16, not in the float32 of the master weights.
+    gathered = report["phases"]["update"]["collectives"].get("all-gather", {})
+    assert gathered.get("f32", 0) <= 0.01 * gathered.get("bf16", 0)
 
 
 @needs_libtpu

@@ -12,7 +12,7 @@ from gpu_check.reported import NO_TIME
 from gpu_check.table import Failed, Setting
 
 FOLDERS = ("tests/rl", "tests/model")
-FEW = ("tests/rl/test_loss.py", "tests/rl/test_slots.py")
+FEW = ("tests/rl/test_loss.py", "tests/model/test_weights.py")
 PROCESSES = 6
 """At most, of tests side by side: most of their time goes into compiling, on the host."""
 NAMED = 25
