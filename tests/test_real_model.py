@@ -39,6 +39,7 @@ def test_smollm2_trains_on_medmcqa_and_pubmedqa_and_loads_in_transformers(shared
         "--rollout.prompts": ["4"],
         "--rollout.group-size": ["4"],
         "--rollout.max-new-tokens": ["64"],
+        "--prompt.max-tokens": ["384"],  # the longest decides how wide all rows are
         "--update.micro-batch": ["16"],
         # Every group enters the forward pass, so that the trainer's log-probabilities are measured
         # even where the small model answers nothing right.
