@@ -2,8 +2,8 @@
 
 python tools/adapter_decoding.py
 
-Float32, where either computes the same, of the shape of SmolLM2-135M with random weights. The
-last line of standard output is one JSON object.
+Float32 on a CPU, where either computes the same, of the shape of SmolLM2-135M with random weights.
+The last line of standard output is a JSON list of what was found for each rank.
 """
 
 import dataclasses

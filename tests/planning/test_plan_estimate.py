@@ -50,6 +50,16 @@ def test_an_8b_decode_step_reads_weights_and_caches_and_little_else():
     assert cost.per_iteration.comm_bytes == 65 * 2 * 32 * 4096 * 2 * 7 / 8
 
 
+@pytest.mark.parametrize(("remat", "sums"), [("none", 4), ("dots", 4), ("layer", 5)])
+def test_an_update_sums_hidden_states_twice_forward_and_backward_and_once_again(remat, sums):
+    devices = devices_for("h100:8", "1x8", PlanFlags())
+    config = plans.config("1x8", update={"remat": remat})
+    cost = estimate(planned_step(config, LLAMA_8B, devices, 128))["update"]
+    # Of 32 layers, for four prompts with four responses each, in bfloat16; a ring of eight.
+    tokens = 4 * (128 + 4 * 512)
+    assert cost.per_iteration.comm_bytes == sums * 32 * 2 * tokens * 4096 * 2 * 7 / 8
+
+
 def test_remat_computes_the_forward_pass_twice():
     once, twice = (
         estimate(plans.step(plans.config(update={"remat": remat})))["update"]

@@ -165,8 +165,12 @@ def test_the_8b_model_keeps_every_bar_and_fits(name, mesh, prompts, micro_batch)
     assert all(kept(report).values()), report["bars"]
     assert report["fits"], report["memory"]
     # Weights are gathered in bfloat16, not in the float32 of the master weights.
-    gathered = report["phases"]["update"]["collectives"].get("all-gather", {})
-    assert gathered.get("f32", 0) <= 0.01 * gathered.get("bf16", 0)
+    moved = report["phases"]["update"]["collectives"]
+    if mesh == "8x8":
+        gathered = moved["all-gather"]
+        assert gathered.get("f32", 0) < 0.01 * gathered["bf16"]
+    else:  # nothing is split over `fsdp`
+        assert "all-gather" not in moved
 
 
 @needs_libtpu
